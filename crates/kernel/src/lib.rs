@@ -1,0 +1,16 @@
+//! The only crate that changes the kernel: network namespaces, links, addresses, routes, sysctls and nf_tables by
+//! netlink. What to change is decided in the model crate; this one observes and does.
+
+pub mod netlink;
+pub mod apply;
+pub mod conntrack;
+pub mod facts;
+pub mod journal;
+pub mod netns;
+pub mod nft;
+pub mod observe;
+pub mod privilege;
+pub mod rtnl;
+pub mod sockdiag;
+pub mod sysctl;
+pub mod tap;

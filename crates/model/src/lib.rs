@@ -1,0 +1,18 @@
+//! warren's decisions, as values. Nothing here reads a file, a clock, a socket or the kernel: what goes in
+//! decides what comes out, so all of it is tested in milliseconds and without privilege.
+//!
+//! The stages, in order: [`config`] (the file as written) and [`facts`] (what this host is) become a
+//! [`network`] (what the file means here), which becomes the [`state`] the kernel should hold; [`plan`] is the
+//! difference between two states, and [`probe`] says what must flow and what must not.
+#![forbid(unsafe_code)]
+
+pub mod address;
+pub mod config;
+pub mod facts;
+pub mod network;
+pub mod plan;
+pub mod probe;
+pub mod problem;
+pub mod ruleset;
+pub mod simulate;
+pub mod state;

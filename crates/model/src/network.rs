@@ -1,0 +1,285 @@
+//! What a configuration means on a host: every default filled in, every name resolved.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::address::{IfName, Mac, Ports, Transport};
+
+mod resolve;
+pub use resolve::resolve;
+
+/// A whole warren, ready to be turned into a [`crate::state::State`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// The interface towards the world.
+    pub uplink: Uplink,
+    /// The addresses that the world reaches this server on.
+    pub public: Public,
+    /// The LANs, in the file's order.
+    pub lans: Vec<Lan>,
+    /// The guests, in the file's order.
+    pub guests: Vec<Guest>,
+    /// What the world may reach, in the file's order; a forward of two protocols is two.
+    pub forwards: Vec<Forward>,
+    /// Sites, as far as the network and its probes care.
+    pub sites: Vec<Site>,
+    /// Whether `[socks]` stands in the file.
+    pub socks: bool,
+    /// How IPv6 forwarding is switched on.
+    pub ipv6_forwarding: Ipv6Forwarding,
+    /// What the world should answer when guests go out.
+    pub reach: Vec<Reach>,
+}
+
+/// The interface towards the world.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uplink {
+    /// Its name.
+    pub name: IfName,
+    /// Whether it is there now. While it is missing the LANs come up without it, and NAT attaches when it appears.
+    pub present: bool,
+}
+
+/// The addresses that the world reaches this server on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Public {
+    /// Exactly these, whether the host holds them or not.
+    Listed(Vec<IpAddr>),
+    /// Whatever local addresses the uplink has at the moment.
+    Dynamic,
+}
+
+/// How packets between a LAN and the world are treated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Private; out with the source rewritten, in by forwards alone.
+    Nat,
+    /// The outer LAN itself.
+    Bridged,
+    /// No rewriting.
+    Routed,
+    /// No way out or in.
+    Isolated,
+}
+
+impl Mode {
+    /// The word of the configuration.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Nat => "nat",
+            Self::Bridged => "bridged",
+            Self::Routed => "routed",
+            Self::Isolated => "isolated",
+        }
+    }
+}
+
+/// A LAN: a bridge, the host's addresses on it, and its ports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lan {
+    /// The bridge's name.
+    pub bridge: IfName,
+    /// How it meets the world.
+    pub mode: Mode,
+    /// The bridge's own hardware address: pinned, since a bridge else takes on its lowest port's (lxc#604).
+    pub mac: Mac,
+    /// MTU in bytes of the bridge, its taps and guests.
+    pub mtu: u32,
+    /// The host's own addresses on it, with the LAN's prefix lengths.
+    pub addresses: Vec<IpNet>,
+    /// Persistent tap devices plugged in.
+    pub taps: Vec<Tap>,
+    /// DNS zone and search domain.
+    pub domain: String,
+    /// Resolvers for names outside the zone.
+    pub dns: Vec<IpAddr>,
+    /// The source that IPv4 leaves with.
+    pub snat4: Snat,
+    /// The source that private (ULA) IPv6 leaves with; global addresses leave as they are.
+    pub snat6: Snat,
+}
+
+/// The source address that a LAN leaves by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Snat {
+    /// Nothing is rewritten.
+    Keep,
+    /// The uplink's own address at the moment.
+    Masquerade,
+    /// This one.
+    To(IpAddr),
+}
+
+/// A persistent tap device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tap {
+    /// Its name.
+    pub name: IfName,
+    /// User id that may open it, by number or name as written; root where unset.
+    pub owner: Option<String>,
+    /// Group that may open it.
+    pub group: Option<String>,
+}
+
+/// A guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guest {
+    /// Host name, a DNS label.
+    pub name: String,
+    /// What it is.
+    pub kind: GuestKind,
+    /// The bridge of its LAN.
+    pub lan: IfName,
+    /// Its hardware address.
+    pub mac: Mac,
+    /// The host's end of its cable: what stands in `bridge link`. For `reserved` guests the name that it would have.
+    pub port: IfName,
+    /// Its fixed addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What a guest is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GuestKind {
+    /// An LXC container.
+    Lxc,
+    /// A virtual machine behind a tap.
+    Vm {
+        /// User that may open the tap.
+        owner: Option<String>,
+    },
+    /// A network namespace with that name.
+    Netns,
+    /// Something that plugs itself in.
+    Reserved,
+}
+
+/// One declared way in: one protocol, one run of ports.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Forward {
+    /// The public address, or every one.
+    pub address: Option<IpAddr>,
+    /// Its protocol.
+    pub transport: Transport,
+    /// The public ports.
+    pub ports: Ports,
+    /// Where it goes: the guest's address, one for a family that the guest has.
+    pub to: Vec<IpAddr>,
+    /// The guest's first port.
+    pub to_port: u16,
+    /// The guest, where the address is one's.
+    pub guest: Option<String>,
+    /// The bridge behind which the address is.
+    pub lan: IfName,
+}
+
+/// A site, as far as probes and drawings care.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Site {
+    /// Host names.
+    pub hosts: Vec<String>,
+    /// Backends as written.
+    pub to: Vec<String>,
+}
+
+/// How IPv6 forwarding is switched on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ipv6Forwarding {
+    /// No LAN has IPv6.
+    Off,
+    /// For uplink and LANs alone (kernel 6.17 and later).
+    PerInterface,
+    /// For the whole host, since the kernel knows nothing finer. Interfaces that learnt a route from router
+    /// advertisements go from accept_ra 1 to 2 first, or the host would lose its own default route.
+    Global {
+        /// Those interfaces.
+        accept_ra: Vec<IfName>,
+        /// Every interface of the host's, each of whose own switch the kernel turns along.
+        interfaces: Vec<IfName>,
+    },
+}
+
+/// A place in the world that should answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reach {
+    /// Name or address as written.
+    pub host: String,
+    /// The address, where it is one.
+    pub address: Option<IpAddr>,
+    /// TCP port; an ICMP echo where there is none.
+    pub port: Option<u16>,
+}
+
+impl Lan {
+    /// The host's first IPv4 address on it: the guests' gateway.
+    #[must_use]
+    pub fn gateway4(&self) -> Option<Ipv4Addr> {
+        self.addresses.iter().find_map(|net| match net.addr() {
+            IpAddr::V4(a) => Some(a),
+            IpAddr::V6(_) => None,
+        })
+    }
+
+    /// The host's first IPv6 address on it.
+    #[must_use]
+    pub fn gateway6(&self) -> Option<Ipv6Addr> {
+        self.addresses.iter().find_map(|net| match net.addr() {
+            IpAddr::V6(a) => Some(a),
+            IpAddr::V4(_) => None,
+        })
+    }
+
+    /// The gateway of `address`'s family.
+    #[must_use]
+    pub fn gateway_for(&self, address: IpAddr) -> Option<IpAddr> {
+        match address {
+            IpAddr::V4(_) => self.gateway4().map(IpAddr::V4),
+            IpAddr::V6(_) => self.gateway6().map(IpAddr::V6),
+        }
+    }
+
+    /// The prefix length that `address` has on this LAN.
+    #[must_use]
+    pub fn prefix_of(&self, address: IpAddr) -> Option<u8> {
+        self.addresses.iter().find(|net| net.contains(&address)).map(IpNet::prefix_len)
+    }
+
+    /// The source rewriting for addresses of `address`'s family.
+    #[must_use]
+    pub fn snat_for(&self, address: IpAddr) -> Snat {
+        match address {
+            IpAddr::V4(_) => self.snat4,
+            IpAddr::V6(a) => if is_ula(a) { self.snat6 } else { Snat::Keep },
+        }
+    }
+}
+
+/// Whether an IPv6 address is a unique local one (fc00::/7, RFC 4193).
+#[must_use]
+pub fn is_ula(address: Ipv6Addr) -> bool {
+    address.octets()[0] & 0xfe == 0xfc
+}
+
+impl Network {
+    /// The LAN of that bridge.
+    #[must_use]
+    pub fn lan(&self, bridge: &IfName) -> Option<&Lan> {
+        self.lans.iter().find(|lan| &lan.bridge == bridge)
+    }
+
+    /// The guest of that name.
+    #[must_use]
+    pub fn guest(&self, name: &str) -> Option<&Guest> {
+        self.guests.iter().find(|guest| guest.name == name)
+    }
+
+    /// The guests of a LAN.
+    pub fn guests_of<'a>(&'a self, lan: &'a Lan) -> impl Iterator<Item = &'a Guest> {
+        self.guests.iter().filter(|guest| guest.lan == lan.bridge)
+    }
+}

@@ -1,0 +1,1 @@
+//! From the file as written to what it means here.

@@ -1,0 +1,1 @@
+//! Network to nf_tables objects.

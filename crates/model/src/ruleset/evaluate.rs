@@ -1,0 +1,1 @@
+//! A ruleset evaluated on a packet.

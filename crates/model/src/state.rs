@@ -1,0 +1,234 @@
+//! The objects in the kernel that are warren's: one type for what should be and for what is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::address::{IfName, Mac};
+use crate::ruleset::{Family, Table};
+
+mod desired;
+pub use desired::{desired, nothing};
+
+/// Everything of ours in a network namespace, and in the namespaces of guests that hang on it. No counters,
+/// lifetimes or leases: two states are equal when nothing needs doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Network namespaces made for guests, by name.
+    pub namespaces: BTreeSet<String>,
+    /// Links in the server's own namespace. A veth's other end is told within it.
+    pub links: BTreeMap<IfName, Link>,
+    /// Addresses on our links and on their ends in guests.
+    pub addresses: BTreeSet<Address>,
+    /// Routes in guests' namespaces, and host routes by our links.
+    pub routes: BTreeSet<Route>,
+    /// Switches that we set, on our links and on others'.
+    #[serde(with = "as_pairs")]
+    pub sysctls: BTreeMap<Sysctl, String>,
+    /// Our tables by family.
+    pub tables: BTreeMap<Family, TableState>,
+}
+
+/// A link of ours. What is not written here (queue lengths, generated link-local addresses) is the kernel's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// What it is.
+    pub kind: LinkKind,
+    /// Its hardware address where we set it.
+    pub mac: Option<Mac>,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Whether it is switched on (IFF_UP).
+    pub up: bool,
+    /// The bridge that it is plugged into.
+    pub master: Option<IfName>,
+    /// Whether frames may leave by the port that they came in by (IFLA_BRPORT_MODE): a guest that asks for itself
+    /// at the public address needs it where br_netfilter is on.
+    pub hairpin: bool,
+    /// Our mark (IFLA_IFALIAS), which also says what the link is for.
+    pub alias: String,
+}
+
+/// What begins every mark on a link.
+pub const ALIAS_PREFIX: &str = "warren: ";
+
+/// The kinds of links that we make.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkKind {
+    /// A bridge: no spanning tree, no forward delay.
+    Bridge,
+    /// A persistent tap device.
+    Tap {
+        /// Who may open it, by user id; nobody but a process with CAP_NET_ADMIN where unset.
+        owner: Option<u32>,
+        /// Which group may.
+        group: Option<u32>,
+    },
+    /// A cable into a guest's namespace.
+    Veth(Peer),
+}
+
+/// The guest's end of a cable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// The guest's namespace.
+    pub namespace: String,
+    /// Its name there.
+    pub name: IfName,
+    /// Its hardware address.
+    pub mac: Mac,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Whether it is switched on.
+    pub up: bool,
+}
+
+/// An interface: in the server's namespace, or in a guest's.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Place {
+    /// The guest's namespace; none for the server's own.
+    pub namespace: Option<String>,
+    /// The interface.
+    pub link: IfName,
+}
+
+/// An address on an interface.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Address {
+    /// Where.
+    pub at: Place,
+    /// The address with its prefix length.
+    pub net: IpNet,
+}
+
+/// A unicast route of the main table.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Route {
+    /// By which interface.
+    pub at: Place,
+    /// Where to.
+    pub to: IpNet,
+    /// Through which router; on the link where there is none.
+    pub via: Option<IpAddr>,
+}
+
+/// A switch below /proc/sys/net.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Sysctl {
+    /// `ipv4` or `ipv6`.
+    pub family: IpFamilyWord,
+    /// The interface, or `all` or `default`.
+    pub scope: String,
+    /// The last part, such as `forwarding`.
+    pub key: String,
+}
+
+/// The folder below /proc/sys/net.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IpFamilyWord {
+    /// net.ipv4.conf
+    Ipv4,
+    /// net.ipv6.conf
+    Ipv6,
+}
+
+/// A table as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TableState {
+    /// As we wrote it, with the elements that are in it now.
+    Intact(Table),
+    /// Ours by its mark, but its rules, chains or sets are not what we wrote. The dump is the kernel crate's own
+    /// affair: with it the table can be put back as it was found.
+    Disturbed(Dump),
+}
+
+/// The netlink messages that make a table again, in hexadecimal; opaque here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dump(pub Vec<String>);
+
+/// Prior values of what is changed but was not made by us: persisted before the first touch, put back by `down`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Baseline {
+    /// Switches on interfaces that are not ours.
+    #[serde(with = "as_pairs")]
+    pub sysctls: BTreeMap<Sysctl, String>,
+}
+
+impl Place {
+    /// An interface in the server's namespace.
+    #[must_use]
+    pub fn host(link: &IfName) -> Self {
+        Self { namespace: None, link: link.clone() }
+    }
+
+    /// An interface in a guest's.
+    #[must_use]
+    pub fn guest(namespace: &str, link: &IfName) -> Self {
+        Self { namespace: Some(namespace.to_owned()), link: link.clone() }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{} in {namespace}", self.link),
+            None => write!(f, "{}", self.link),
+        }
+    }
+}
+
+impl Sysctl {
+    /// `net.FAMILY.conf.SCOPE.KEY`
+    #[must_use]
+    pub fn new(family: IpFamilyWord, scope: impl Into<String>, key: &str) -> Self {
+        Self { family, scope: scope.into(), key: key.to_owned() }
+    }
+
+    /// Its file, relative to /proc/sys.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("net/{}/conf/{}/{}", self.family.word(), self.scope, self.key)
+    }
+}
+
+impl IpFamilyWord {
+    /// `ipv4` or `ipv6`.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+        }
+    }
+}
+
+impl fmt::Display for Sysctl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "net.{}.conf.{}.{}", self.family.word(), self.scope, self.key)
+    }
+}
+
+/// JSON has no maps with structured keys: such a map is written as a list of pairs.
+mod as_pairs {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<K: Serialize, V: Serialize, S: Serializer>(map: &BTreeMap<K, V>, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(map.iter())
+    }
+
+    pub fn deserialize<'de, K, V, D>(from: D) -> Result<BTreeMap<K, V>, D::Error>
+    where
+        K: Deserialize<'de> + Ord,
+        V: Deserialize<'de>,
+        D: Deserializer<'de>,
+    {
+        Ok(Vec::<(K, V)>::deserialize(from)?.into_iter().collect())
+    }
+}
