@@ -1,11 +1,11 @@
 //! The only crate that changes the kernel: network namespaces, links, addresses, routes, sysctls and nf_tables by
 //! netlink. What to change is decided in the model crate; this one observes and does.
 
-pub mod netlink;
 pub mod apply;
 pub mod conntrack;
 pub mod facts;
 pub mod journal;
+pub mod netlink;
 pub mod netns;
 pub mod nft;
 pub mod observe;

@@ -404,7 +404,9 @@ impl Socket {
     fn set_option(&self, option: libc::c_int, value: libc::c_int) -> bool {
         let size = std::mem::size_of::<libc::c_int>() as libc::socklen_t;
         // SAFETY: the descriptor is open for as long as self is, and the pointer is to a live c_int of that size.
-        unsafe { libc::setsockopt(self.raw.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const value).cast(), size) == 0 }
+        unsafe {
+            libc::setsockopt(self.raw.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const value).cast(), size) == 0
+        }
     }
 }
 

@@ -250,7 +250,9 @@ mod tests {
     fn hardware_addresses_read_and_print_alike() {
         let mac: Mac = "02:00:5e:10:00:ff".parse().unwrap();
         assert_eq!(mac.to_string(), "02:00:5e:10:00:ff");
-        for bad in ["02:00:5e:10:00", "02:00:5e:10:00:ff:00", "2:0:5e:10:0:ff", "zz:00:5e:10:00:ff", "+2:00:5e:10:00:ff"] {
+        for bad in
+            ["02:00:5e:10:00", "02:00:5e:10:00:ff:00", "2:0:5e:10:0:ff", "zz:00:5e:10:00:ff", "+2:00:5e:10:00:ff"]
+        {
             assert!(bad.parse::<Mac>().is_err(), "{bad}");
         }
     }

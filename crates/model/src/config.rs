@@ -1,1 +1,5 @@
 //! The file as written, with places.
+
+/// The file as written.
+#[derive(Clone, Debug)]
+pub struct Config {}

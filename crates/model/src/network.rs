@@ -254,7 +254,13 @@ impl Lan {
     pub fn snat_for(&self, address: IpAddr) -> Snat {
         match address {
             IpAddr::V4(_) => self.snat4,
-            IpAddr::V6(a) => if is_ula(a) { self.snat6 } else { Snat::Keep },
+            IpAddr::V6(a) => {
+                if is_ula(a) {
+                    self.snat6
+                } else {
+                    Snat::Keep
+                }
+            }
         }
     }
 }

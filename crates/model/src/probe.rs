@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 mod derive;
-pub use derive::{derive, View};
+pub use derive::{View, derive};
 
 /// A packet that is sent somewhere, and what must become of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
