@@ -104,10 +104,19 @@ pub struct WrittenTable {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Journal {
     /// What was.
-    pub before: State,
+    pub prior: Prior,
     /// What is done to it.
     pub plan: Plan,
-    /// The baseline as it was before this run added to it.
+}
+
+/// What was before a run: in the kernel, and in our files.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Prior {
+    /// What of the kernel is ours.
+    pub state: State,
+    /// What was applied.
+    pub record: Option<Record>,
+    /// Whether there was a baseline.
     pub had_baseline: bool,
 }
 
@@ -317,7 +326,7 @@ mod tests {
     fn a_torn_write_is_seen() {
         let dir = tempfile::tempdir().unwrap();
         let store = store(dir.path());
-        let journal = Journal { before: State::default(), plan: Plan::default(), had_baseline: false };
+        let journal = Journal { prior: Prior::default(), plan: Plan::default() };
         store.write_journal(&journal).unwrap();
         let path = store.journal_path();
         let whole = fs::read(&path).unwrap();
