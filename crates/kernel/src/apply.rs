@@ -289,7 +289,10 @@ impl Engine {
             Err(StoreError::Damaged { path, why }) => {
                 // It is written before the first step: torn, nothing was done.
                 self.store.remove_journal()?;
-                return Ok(Some(format!("{} was torn ({why}): an earlier run was ended before its first step", path.display())));
+                return Ok(Some(format!(
+                    "{} was torn ({why}): an earlier run was ended before its first step",
+                    path.display()
+                )));
             }
             Err(e) => return Err(e.into()),
         };
@@ -306,7 +309,12 @@ impl Engine {
         for (index, step) in back.steps.iter().enumerate() {
             if let Err(e) = executor.step(step) {
                 let leftovers = vec![format!("{step}: {e}")];
-                return Err(ApplyError::Step { step: Box::new(step.clone()), index, cause: Box::new(e.into()), leftovers });
+                return Err(ApplyError::Step {
+                    step: Box::new(step.clone()),
+                    index,
+                    cause: Box::new(e.into()),
+                    leftovers,
+                });
             }
         }
         self.forget(&journal.prior)?;
@@ -331,7 +339,12 @@ impl Engine {
 
     /// `down` leaves what has found another user meanwhile: a switch that is no longer what we made it, and
     /// forwarding where somebody switched it on for the whole host after us.
-    fn keep_what_others_use(&self, baseline: &Baseline, now: &State, goal: &mut State) -> Result<Vec<String>, ApplyError> {
+    fn keep_what_others_use(
+        &self,
+        baseline: &Baseline,
+        now: &State,
+        goal: &mut State,
+    ) -> Result<Vec<String>, ApplyError> {
         let ours = match self.store.record()?.and_then(|r| r.network) {
             Some(network) => desired(&network, baseline, &Ids::default()).sysctls,
             None => baseline.sysctls.clone(),
@@ -350,7 +363,8 @@ impl Engine {
             let forwarding = sysctl.family == IpFamilyWord::Ipv4 && sysctl.key == "forwarding";
             let taken_over = forwarding && globally && !baseline.global_forwarding;
             if changed_since || taken_over {
-                let who = if taken_over { "forwarding was switched on for the whole host" } else { "somebody changed it" };
+                let who =
+                    if taken_over { "forwarding was switched on for the whole host" } else { "somebody changed it" };
                 kept.push(format!("{sysctl} stays {value}: {who} meanwhile"));
                 value.clone_into(prior);
             }

@@ -244,7 +244,8 @@ impl Store {
             Err(e) => return Err(io_error("read", path)(e)),
         };
         let damaged = |why: String| StoreError::Damaged { path: path.to_owned(), why };
-        let Some((sum, body)) = bytes.iter().position(|b| *b == b'\n').map(|at| (&bytes[..at], &bytes[at + 1..])) else {
+        let Some((sum, body)) = bytes.iter().position(|b| *b == b'\n').map(|at| (&bytes[..at], &bytes[at + 1..]))
+        else {
             return Err(damaged("it ends in its first line".into()));
         };
         if sum != checksum(body).as_bytes() {

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use model::address::IfName;
 use model::ruleset::{Family, TABLE};
-use model::state::{
-    ALIAS_PREFIX, Address, GUEST_INTERFACE, Link, LinkKind, Peer, Place, Route, State, Sysctl,
-};
+use model::state::{ALIAS_PREFIX, Address, GUEST_INTERFACE, Link, LinkKind, Peer, Place, Route, State, Sysctl};
 
 use crate::error::{KernelError, Result};
 use crate::journal::WrittenTable;
@@ -72,7 +70,9 @@ fn namespaces(wanted: &State, found: &mut Observation) -> Result<Vec<Inside>> {
     let mut ours = Vec::new();
     for name in Netns::list()? {
         let looked = Netns::open(&name).and_then(|netns| {
-            netns.run(|| look_inside(&name)).map_err(|e| KernelError::new("enter", format!("the network namespace {name}"), e))?
+            netns
+                .run(|| look_inside(&name))
+                .map_err(|e| KernelError::new("enter", format!("the network namespace {name}"), e))?
         });
         match looked {
             Ok(Some(inside)) => {
@@ -81,7 +81,8 @@ fn namespaces(wanted: &State, found: &mut Observation) -> Result<Vec<Inside>> {
             }
             Ok(None) if wanted.namespaces.contains(&name) => found.conflicts.push(Conflict {
                 object: format!("the network namespace {name}"),
-                detail: "it was not made by warren; give the guest another name, or remove it with `ip netns delete`".into(),
+                detail: "it was not made by warren; give the guest another name, or remove it with `ip netns delete`"
+                    .into(),
             }),
             Ok(None) => {}
             // Another's that we may not enter, or one that has just gone.
@@ -164,13 +165,9 @@ fn peer_of(cable: &IfName, info: &LinkInfo, guests: &[Inside]) -> Peer {
             mtu: eth0.mtu,
             up: eth0.up,
         },
-        None => Peer {
-            namespace: String::new(),
-            name: cable.clone(),
-            mac: model::address::Mac([0; 6]),
-            mtu: 0,
-            up: false,
-        },
+        None => {
+            Peer { namespace: String::new(), name: cable.clone(), mac: model::address::Mac([0; 6]), mtu: 0, up: false }
+        }
     }
 }
 
