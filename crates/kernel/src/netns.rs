@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
-use crate::error::{Context as _, KernelError, Result};
+use crate::error::{Context as _, KernelError, Result, explained};
 use crate::netlink::{NetlinkError, Socket};
 
 /// Where names of namespaces are kept: NETNS_RUN_DIR of iproute2.
@@ -213,8 +213,8 @@ fn loopback_up(alias: Option<&str>) -> Result<()> {
 fn path_of(name: &str) -> Result<PathBuf> {
     let usable = !name.is_empty() && name.len() <= 255 && name != "." && name != ".." && !name.contains(['/', '\0']);
     if !usable {
-        let why = "a namespace's name is a file name of 1 to 255 bytes without '/'".to_owned();
-        let source = crate::error::Cause::Explained { source: io::Error::from_raw_os_error(libc::EINVAL), why };
+        let why = "a namespace's name is a file name of 1 to 255 bytes without '/'";
+        let source = explained(io::Error::from_raw_os_error(libc::EINVAL), why);
         return Err(KernelError::new("use as a network namespace's name", format!("{name:?}"), source));
     }
     Ok(Path::new(NETNS_DIR).join(name))
