@@ -69,10 +69,10 @@ impl Netns {
     pub fn create(name: &str) -> Result<Self> {
         let path = path_of(name)?;
         let what = || format!("the network namespace {name}");
-        if let Ok(file) = File::open(&path) {
-            if is_namespace(&file).context("make", what())? {
-                return Err(io::Error::from_raw_os_error(libc::EEXIST)).context("make", what());
-            }
+        if let Ok(file) = File::open(&path)
+            && is_namespace(&file).context("make", what())?
+        {
+            return Err(io::Error::from_raw_os_error(libc::EEXIST)).context("make", what());
         }
         shared_netns_dir()?;
         let made = elsewhere(|| {
@@ -241,7 +241,7 @@ fn shared_netns_dir() -> Result<()> {
 
 /// Binds the calling thread's namespace to `path`; leaves no file behind where that fails.
 fn pin(path: &Path) -> io::Result<()> {
-    match OpenOptions::new().read(true).write(true).create_new(true).mode(0).open(path) {
+    match OpenOptions::new().read(true).write(true).create_new(true).mode(0o000).open(path) {
         Ok(_) => {}
         // Seen before to be no namespace.
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
