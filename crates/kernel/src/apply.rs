@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use model::network::Network;
+use model::network::{GuestKind, Network};
 use model::plan::{Plan, Step, plan, undo};
 use model::state::{Baseline, Ids, IpFamilyWord, State, Sysctl, TableState, desired, nothing};
 
@@ -138,7 +138,7 @@ impl Engine {
     /// What `up` would do for `network`; changes nothing.
     pub fn survey(&self, network: &Network) -> Result<Survey, ApplyError> {
         let (baseline, _) = self.baseline_for(network)?;
-        let desired = desired(network, &baseline, &ids_of(network));
+        let desired = desired(network, &baseline, &ids_of(network)?);
         self.survey_state(desired)
     }
 
@@ -167,7 +167,7 @@ impl Engine {
             return Err(ApplyError::OtherConfig { running: running.display().to_string() });
         }
         let (baseline, had_baseline) = self.baseline_for(network)?;
-        let goal = desired(network, &baseline, &ids_of(network));
+        let goal = desired(network, &baseline, &ids_of(network)?);
         let found = self.observe(&goal)?;
         if !found.conflicts.is_empty() {
             return Err(ApplyError::Conflicts(found.conflicts));
@@ -379,6 +379,20 @@ fn global_forwarding() -> Sysctl {
 }
 
 /// The users and groups that the network names, as this host knows them.
-fn ids_of(network: &Network) -> Ids {
-    tap::ids_of(network)
+fn ids_of(network: &Network) -> Result<Ids, KernelError> {
+    let mut ids = Ids::default();
+    let taps = network.lans.iter().flat_map(|lan| &lan.taps).map(|tap| (tap.owner.as_ref(), tap.group.as_ref()));
+    let machines = network.guests.iter().filter_map(|guest| match &guest.kind {
+        GuestKind::Vm { owner } => Some((owner.as_ref(), None)),
+        GuestKind::Lxc | GuestKind::Netns | GuestKind::Reserved => None,
+    });
+    for (owner, group) in taps.chain(machines) {
+        if let Some(owner) = owner {
+            ids.users.insert(owner.clone(), tap::user_id(owner)?);
+        }
+        if let Some(group) = group {
+            ids.groups.insert(group.clone(), tap::group_id(group)?);
+        }
+    }
+    Ok(ids)
 }

@@ -2,8 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use model::flow::{Flow, Grants, Tuple};
+use model::network::Network;
+
 use crate::error::{Context as _, Result, explained};
 use crate::netlink::{NetlinkError, Socket, be_u32, find_attr};
+use crate::rtnl::Rtnl;
 
 /// NFNL_SUBSYS_CTNETLINK of linux/netfilter/nfnetlink.h, in the upper byte of a message's type.
 const CTNETLINK: u16 = 1 << 8;
@@ -34,19 +38,6 @@ mod status {
     pub const SEEN_REPLY: u32 = 1 << 1;
     pub const SRC_NAT: u32 = 1 << 4;
     pub const DST_NAT: u32 = 1 << 5;
-}
-
-/// One direction of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Tuple {
-    /// From where.
-    pub source: IpAddr,
-    /// To where.
-    pub destination: IpAddr,
-    /// From which port; 0 for a protocol without ports.
-    pub source_port: u16,
-    /// To which port; 0 for a protocol without ports.
-    pub destination_port: u16,
 }
 
 /// A tracked connection.
@@ -87,6 +78,12 @@ impl Entry {
     #[must_use]
     pub fn is_answered(&self) -> bool {
         self.status & status::SEEN_REPLY != 0
+    }
+
+    /// What the file's grants are held against.
+    #[must_use]
+    pub fn flow(&self) -> Flow {
+        Flow { protocol: self.transport, original: self.original, reply: self.reply }
     }
 
     /// Whether it is IPv4.
@@ -156,6 +153,33 @@ impl Conntrack {
         });
         result.context("forget the connection", entry.to_string())
     }
+}
+
+/// Ends the flows that `network` does not grant (any more), and says how many; what another's are stays.
+pub fn reconcile(network: &Network) -> Result<usize> {
+    let local: Vec<IpAddr> = Rtnl::open()?.addresses()?.iter().map(|a| a.net.addr()).collect();
+    let grants = Grants::new(network, &local);
+    end(|flow| grants.is_stale(flow))
+}
+
+/// Ends every flow of `network`'s LANs, for it is taken away.
+pub fn end_all(network: &Network) -> Result<usize> {
+    let grants = Grants::new(network, &[]);
+    end(|flow| grants.concerns(flow))
+}
+
+fn end(is_over: impl Fn(&Flow) -> bool) -> Result<usize> {
+    let mut conntrack = Conntrack::open()?;
+    let mut ended = 0;
+    for entry in conntrack.entries()?.iter().filter(|entry| is_over(&entry.flow())) {
+        match conntrack.delete(entry) {
+            Ok(()) => ended += 1,
+            // It ended by itself.
+            Err(e) if e.is_absent() => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(ended)
 }
 
 /// Whether connections can be listed and forgotten here; the error says why not.

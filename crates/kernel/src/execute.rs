@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 
-use model::plan::{Step, TableChange};
+use model::plan::Step;
 use model::state::{Link, LinkKind, Peer, Place};
 
 use crate::error::{Cause, KernelError, Result};
 use crate::netns::Netns;
 use crate::rtnl::{LinkChange, NewRoute, Rtnl, VethPeer};
-use crate::{nft, sysctl, tap};
+use crate::tap::{self, NewTap};
+use crate::{nft, sysctl};
 
 /// Does steps in the network namespace of the thread that made it, and keeps its sockets from step to step.
 pub struct Executor {
@@ -31,7 +32,7 @@ impl Executor {
     /// Does one step: all of it, or an error and nothing.
     pub fn step(&mut self, step: &Step) -> Result<()> {
         match step {
-            Step::Rules { changes } => rules(changes),
+            Step::Rules { changes } => nft::commit(changes),
             Step::SetSysctl { sysctl, to: Some(value), .. } => sysctl::write(sysctl, value),
             // It vanishes with its link.
             Step::SetSysctl { to: None, .. } => Ok(()),
@@ -93,7 +94,10 @@ impl Executor {
     fn create_link(&mut self, name: &model::address::IfName, link: &Link) -> Result<()> {
         match &link.kind {
             LinkKind::Bridge => self.rtnl.create_bridge(name, link.mac, link.mtu, &link.alias)?,
-            LinkKind::Tap { owner, group } => tap::create(name, *owner, *group)?,
+            LinkKind::Tap { owner, group } => {
+                let (owner, group) = (*owner, *group);
+                tap::create(&NewTap { name, mac: link.mac, mtu: link.mtu, alias: &link.alias, owner, group })?;
+            }
             LinkKind::Veth(peer) => {
                 let netns = self.guest(&peer.namespace)?.netns.try_clone();
                 let netns = netns.map_err(|e| KernelError::new("hold", peer.namespace.clone(), e))?;
@@ -103,15 +107,6 @@ impl Executor {
             }
         }
         let finish = |this: &mut Self| {
-            if let LinkKind::Tap { .. } = link.kind {
-                let first = LinkChange {
-                    mtu: Some(link.mtu),
-                    mac: link.mac,
-                    alias: Some(link.alias.clone()),
-                    ..LinkChange::default()
-                };
-                this.rtnl.set_link(name, &first)?;
-            }
             let plug = LinkChange {
                 master: link.master.clone().map(Some),
                 up: link.up.then_some(true),
@@ -166,11 +161,6 @@ impl Executor {
         }
         Ok(())
     }
-}
-
-/// One transaction for all tables.
-fn rules(changes: &[TableChange]) -> Result<()> {
-    nft::commit(changes)
 }
 
 /// What is to be removed may have gone by itself.

@@ -7,6 +7,7 @@ use model::ruleset::{Family, TABLE};
 use model::state::{ALIAS_PREFIX, Address, GUEST_INTERFACE, Link, LinkKind, Peer, Place, Route, State, Sysctl};
 
 use crate::error::{KernelError, Result};
+use crate::facts::is_ours;
 use crate::journal::WrittenTable;
 use crate::netns::{GUEST_MARK, Netns};
 use crate::rtnl::{LinkInfo, PROTOCOL, Rtnl};
@@ -108,7 +109,7 @@ fn observe_links(wanted: &State, links: &[LinkInfo], guests: &[Inside], found: &
     let by_index: BTreeMap<u32, &LinkInfo> = links.iter().map(|link| (link.index, link)).collect();
     for info in links {
         let Ok(name) = IfName::new(info.name.clone()) else { continue };
-        let Some(alias) = info.alias.as_deref().filter(|alias| alias.starts_with(ALIAS_PREFIX)) else {
+        if !is_ours(info) {
             if wanted.links.contains_key(&name) {
                 found.conflicts.push(Conflict {
                     object: format!("the interface {name}"),
@@ -119,7 +120,7 @@ fn observe_links(wanted: &State, links: &[LinkInfo], guests: &[Inside], found: &
                 });
             }
             continue;
-        };
+        }
         let kind = match info.kind.as_deref() {
             Some("bridge") => LinkKind::Bridge,
             Some("tun") => {
@@ -142,7 +143,7 @@ fn observe_links(wanted: &State, links: &[LinkInfo], guests: &[Inside], found: &
                 up: info.up,
                 master,
                 hairpin: !is_bridge && info.hairpin,
-                alias: alias.to_owned(),
+                alias: info.alias.clone().unwrap_or_default(),
             },
         );
     }

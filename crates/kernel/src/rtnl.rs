@@ -18,7 +18,7 @@ use crate::netlink::Socket;
 pub use address::AddressInfo;
 pub use link::{BridgeInfo, GROUP, LinkChange, LinkInfo, TunInfo, VethPeer};
 pub use neighbour::NeighbourInfo;
-pub use route::{NewRoute, RouteInfo};
+pub use route::{NewRoute, PROTOCOL, RouteInfo};
 
 /// A NETLINK_ROUTE socket.
 pub struct Rtnl {

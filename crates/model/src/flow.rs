@@ -6,16 +6,16 @@ use std::net::IpAddr;
 use crate::network::{Forward, Lan, Mode, Network, Public, Snat};
 
 /// One side of a flow: its source and destination, and their ports where it has any.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tuple {
     /// Source address.
-    pub src: IpAddr,
+    pub source: IpAddr,
     /// Destination address.
-    pub dst: IpAddr,
+    pub destination: IpAddr,
     /// Source port; 0 for protocols without.
-    pub sport: u16,
+    pub source_port: u16,
     /// Destination port; 0 for protocols without.
-    pub dport: u16,
+    pub destination_port: u16,
 }
 
 /// A flow as conntrack holds it.
@@ -31,7 +31,7 @@ pub struct Flow {
 
 impl Flow {
     fn destination_rewritten(&self) -> bool {
-        (self.original.dst, self.original.dport) != (self.reply.src, self.reply.sport)
+        (self.original.destination, self.original.destination_port) != (self.reply.source, self.reply.source_port)
     }
 }
 
@@ -56,9 +56,9 @@ impl<'a> Grants<'a> {
     /// Whether the flow touches one of our LANs at all: other flows are nobody's business here.
     #[must_use]
     pub fn concerns(&self, flow: &Flow) -> bool {
-        self.lan_of(flow.original.src).is_some()
-            || self.lan_of(flow.reply.src).is_some()
-            || self.lan_of(flow.original.dst).is_some()
+        self.lan_of(flow.original.source).is_some()
+            || self.lan_of(flow.reply.source).is_some()
+            || self.lan_of(flow.original.destination).is_some()
     }
 
     /// Whether the flow was begun under a mapping or permission that the network does not give (any more), or past a
@@ -66,29 +66,29 @@ impl<'a> Grants<'a> {
     #[must_use]
     pub fn is_stale(&self, flow: &Flow) -> bool {
         let target = self.forward_for(flow);
-        if flow.destination_rewritten() && self.lan_of(flow.reply.src).is_some() {
-            return !target.is_some_and(|f| f.to.contains(&flow.reply.src) && f.to_port == flow.reply.sport);
+        if flow.destination_rewritten() && self.lan_of(flow.reply.source).is_some() {
+            return !target.is_some_and(|f| f.to.contains(&flow.reply.source) && f.to_port == flow.reply.source_port);
         }
         if target.is_some() && !flow.destination_rewritten() {
             return true;
         }
-        match (self.lan_of(flow.original.src), self.lan_of(flow.original.dst)) {
+        match (self.lan_of(flow.original.source), self.lan_of(flow.original.destination)) {
             // Within a LAN, and from the host, which may do what it likes.
             (Some(a), Some(b)) => {
-                a.bridge != b.bridge && !self.is_local(flow.original.src) && !self.is_local(flow.original.dst)
+                a.bridge != b.bridge && !self.is_local(flow.original.source) && !self.is_local(flow.original.destination)
             }
             (Some(from), None) => {
-                !self.is_local(flow.original.src) && !self.is_local(flow.original.dst) && !leaves(from, flow)
+                !self.is_local(flow.original.source) && !self.is_local(flow.original.destination) && !leaves(from, flow)
             }
-            (None, Some(_)) => !self.is_local(flow.original.src) && !self.is_local(flow.original.dst),
+            (None, Some(_)) => !self.is_local(flow.original.source) && !self.is_local(flow.original.destination),
             (None, None) => false,
         }
     }
 
     /// The forward that takes what is sent where the flow was sent.
     fn forward_for(&self, flow: &Flow) -> Option<&'a Forward> {
-        let to = flow.original.dst;
-        let candidates = self.forwards.get(&(flow.protocol, flow.original.dport))?;
+        let to = flow.original.destination;
+        let candidates = self.forwards.get(&(flow.protocol, flow.original.destination_port))?;
         let public = match &self.network.public {
             Public::Listed(listed) => listed.contains(&to),
             Public::Dynamic => self.is_local(to) && self.lan_of(to).is_none() && !to.is_loopback(),
@@ -110,9 +110,9 @@ impl<'a> Grants<'a> {
 
 /// Whether a guest's flow to the world is one that its LAN lets out, with the source that it gives now.
 fn leaves(lan: &Lan, flow: &Flow) -> bool {
-    match (lan.mode, lan.snat_for(flow.original.src)) {
+    match (lan.mode, lan.snat_for(flow.original.source)) {
         (Mode::Isolated, _) => false,
-        (_, Snat::To(address)) => flow.reply.dst == address,
+        (_, Snat::To(address)) => flow.reply.destination == address,
         // The kernel itself ends masqueraded flows whose address goes.
         (_, Snat::Masquerade | Snat::Keep) => true,
     }
@@ -161,7 +161,7 @@ mod tests {
 
     fn tuple(src: &str, dst: &str) -> Tuple {
         let end = |text: &str| text.parse::<std::net::SocketAddr>().unwrap();
-        Tuple { src: end(src).ip(), dst: end(dst).ip(), sport: end(src).port(), dport: end(dst).port() }
+        Tuple { source: end(src).ip(), destination: end(dst).ip(), source_port: end(src).port(), destination_port: end(dst).port() }
     }
 
     fn stale(original: (&str, &str), reply: (&str, &str)) -> bool {

@@ -94,7 +94,6 @@ pub const RTN_UNICAST: u8 = 1;
 /// Learnt by an ICMP redirect; told of routes here for completeness' sake.
 pub const RTPROT_REDIRECT: u8 = 1;
 pub const RTPROT_KERNEL: u8 = 2;
-pub const RTPROT_STATIC: u8 = 4;
 /// Learnt from a router advertisement.
 pub const RTPROT_RA: u8 = 9;
 pub const RT_SCOPE_UNIVERSE: u8 = 0;

@@ -41,6 +41,10 @@ impl RouteInfo {
     }
 }
 
+/// Who made a route (rtm_protocol): our own number, of those that the kernel leaves to routing daemons, so that ours
+/// are told from a guest's own. `ip route` shows it as `proto 87`.
+pub const PROTOCOL: u8 = 87;
+
 /// A route to be added to the main table, or to be taken from it.
 #[derive(Clone, Copy, Debug)]
 pub struct NewRoute<'a> {
@@ -96,7 +100,7 @@ impl Rtnl {
         Ok(routes)
     }
 
-    /// Adds a route to the main table (RTPROT_STATIC). Fails with EEXIST where one to there of that metric is, and
+    /// Adds a route to the main table ([`PROTOCOL`]). Fails with EEXIST where one to there of that metric is, and
     /// with ENETUNREACH where the router cannot be reached by the link (IPv4).
     pub fn add_route(&mut self, route: &NewRoute<'_>) -> Result<()> {
         self.change_route("add the route", RTM_NEWROUTE, flags::CREATE | flags::EXCL, route)
@@ -117,7 +121,7 @@ impl Rtnl {
                 (true, Some(_)) => RT_SCOPE_UNIVERSE,
             };
             // As matches of a removal 0 and RT_SCOPE_NOWHERE stand for any.
-            let (protocol, unicast) = if adding { (RTPROT_STATIC, RTN_UNICAST) } else { (0, 0) };
+            let (protocol, unicast) = if adding { (PROTOCOL, RTN_UNICAST) } else { (0, 0) };
             let family = family_of(route.to.addr());
             w.raw(&rtmsg(family, route.to.prefix_len(), RT_TABLE_MAIN, protocol, scope, unicast));
             write_route(w, route, index);
