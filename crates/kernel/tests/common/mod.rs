@@ -43,6 +43,23 @@ pub fn lab<F: FnOnce()>(body: F) {
     assert!(passed, "{test} inside its namespaces: {}\n{text}\n{errors}", output.status);
 }
 
+/// Runs `body` in a process of one thread, as user namespaces want it: the test harness has two.
+pub fn alone(body: impl FnOnce()) {
+    // SAFETY: the child has one thread, the copy of this one; glibc keeps its allocator usable over fork, and nothing
+    // else of the other thread's is used: the child ends by _exit.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0, "fork: {}", std::io::Error::last_os_error());
+    if child == 0 {
+        let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).is_err();
+        // SAFETY: ends the process without running what belongs to the parent.
+        unsafe { libc::_exit(i32::from(failed)) };
+    }
+    let mut status = 0;
+    // SAFETY: the pointer is to a live integer.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(status, 0, "the process of one thread failed");
+}
+
 fn own_namespace() -> u64 {
     std::fs::metadata("/proc/thread-self/ns/net").unwrap().ino()
 }
