@@ -17,12 +17,14 @@ mod encode;
 mod expressions;
 mod fingerprint;
 mod hooks;
+mod tables;
 pub mod uapi;
 
 pub use batch::{Refusal, Transaction, TransactionError};
 pub use dump::{DumpError, RawTable};
 pub use fingerprint::fingerprint;
 pub use hooks::ForeignChain;
+pub use tables::{Found, commit, fingerprint_of, look};
 
 use uapi::*;
 

@@ -97,6 +97,18 @@ pub enum TransactionError {
     Netlink(#[from] NetlinkError),
 }
 
+impl TransactionError {
+    /// The errno of the first refusal, where the kernel answered with one.
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Refused(refusals) | Self::Torn { refusals, .. } => refusals.first().map(|r| r.errno),
+            Self::Netlink(e) => e.errno(),
+            Self::TooLarge { .. } => None,
+        }
+    }
+}
+
 fn list(refusals: &[Refusal]) -> String {
     let shown: Vec<String> = refusals.iter().take(8).map(ToString::to_string).collect();
     let more = if refusals.len() > 8 { format!("; and {} more", refusals.len() - 8) } else { String::new() };

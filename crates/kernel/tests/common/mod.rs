@@ -2,6 +2,8 @@
 //! it. A test fails where they cannot be had, and never touches the namespace that it was started in.
 #![allow(clippy::unwrap_used, dead_code)]
 
+pub mod snapshot;
+
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
