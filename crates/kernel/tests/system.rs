@@ -70,6 +70,8 @@ fn a_named_namespace_is_the_one_that_ip_knows() {
         assert!(Netns::create("theirs").unwrap_err().exists_already());
         assert_eq!(Netns::list().unwrap(), ["cnx6", "theirs"]);
         assert_eq!(Netns::open("theirs").unwrap().label(), "theirs");
+        assert_eq!(Netns::open("theirs").unwrap().guest().unwrap(), None);
+        assert_eq!(guest.guest().unwrap().as_deref(), Some("cnx6"));
 
         Netns::delete("cnx6").unwrap();
         Netns::delete("theirs").unwrap();
@@ -262,6 +264,17 @@ fn a_tap_belongs_to_whom_it_is_given() {
             let error = tap::create(&tap::NewTap { name: &other, ..new.clone() }).unwrap_err();
             assert!(error.is_forbidden() && error.to_string().contains("CAP_NET_ADMIN"), "{error}");
         });
+    });
+}
+
+#[test]
+fn a_tap_device_that_is_missing_is_said_to_be() {
+    lab(|| {
+        private_mounts(&["/dev/net".as_ref()]).unwrap();
+        let error = tap::available().unwrap_err();
+        assert!(error.is_absent());
+        let text = error.to_string();
+        assert!(text.starts_with("cannot use /dev/net/tun: No such file") && text.contains("modprobe tun"), "{text}");
     });
 }
 
