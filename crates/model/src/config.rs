@@ -30,6 +30,7 @@ pub use lan::{Lan, Tap, Verdict};
 pub use site::{Backend, Balance, Health, Hsts, Maintenance, ProxyProtocol, Site, Tls, Upstream};
 pub use suggest::closest;
 
+pub(crate) use reader::shown;
 use reader::Section;
 
 /// A value and the bytes of the file that say it.
