@@ -30,8 +30,8 @@ pub use lan::{Lan, Tap, Verdict};
 pub use site::{Backend, Balance, Health, Hsts, Maintenance, ProxyProtocol, Site, Tls, Upstream};
 pub use suggest::closest;
 
-pub(crate) use reader::shown;
 use reader::Section;
+pub(crate) use reader::shown;
 
 /// A value and the bytes of the file that say it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -48,6 +48,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Allow {
     };
     let (from, to) = (side("from"), side("to"));
     let ports = section.one_or_list("ports", grammar::ports);
+    let ports = section.not_empty(ports, "leave it out to allow all ports");
     Allow { span, from, to, ports, broken: section.broken() }
 }
 

@@ -108,23 +108,20 @@ pub(super) fn read_http(section: &mut Section<'_>) -> Http {
 }
 
 pub(super) fn read_socks(section: &mut Section<'_>) -> Socks {
-    Socks {
-        span: section.span.clone(),
-        listen: section.one_or_list("listen", grammar::loopback_socket),
-        lans: section.list("lans", text),
-    }
+    Socks { span: section.span.clone(), listen: sockets(section), lans: section.list("lans", text) }
 }
 
 pub(super) fn read_web(section: &mut Section<'_>) -> Web {
-    Web {
-        span: section.span.clone(),
-        listen: section.one_or_list("listen", grammar::loopback_socket),
-        token_file: section.one("token-file", text),
-    }
+    Web { span: section.span.clone(), listen: sockets(section), token_file: section.one("token-file", text) }
 }
 
 pub(super) fn read_check(section: &mut Section<'_>) -> Check {
     Check { reach: section.list("reach", grammar::reach) }
+}
+
+fn sockets(section: &mut Section<'_>) -> Option<List<SocketAddr>> {
+    let list = section.one_or_list("listen", grammar::loopback_socket);
+    section.not_empty(list, "leave it out for the default")
 }
 
 fn read_limits<'t>(section: &mut Section<'t>, value: &'t toml::Spanned<DeValue<'t>>) -> Option<Limits> {

@@ -26,11 +26,13 @@ pub struct Forward {
 }
 
 pub(super) fn read(section: &mut Section<'_>) -> Forward {
+    let sources = section.list("sources", grammar::cidr_or_address);
+    let sources = section.not_empty(sources, "leave it out to let everyone in, or name the clients");
     let mut forward = Forward {
         span: section.span.clone(),
         listen: section.needed("listen", grammar::listen, "\"22210/tcp\""),
         to: section.needed("to", grammar::target, "\"GUEST:22\""),
-        sources: section.list("sources", grammar::cidr_or_address),
+        sources,
         hairpin: section.one("hairpin", flag),
         broken: false,
     };

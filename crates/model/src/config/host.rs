@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use super::grammar::{self, Listen};
-use super::reader::{Bad, Section, flag};
+use super::reader::{Section, flag};
 use super::{List, Spanned};
 use crate::address::IfName;
 
@@ -30,21 +30,19 @@ pub struct Host {
 }
 
 pub(super) fn read(section: &mut Section<'_>) -> Host {
+    let public = section.list("public", grammar::station);
+    let help = "leave it out to follow the uplink's own addresses, or name at least one";
+    let public = section.not_empty(public, help);
     let mut host = Host {
         span: Some(section.span.clone()),
         uplink: section.one("uplink", grammar::if_name),
-        public: section.list("public", grammar::station),
+        public,
         management: section.list("management", grammar::fixed_port),
         take_over: section.one("take-over", flag),
         hosts_resolver: section.one("hosts-resolver", flag),
         fix_foreign: section.one("fix-foreign", flag),
         broken: false,
     };
-    if let Some(public) = host.public.as_ref().filter(|list| list.value.is_empty() && !section.broken()) {
-        let bad = Bad::new("`public` is an empty list");
-        let help = "leave it out to follow the uplink's own addresses, or name at least one";
-        section.report(bad.help(help).at(public.span.clone()));
-    }
     host.broken = section.broken();
     host
 }

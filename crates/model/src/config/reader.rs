@@ -147,6 +147,14 @@ impl<'t> Section<'t> {
         Some(self.elements(value, read))
     }
 
+    /// Reports a list that is there but empty, where that would say the opposite of leaving it out.
+    pub fn not_empty<T>(&mut self, list: Option<List<T>>, help: &str) -> Option<List<T>> {
+        if let Some(list) = list.as_ref().filter(|list| list.value.is_empty() && !self.broken) {
+            self.report(Bad::new("this list is empty").help(help).at(list.span.clone()));
+        }
+        list
+    }
+
     /// A value that wants more than a function of it alone: several problems, or places inside it.
     pub fn with<T>(
         &mut self,

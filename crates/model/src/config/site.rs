@@ -135,6 +135,8 @@ pub struct Site {
 }
 
 pub(super) fn read(section: &mut Section<'_>) -> Site {
+    let listen = section.one_or_list("listen", grammar::entry_socket);
+    let listen = section.not_empty(listen, "leave it out for 80 and 443 of every public address");
     let mut site = Site {
         span: section.span.clone(),
         host: section.one_or_list("host", grammar::site_host),
@@ -144,7 +146,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Site {
         balance: section.one("balance", balance),
         health: section.with("health", read_health),
         tls: section.with("tls", read_tls),
-        listen: section.one_or_list("listen", grammar::entry_socket),
+        listen,
         hsts: section.one("hsts", hsts),
         maintenance: section.one("maintenance", maintenance),
         proxy_protocol: section.one("proxy-protocol", proxy_protocol),

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::Mode;
 use crate::config::grammar::What;
-use crate::config::{Config, Forward, Guest, GuestKind, Lan, Spanned, Verdict, elements};
+use crate::config::{Config, Forward, Guest, GuestKind, Lan, Spanned, Verdict};
 use crate::problem::{self, Problem};
 
 /// Every part of `config` that this version does not build, in the file's order. In a `rehearsal`, containers, sites,
@@ -69,7 +69,7 @@ fn of_forward(forward: &Forward, found: &mut impl FnMut(Option<Range<usize>>, &s
             What::Ports { .. } => {}
         }
     }
-    found(forward.sources.as_ref().filter(|_| !elements(forward.sources.as_ref()).is_empty()).map(|list| list.span.clone()), "`sources`");
+    found(at(&forward.sources), "`sources`");
     let off = forward.hairpin.as_ref().filter(|hairpin| !hairpin.value);
     found(off.map(|hairpin| hairpin.span.clone()), "hairpin = false");
 }

@@ -101,7 +101,8 @@ fn holder<'a>(
         }
         return None;
     };
-    let what = if net.value.addr() == address { Some("the host's own address") } else { stations::edge(net.value, address) };
+    let what =
+        if net.value.addr() == address { Some("the host's own address") } else { stations::edge(net.value, address) };
     if let Some(what) = what {
         let problem = Problem::config(span.clone(), format!("{address} is {what} on \"{}\"", lan.name.value));
         problems.push(problem.help("forward to a guest").also(net.span.clone(), "the LAN's subnet"));

@@ -102,7 +102,11 @@ fn check_snat(guest: &config::Guest, lan: &config::Lan, problems: &mut Vec<Probl
     let Some(snat) = &guest.snat else { return };
     let own = elements(guest.address.as_ref());
     let message = if lan.mode() != Mode::Nat {
-        format!("only guests of nat LANs leave by an address of the host's, and \"{}\" is {}", lan.name.value, lan.mode().word())
+        format!(
+            "only guests of nat LANs leave by an address of the host's, and \"{}\" is {}",
+            lan.name.value,
+            lan.mode().word()
+        )
     } else if !own.is_empty() && own.iter().all(|address| address.value.is_ipv4() != snat.value.is_ipv4()) {
         format!("the guest has no address of {}'s family", snat.value)
     } else {

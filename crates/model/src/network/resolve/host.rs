@@ -65,13 +65,7 @@ fn is_default(net: IpNet) -> bool {
 }
 
 /// An IPv6 LAN, or a routed one, may be a part of the uplink's own subnet: the longest prefix wins.
-fn may_be_inside(
-    scope: &Scope<'_>,
-    lan: &config::Lan,
-    net: IpNet,
-    other: IpNet,
-    interface: Option<&IfName>,
-) -> bool {
+fn may_be_inside(scope: &Scope<'_>, lan: &config::Lan, net: IpNet, other: IpNet, interface: Option<&IfName>) -> bool {
     let of_uplink = interface.is_some() && interface == scope.uplink;
     let part = other.contains(&net.network()) && net.prefix_len() > other.prefix_len();
     of_uplink && part && (net.addr().is_ipv6() || lan.mode() == Mode::Routed)

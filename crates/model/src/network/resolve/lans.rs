@@ -110,7 +110,8 @@ fn check_families(lan: &config::Lan, problems: &mut Vec<Problem>) {
     if let Some(snat) = lan.snat.as_ref().filter(|_| !lan.broken && !nets.is_empty()) {
         if nets.iter().all(|net| net.value.addr().is_ipv4() != snat.value.is_ipv4()) {
             let message = format!("the LAN has no address of {}'s family", snat.value);
-            problems.push(Problem::config(snat.span.clone(), message).help("name a public address of the LAN's family"));
+            problems
+                .push(Problem::config(snat.span.clone(), message).help("name a public address of the LAN's family"));
         }
     }
 }
@@ -123,7 +124,8 @@ fn check_dns(scope: &Scope<'_>, lan: &config::Lan, problems: &mut Vec<Problem>) 
         if let Some(net) = all.find(own) {
             let message = format!("{} is this host's own address on a LAN", resolver.value);
             let help = "name a resolver beyond it: guests ask the host, and the host asks these";
-            problems.push(Problem::config(resolver.span.clone(), message).help(help).also(net.span.clone(), "this LAN"));
+            problems
+                .push(Problem::config(resolver.span.clone(), message).help(help).also(net.span.clone(), "this LAN"));
         }
     }
 }
