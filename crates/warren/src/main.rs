@@ -1,2 +1,4 @@
 //! The `warren` binary.
+mod diagnostics;
+
 fn main() {}
