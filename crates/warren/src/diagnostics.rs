@@ -25,22 +25,43 @@ pub fn render(path: &str, text: &str, problems: &[Problem], colour: bool) -> Str
 }
 
 fn report<'a>(path: &'a str, text: &'a str, problem: &'a Problem) -> Vec<Group<'a>> {
-    let label = match problem.kind {
-        Kind::Config => "",
-        Kind::Unsupported => "written here",
-        Kind::Conflict => "stands in the way of this",
+    let span = within(text, &problem.span);
+    let also = problem.also.as_ref().map(|(span, what)| (within(text, span), clean(what)));
+    // Two places that are near are drawn in one picture, else each in its own: only the lines around are looked at, or
+    // ten thousand problems in ten thousand lines would be drawn for minutes.
+    let (near, far) = match also {
+        Some((other, what)) if span.start.abs_diff(other.start) <= NEAR => (Some((other, what)), None),
+        other => (None, other),
     };
-    let primary = AnnotationKind::Primary.span(within(text, &problem.span));
-    let primary = if label.is_empty() { primary } else { primary.label(label) };
-    let mut snippet = Snippet::source(text).path(path).annotation(primary);
-    if let Some((span, what)) = &problem.also {
-        snippet = snippet.annotation(AnnotationKind::Context.span(within(text, span)).label(clean(what)));
+    let shown = near.as_ref().map_or(span.clone(), |(other, _)| span.start.min(other.start)..span.end.max(other.end));
+    let (lines, first) = lines_of(text, &shown);
+    let inside = |span: &Range<usize>| span.start - lines.start..span.end - lines.start;
+    let mut snippet = Snippet::source(&text[lines.clone()]).line_start(first).path(path);
+    snippet = snippet.annotation(AnnotationKind::Primary.span(inside(&span)));
+    if let Some((other, what)) = near {
+        snippet = snippet.annotation(AnnotationKind::Context.span(inside(&other)).label(what));
     }
     let mut group = Level::ERROR.primary_title(clean(&problem.message)).element(snippet);
+    if let Some((other, what)) = far {
+        let (lines, first) = lines_of(text, &other);
+        let at = other.start - lines.start..other.end - lines.start;
+        let snippet = Snippet::source(&text[lines]).line_start(first).path(path);
+        group = group.element(snippet.annotation(AnnotationKind::Context.span(at).label(what)));
+    }
     if let Some(help) = &problem.help {
         group = group.element(Level::HELP.message(clean(help)));
     }
     vec![group]
+}
+
+/// How many bytes two places may be apart to be drawn in one picture.
+const NEAR: usize = 2000;
+
+/// The whole lines that a span is on, and the number of the first.
+fn lines_of(text: &str, span: &Range<usize>) -> (Range<usize>, usize) {
+    let from = text[..span.start].rfind('\n').map_or(0, |at| at + 1);
+    let to = text[span.end..].find('\n').map_or(text.len(), |at| span.end + at);
+    (from..to, text[..from].matches('\n').count() + 1)
 }
 
 /// What the file says may stand in a message, and a terminal must not act on it.
@@ -167,6 +188,18 @@ mod tests {
         }
         assert!(!drawn.contains('\u{1b}'), "no colour, and no escapes out of the file");
         assert!(render("warren.toml", TEXT, &problems(), true).contains('\u{1b}'));
+    }
+
+    #[test]
+    fn two_places_far_apart_are_drawn_apart() {
+        let text = format!("first = 1\n{}last = 2\n", "# line\n".repeat(1000));
+        let at = text.find("last").unwrap();
+        let problem = Problem::config(at..at + 4, "twice").also(0..5, "the first").help("once");
+        let drawn = render("f", &text, &[problem], false);
+        for part in ["f:1002:1", "1002 | last = 2", "1 | first = 1", "----- the first", "help: once"] {
+            assert!(drawn.contains(part), "{part} is not in\n{drawn}");
+        }
+        assert!(drawn.lines().count() < 15, "{drawn}");
     }
 
     #[test]
