@@ -112,8 +112,12 @@ pub fn parse(text: &str) -> (Config, Vec<Problem>) {
 fn syntax_problem(text: &str, error: &toml::de::Error) -> Problem {
     let span = error.span().unwrap_or(text.len()..text.len());
     let problem = Problem::config(span.clone(), format!("this is not TOML: {}", error.message()));
-    let bare_value = text[..floor_char(text, span.start)].trim_end().ends_with('=');
-    if bare_value { problem.help("text is written in quotes: key = \"value\"") } else { problem }
+    // The commonest slip by far: an address without quotes, which TOML takes for the beginning of a number.
+    let words = ["string values must be quoted", "invalid float", "invalid integer", "invalid datetime"];
+    if words.iter().any(|word| error.message().contains(word)) {
+        return problem.help("text, and so every address, is written in quotes: key = \"value\"");
+    }
+    problem
 }
 
 fn floor_char(text: &str, at: usize) -> usize {

@@ -3,6 +3,7 @@
 //! Every check looks at the whole file and goes on after a problem, so that one run tells of all of them. Nothing is
 //! built unless nothing is wrong.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -95,6 +96,8 @@ struct Scope<'a> {
     lan_of: Vec<Option<usize>>,
     /// The uplink's name, written or found.
     uplink: Option<&'a IfName>,
+    /// How many names may yet be compared for a "did you mean".
+    comparisons: Cell<usize>,
 }
 
 impl<'a> Scope<'a> {
@@ -114,7 +117,7 @@ impl<'a> Scope<'a> {
                 holders.entry(address.value).or_insert(i);
             }
         }
-        Self { config, facts, holders, lan_of: lan_of.collect(), lans, guests, uplink }
+        Self { comparisons: Cell::new(500_000), config, facts, holders, lan_of: lan_of.collect(), lans, guests, uplink }
     }
 
     /// The LAN of a guest.
@@ -145,21 +148,36 @@ impl<'a> Scope<'a> {
 
     /// The problem of a guest's name that no guest bears.
     fn no_guest(&self, name: &str, span: &Range<usize>) -> Problem {
-        dangling("guest", "guest", name, span, &self.guests)
+        self.dangling("guest", "guest", name, span, &self.guests)
     }
 
     /// The problem of a LAN's name that no LAN bears.
     fn no_lan(&self, name: &Spanned<String>) -> Problem {
-        dangling("LAN", "lan", &name.value, &name.span, &self.lans)
+        self.dangling("LAN", "lan", &name.value, &name.span, &self.lans)
     }
-}
 
-fn dangling(what: &str, key: &str, name: &str, span: &Range<usize>, known: &HashMap<&str, usize>) -> Problem {
-    let shown = config::shown(name);
-    let problem = Problem::config(span.clone(), format!("there is no {what} \"{shown}\""));
-    match config::closest(name, known.keys().copied()) {
-        Some(near) => problem.help(format!("did you mean \"{near}\"?")),
-        None => problem.help(format!("add [{key}.{shown}], or name one that is there")),
+    fn dangling(
+        &self,
+        what: &str,
+        key: &str,
+        name: &str,
+        span: &Range<usize>,
+        known: &HashMap<&str, usize>,
+    ) -> Problem {
+        let shown = config::shown(name);
+        let problem = Problem::config(span.clone(), format!("there is no {what} \"{shown}\""));
+        match self.nearest(name, known.keys().copied(), known.len()) {
+            Some(near) => problem.help(format!("did you mean \"{near}\"?")),
+            None => problem.help(format!("add [{key}.{shown}], or name one that is there")),
+        }
+    }
+
+    /// The one of `count` known names that was probably meant. Ten thousand forwards to a thousand misspelt guests
+    /// would be compared for seconds; who has so many mistakes is helped with the first ones.
+    fn nearest<'k>(&self, name: &str, known: impl Iterator<Item = &'k str>, count: usize) -> Option<&'k str> {
+        let left = self.comparisons.get().checked_sub(count)?;
+        self.comparisons.set(left);
+        config::closest(name, known)
     }
 }
 

@@ -42,8 +42,8 @@ pub fn mac(value: &DeValue<'_>) -> Result<Mac, Bad> {
     if mac.is_unicast() {
         return Ok(mac);
     }
-    Err(Bad::new(format!("{mac} is a group's address, which no station may have"))
-        .help("the first byte must be even; 02 is free to use"))
+    let what = if mac.0 == [0; 6] { "no address" } else { "a group's address, which no station may have" };
+    Err(Bad::new(format!("{mac} is {what}")).help("the first byte must be even; 02 is free to use"))
 }
 
 /// Whether `text` is a DNS label as host names have them (RFC 1123, 2.1): 1 to 63 letters, digits and hyphens, a

@@ -33,10 +33,9 @@ fn check_name(scope: &Scope<'_>, name: &str, span: &Range<usize>, problems: &mut
             problems.push(problem.help("rename the guest").also(place, "the guest"));
         }
         (None, None) => {
-            let mut known = scope.guests.clone();
-            known.extend(scope.lans.iter().map(|(name, at)| (*name, *at)));
             let problem = Problem::config(span.clone(), format!("\"{}\" is no guest and no LAN", config::shown(name)));
-            let near = config::closest(name, known.keys().copied().chain(["world"]));
+            let known = scope.guests.keys().chain(scope.lans.keys()).copied().chain(["world"]);
+            let near = scope.nearest(name, known, scope.guests.len() + scope.lans.len() + 1);
             problems.push(match near {
                 Some(near) => problem.help(format!("did you mean \"{near}\"?")),
                 None => problem.help("write a guest, a LAN, \"world\" or a network such as \"192.0.2.0/24\""),

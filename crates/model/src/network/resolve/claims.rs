@@ -23,13 +23,6 @@ pub(super) struct Claim {
     pub span: Range<usize>,
 }
 
-impl Claim {
-    /// How people call it: `203.0.113.5:22/tcp`.
-    pub(super) fn words(&self) -> String {
-        words(self.address, self.ports, self.transport)
-    }
-}
-
 /// `ADDRESS:PORTS/PROTOCOL`.
 pub(super) fn words(address: Option<IpAddr>, ports: Ports, transport: Transport) -> String {
     match address {

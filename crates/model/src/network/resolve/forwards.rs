@@ -97,7 +97,12 @@ fn holder<'a>(
     let Some((lan, net)) = found else {
         if !scope.config.lans.iter().any(|lan| lan.broken) {
             let problem = Problem::config(span.clone(), format!("{address} is on none of the LANs"));
-            problems.push(problem.help("forward to a guest, or to an address of a LAN's subnet"));
+            let help = if address.is_ipv6() {
+                "forward to a guest, or to an address of a LAN's subnet; a port wants brackets before it: \"[fd00:1::6]:22\""
+            } else {
+                "forward to a guest, or to an address of a LAN's subnet"
+            };
+            problems.push(problem.help(help));
         }
         return None;
     };

@@ -33,7 +33,11 @@ pub(super) fn check_networks(scope: &Scope<'_>, problems: &mut Vec<Problem>) {
             if let Some((other, interface, what)) = overlapping(scope, lan, net) {
                 let place = interface.map_or_else(String::new, |interface| format!(" on {interface}"));
                 let message = format!("{} overlaps {what} {other}{place} of this host's", net.value.trunc());
-                let help = "take a subnet that nothing of the host's uses; `warren init` finds one";
+                let help = if net.value.addr().is_ipv6() && interface.is_some() && interface == scope.uplink {
+                    "an IPv6 LAN may be a part of the uplink's subnet, but one that holds neither this host nor its router"
+                } else {
+                    "take a subnet that nothing of the host's uses; `warren init` finds one"
+                };
                 problems.push(Problem::conflict(net.span.clone(), message).help(help));
             }
         }
@@ -68,6 +72,9 @@ fn is_default(net: IpNet) -> bool {
 fn may_be_inside(scope: &Scope<'_>, lan: &config::Lan, net: IpNet, other: IpNet, interface: Option<&IfName>) -> bool {
     let of_uplink = interface.is_some() && interface == scope.uplink;
     let part = other.contains(&net.network()) && net.prefix_len() > other.prefix_len();
+    // But not the part that the host or its router is in, or the longer prefix would lead them into the LAN.
+    let holds = |address: &IpAddr| net.contains(address);
+    let part = part && !scope.facts.routers.iter().any(holds) && !scope.uplink_addresses().any(|a| holds(&a));
     of_uplink && part && (net.addr().is_ipv6() || lan.mode() == Mode::Routed)
 }
 

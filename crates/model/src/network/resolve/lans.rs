@@ -77,7 +77,8 @@ fn check_dhcp(lan: &config::Lan, problems: &mut Vec<Problem>) {
     let (first, last) = (IpAddr::V4(dhcp.value.first), IpAddr::V4(dhcp.value.last));
     let nets = elements(lan.address.as_ref());
     let Some(net) = nets.iter().find(|net| net.value.contains(&first) && net.value.contains(&last)) else {
-        if !lan.broken && !(nets.is_empty() && lan.mode() == Mode::Bridged) {
+        let unknown = lan.broken || (nets.is_empty() && lan.mode() == Mode::Bridged);
+        if !unknown {
             let message = "this range is not inside one of the LAN's IPv4 subnets";
             let problem = Problem::config(dhcp.span.clone(), message);
             problems.push(match nets.iter().find(|net| net.value.addr().is_ipv4()) {
@@ -107,12 +108,10 @@ fn check_families(lan: &config::Lan, problems: &mut Vec<Problem>) {
         let message = format!("an MTU of {} is too small for IPv6", mtu.value);
         problems.push(Problem::config(mtu.span.clone(), message).help("IPv6 wants 1280 at least (RFC 8200)"));
     }
-    if let Some(snat) = lan.snat.as_ref().filter(|_| !lan.broken && !nets.is_empty()) {
-        if nets.iter().all(|net| net.value.addr().is_ipv4() != snat.value.is_ipv4()) {
-            let message = format!("the LAN has no address of {}'s family", snat.value);
-            problems
-                .push(Problem::config(snat.span.clone(), message).help("name a public address of the LAN's family"));
-        }
+    let Some(snat) = lan.snat.as_ref().filter(|_| !lan.broken && !nets.is_empty()) else { return };
+    if nets.iter().all(|net| net.value.addr().is_ipv4() != snat.value.is_ipv4()) {
+        let message = format!("the LAN has no address of {}'s family", snat.value);
+        problems.push(Problem::config(snat.span.clone(), message).help("name a public address of the LAN's family"));
     }
 }
 

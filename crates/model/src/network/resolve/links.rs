@@ -24,7 +24,11 @@ impl<'a> Names<'a> {
             let (early, late) = if other.start <= span.start { (other, span) } else { (span, other) };
             let problem = Problem::config(late.clone(), format!("\"{name}\" is the name of two things"));
             let about = if early == other { holder.clone() } else { what };
-            problems.push(problem.help("an interface has a name of its own").also(early.clone(), about));
+            problems.push(
+                problem
+                    .help("an interface has a name of its own; a vm's `tap` does not stand in `taps` again")
+                    .also(early.clone(), about),
+            );
         } else {
             self.0.insert(name.as_str(), (span.clone(), what));
         }

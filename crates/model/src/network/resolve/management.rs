@@ -46,7 +46,7 @@ pub(super) fn check(scope: &Scope<'_>, claims: &Claims, problems: &mut Vec<Probl
         let taking: Vec<&Claim> = claims.ports.iter().filter(on_it).collect();
         for claim in &taking {
             if takes(scope, &rule, claim) {
-                problems.push(problem(&rule, claim, "takes"));
+                problems.push(problem(&rule, claim, "and this would take it"));
                 settled.insert((claim.span.start, rule.transport, rule.port));
             }
         }
@@ -83,7 +83,7 @@ fn check_one_left(scope: &Scope<'_>, rule: &Rule, taking: &[&Claim], problems: &
         None => (all_of(&scope.uplink_addresses().collect::<Vec<_>>()), Kind::Conflict),
     };
     if let Some(last) = named.iter().max_by_key(|claim| claim.span.start).filter(|_| all) {
-        let mut problem = problem(rule, last, "takes the last address of");
+        let mut problem = problem(rule, last, "and this would take the last address of it");
         problem.kind = problem.kind.max(kind);
         problems.push(problem);
     }
@@ -94,9 +94,9 @@ fn problem(rule: &Rule, claim: &Claim, does: &str) -> Problem {
     let why = match rule.origin {
         Origin::Written(_) => "kept for management",
         Origin::Default => "kept for management by default",
-        Origin::Ssh => "where sshd listens",
+        Origin::Ssh => "where sshd, or this very session, listens",
     };
-    let message = format!("{} {does} {kept}, {why}", claim.words());
+    let message = format!("{kept} is {why}, {does}");
     let kind = if rule.origin == Origin::Ssh { Kind::Conflict } else { Kind::Config };
     let help = match (&rule.origin, rule.address) {
         (Origin::Default, _) => "listen on another port, or say in [host] what to keep: management = [\"2222/tcp\"]",

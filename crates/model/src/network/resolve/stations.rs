@@ -15,7 +15,7 @@ pub(super) fn check(scope: &Scope<'_>, problems: &mut Vec<Problem>) {
     check_host_addresses(scope, &mut holders, problems);
     for (i, guest) in scope.config.guests.iter().enumerate() {
         for address in elements(guest.address.as_ref()) {
-            let fits = scope.lan_of_guest(i).is_none_or(|lan| check_place(address, lan, problems));
+            let fits = scope.lan_of_guest(i).is_none_or(|lan| check_place(scope, address, lan, problems));
             if fits {
                 holders.take(address, format!("\"{}\" has it", guest.name.value), problems);
             }
@@ -58,11 +58,17 @@ fn check_host_addresses(scope: &Scope<'_>, holders: &mut Holders, problems: &mut
 }
 
 /// Whether a guest's address is one that a station of its LAN can have.
-fn check_place(address: &Spanned<IpAddr>, lan: &config::Lan, problems: &mut Vec<Problem>) -> bool {
+fn check_place(scope: &Scope<'_>, address: &Spanned<IpAddr>, lan: &config::Lan, problems: &mut Vec<Problem>) -> bool {
     let nets = elements(lan.address.as_ref());
     let Some(net) = nets.iter().find(|net| net.value.contains(&address.value)) else {
         // On a routed LAN it is a host route; a bridged one may leave its addresses to the outer network.
         let free = lan.mode() == Mode::Routed || (lan.mode() == Mode::Bridged && nets.is_empty());
+        let mut others = scope.config.lans.iter().flat_map(|other| elements(other.address.as_ref()));
+        if let Some(net) = others.find(|net| free && net.value.contains(&address.value)) {
+            let message = format!("{} is in another LAN's subnet", address.value);
+            let problem = Problem::config(address.span.clone(), message).help("put the guest on that LAN");
+            problems.push(problem.also(net.span.clone(), "the other LAN's subnet"));
+        }
         if !free && !lan.broken {
             let message = format!("{} is outside of the LAN \"{}\"", address.value, lan.name.value);
             let problem = Problem::config(address.span.clone(), message);

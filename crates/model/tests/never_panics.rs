@@ -1,0 +1,143 @@
+//! Whatever stands in the file, it is read without a panic, and every problem has a place inside it.
+#![allow(clippy::unwrap_used)]
+
+use model::facts::HostFacts;
+use model::network;
+use proptest::prelude::*;
+
+const EVERYTHING: &str = include_str!("config/good-everything/warren.toml");
+const SEED: &str = include_str!("../../../examples/seed.toml");
+const COLLISIONS: &str = include_str!("config/forward-collisions/warren.toml");
+const SITES: &str = include_str!("config/site-problems/warren.toml");
+
+/// Reads it in every way, and holds the problems to what is promised of them.
+fn read(text: &str) {
+    let facts = HostFacts::assumed("eth0".parse().unwrap());
+    for rehearsal in [false, true] {
+        let Err(problems) = network::load(text, &facts, rehearsal) else { continue };
+        assert!(!problems.is_empty(), "refused without a word");
+        for problem in &problems {
+            let places = std::iter::once(&problem.span).chain(problem.also.as_ref().map(|(span, _)| span));
+            for span in places {
+                assert!(text.get(span.clone()).is_some(), "{problem:?} is not in the file");
+            }
+            assert!(!problem.message.ends_with('.'), "{}", problem.message);
+        }
+        assert!(problems.is_sorted_by_key(|problem| problem.span.start), "not in the file's order");
+    }
+    // What could be read of a broken file is resolved without a panic as well.
+    let (config, _) = model::config::parse(text);
+    let _ = network::resolve(&config, &facts);
+}
+
+/// Words that the grammars take apart, so that mutations hit more than the syntax.
+fn word() -> impl Strategy<Value = String> {
+    const WORDS: &[&str] = &[
+        "nat",
+        "bridged",
+        "routed",
+        "isolated",
+        "*",
+        "0",
+        "-1",
+        "22",
+        "1-65535/tcp,udp",
+        "[::]:1",
+        "[",
+        "]:",
+        "10.1.1.1/24",
+        "fd00::1/64",
+        "0.0.0.0/0",
+        "255.255.255.255/32",
+        "::/0",
+        "a:1-",
+        "world",
+        "br1",
+        "a",
+        "é",
+        "\u{0}",
+        "100mbit",
+        "99999999999999999999",
+        "10.1.1.255-10.1.1.0",
+        "ff:ff:ff:ff:ff:ff",
+        "lxc",
+        "vm",
+        "[[forward]]",
+        "[lan.\"\"]",
+        "{}",
+        "[]",
+        "'''",
+        "\"",
+        "\\u{10ffff}",
+        "1e999",
+        "nan",
+        "1979-05-27",
+        "true",
+        "\r\n",
+        "\u{feff}",
+    ];
+    prop_oneof![prop::sample::select(WORDS).prop_map(str::to_owned), "\\PC{0,6}"]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn of_arbitrary_text(text in "(?s).{0,200}") {
+        read(&text);
+    }
+
+    #[test]
+    fn of_mutated_examples(
+        example in prop::sample::select(&[EVERYTHING, SEED, COLLISIONS, SITES][..]),
+        cuts in prop::collection::vec((any::<prop::sample::Index>(), 0usize..12, word()), 1..5),
+    ) {
+        let mut text = example.to_owned();
+        for (at, length, word) in cuts {
+            let floor = |mut i: usize| { while !text.is_char_boundary(i) { i -= 1; } i };
+            let start = floor(at.index(text.len() + 1));
+            let end = floor((start + length).min(text.len())).max(start);
+            text.replace_range(start..end, &word);
+        }
+        read(&text);
+    }
+
+    #[test]
+    fn of_values_in_every_place(key in prop::sample::select(KEYS), value in word()) {
+        let (section, key) = key;
+        for written in [format!("\"{}\"", value.escape_default()), format!("[\"{}\"]", value.escape_default()), value.clone()] {
+            read(&format!("{section}\n{key} = {written}\n"));
+            read(&format!("[lan.br1]\naddress = [\"10.1.1.1/24\"]\n[guest.a]\naddress = [\"10.1.1.6\"]\n{section}\n{key} = {written}\n"));
+        }
+    }
+}
+
+const KEYS: &[(&str, &str)] = &[
+    ("[host]", "uplink"),
+    ("[host]", "public"),
+    ("[host]", "management"),
+    ("[lan.br2]", "address"),
+    ("[lan.br2]", "mode"),
+    ("[lan.br2]", "taps"),
+    ("[lan.br2]", "dhcp"),
+    ("[lan.br2]", "mtu"),
+    ("[guest.b]", "address"),
+    ("[guest.b]", "mac"),
+    ("[guest.b]", "limit"),
+    ("[guest.b]", "tap"),
+    ("[guest.b]", "aliases"),
+    ("[[forward]]", "listen"),
+    ("[[forward]]", "to"),
+    ("[[forward]]", "sources"),
+    ("[[allow]]", "from"),
+    ("[[allow]]", "ports"),
+    ("[[site]]", "host"),
+    ("[[site]]", "to"),
+    ("[[site]]", "listen"),
+    ("[[site]]", "tls"),
+    ("[[site]]", "health"),
+    ("[socks]", "listen"),
+    ("[check]", "reach"),
+    ("", "lan"),
+    ("", "guest"),
+];
