@@ -112,6 +112,21 @@ proptest! {
     }
 }
 
+/// The stack of a thread is 2 MiB here, and 8 MiB in the program.
+#[test]
+fn of_deep_nesting() {
+    for deep in [100, 10_000, 200_000] {
+        read(&format!("a = {}", "[".repeat(deep)));
+        read(&format!("a = {}{}", "[".repeat(deep), "]".repeat(deep)));
+        read(&format!("a = {}", "{b=".repeat(deep)));
+        read(&format!("{}a = 1", "a.".repeat(deep)));
+        read(&format!("[{}a]", "a.".repeat(deep)));
+        read(&format!("[lan.br1]\nlimit.{}a = 1", "a.".repeat(deep)));
+        read(&format!("guest.a = {}1{}", "{ lan.a = ".repeat(deep), "}".repeat(deep)));
+        read(&"[[forward]]\n".repeat(deep.min(10_000)));
+    }
+}
+
 const KEYS: &[(&str, &str)] = &[
     ("[host]", "uplink"),
     ("[host]", "public"),

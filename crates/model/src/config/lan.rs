@@ -78,6 +78,12 @@ impl Lan {
     pub fn mode(&self) -> Mode {
         self.mode.as_ref().map_or(Mode::Nat, |mode| mode.value)
     }
+
+    /// Whether a mode may have been written that could not be read, so that [`Lan::mode`] is a guess.
+    #[must_use]
+    pub fn mode_unknown(&self) -> bool {
+        self.broken && self.mode.is_none()
+    }
 }
 
 pub(super) fn read(section: &mut Section<'_>, name: Spanned<String>) -> Lan {

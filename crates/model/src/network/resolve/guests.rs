@@ -99,7 +99,7 @@ fn check_has_address(guest: &config::Guest, lan: &config::Lan, problems: &mut Ve
 }
 
 fn check_snat(guest: &config::Guest, lan: &config::Lan, problems: &mut Vec<Problem>) {
-    let Some(snat) = &guest.snat else { return };
+    let Some(snat) = guest.snat.as_ref().filter(|_| !lan.mode_unknown()) else { return };
     let own = elements(guest.address.as_ref());
     let message = if lan.mode() != Mode::Nat {
         format!(

@@ -28,7 +28,7 @@ pub(super) fn check_public(scope: &Scope<'_>, problems: &mut Vec<Problem>) {
 /// LANs' subnets that hold, or stand in, a network that the host reaches otherwise.
 pub(super) fn check_networks(scope: &Scope<'_>, problems: &mut Vec<Problem>) {
     // A bridged LAN is the outer network itself.
-    for lan in scope.config.lans.iter().filter(|lan| lan.mode() != Mode::Bridged) {
+    for lan in scope.config.lans.iter().filter(|lan| lan.mode() != Mode::Bridged && !lan.mode_unknown()) {
         for net in elements(lan.address.as_ref()) {
             if let Some((other, interface, what)) = overlapping(scope, lan, net) {
                 let place = interface.map_or_else(String::new, |interface| format!(" on {interface}"));

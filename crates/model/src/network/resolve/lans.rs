@@ -15,7 +15,9 @@ const BRIDGE_PORTS: usize = 1023;
 
 pub(super) fn check(scope: &Scope<'_>, problems: &mut Vec<Problem>) {
     for lan in &scope.config.lans {
-        check_mode(lan, problems);
+        if !lan.mode_unknown() {
+            check_mode(lan, problems);
+        }
         check_addresses(lan, problems);
         check_dhcp(lan, problems);
         check_families(lan, problems);
