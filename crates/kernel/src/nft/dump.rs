@@ -349,8 +349,37 @@ fn kept(kind: u16, attrs: &[u8]) -> Vec<u8> {
         _ => &[NFTA_FLOWTABLE_TABLE, NFTA_FLOWTABLE_NAME, NFTA_FLOWTABLE_HOOK, NFTA_FLOWTABLE_FLAGS],
     };
     let mut w = Writer::new();
-    copy(&mut w, attrs, |kind| keep.contains(&kind));
+    copy(&mut w, attrs, |attribute| {
+        keep.contains(&attribute) && (kind, attribute) != (NFT_MSG_NEWRULE, NFTA_RULE_EXPRESSIONS)
+    });
+    if let (NFT_MSG_NEWRULE, Some(list)) = (kind, find_attr(attrs, NFTA_RULE_EXPRESSIONS)) {
+        w.nest(NFTA_RULE_EXPRESSIONS, |w| {
+            for (_, expression) in crate::netlink::attrs(list) {
+                w.nest(NFTA_LIST_ELEM, |w| write_expression(w, expression));
+            }
+        });
+    }
     w.into_bytes()
+}
+
+/// An expression as a NEW message takes it: of a written TCP option the kernel dumps attributes that it refuses
+/// (nft_exthdr_tcp_set_init and nft_exthdr_tcp_strip_init of net/netfilter/nft_exthdr.c).
+fn write_expression(w: &mut Writer, expression: &[u8]) {
+    let data = find_attr(expression, NFTA_EXPR_DATA).unwrap_or(&[]);
+    let name = find_attr(expression, NFTA_EXPR_NAME).map(text);
+    if name.as_deref() != Some("exthdr") || find_attr(data, NFTA_EXTHDR_DREG).is_some() {
+        w.raw(expression);
+        return;
+    }
+    let strips = find_attr(data, NFTA_EXTHDR_SREG).is_none();
+    copy(w, expression, |kind| kind != NFTA_EXPR_DATA);
+    w.nest(NFTA_EXPR_DATA, |w| {
+        copy(w, data, |kind| match kind {
+            NFTA_EXTHDR_FLAGS => false,
+            NFTA_EXTHDR_OFFSET | NFTA_EXTHDR_LEN => !strips,
+            _ => true,
+        });
+    });
 }
 
 /// Copies attributes byte by byte, NLA_F_NESTED and all.

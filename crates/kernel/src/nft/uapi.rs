@@ -207,9 +207,11 @@ pub const NFTA_BYTEORDER_LEN: u16 = 4;
 pub const NFTA_BYTEORDER_SIZE: u16 = 5;
 pub const NFT_BYTEORDER_HTON: u32 = 1;
 
+pub const NFTA_EXTHDR_DREG: u16 = 1;
 pub const NFTA_EXTHDR_TYPE: u16 = 2;
 pub const NFTA_EXTHDR_OFFSET: u16 = 3;
 pub const NFTA_EXTHDR_LEN: u16 = 4;
+pub const NFTA_EXTHDR_FLAGS: u16 = 5;
 pub const NFTA_EXTHDR_OP: u16 = 6;
 pub const NFTA_EXTHDR_SREG: u16 = 7;
 pub const NFT_EXTHDR_OP_TCPOPT: u32 = 1;

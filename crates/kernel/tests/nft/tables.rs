@@ -98,9 +98,7 @@ pub fn inet() -> Table {
     single.elements.insert(Element::of([Value::Port(22)]).to([v4("10.1.1.6")]));
     sets.insert("port-to".into(), single);
     let mut interval_map = Set { interval: true, ..Set::map(&[Type::Port], &[Type::Ipv6]) };
-    interval_map
-        .elements
-        .insert(Element { data: vec![v6("fd00::1")], ..range(Value::Port(100), Value::Port(65535)) });
+    interval_map.elements.insert(Element { data: vec![v6("fd00::1")], ..range(Value::Port(100), Value::Port(65535)) });
     sets.insert("ports-to".into(), interval_map);
     let mut nets = Set { interval: true, ..Set::of(&[Type::Ipv4]) };
     nets.elements.insert(range(v4("10.0.0.0"), v4("10.255.255.255")));
