@@ -222,7 +222,7 @@ impl Nft {
         // BEGIN with a generation has 28 bytes, END 20.
         const FRAME: usize = 48;
         let total = FRAME + messages.iter().map(|m| m.bytes.len()).sum::<usize>();
-        if total > self.socket.send_limit() {
+        if self.grows && total > self.socket.send_limit() {
             self.socket.enlarge(total);
         }
         let limit = self.socket.send_limit();

@@ -9,6 +9,12 @@ use model::ruleset::{Table, text};
 use crate::support::{create, in_namespace, list, load_text, open};
 use crate::{generator, tables};
 
+/// PROPTEST_CASES asks for more.
+fn runner(cases: u32) -> TestRunner {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(cases);
+    TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() })
+}
+
 /// What `nft list` prints of each rendering.
 fn both(table: &Table) -> (String, Result<String, String>) {
     let (ours, theirs) = (table.clone(), table.clone());
@@ -67,7 +73,7 @@ fn the_script_replaces() {
 
 #[test]
 fn random_tables() {
-    let mut runner = TestRunner::new(Config { cases: 64, failure_persistence: None, ..Config::default() });
+    let mut runner = runner(64);
     let result = runner.run(&generator::table(), |table| {
         let (netlink, text) = both(&table);
         match text {
@@ -81,7 +87,7 @@ fn random_tables() {
 
 #[test]
 fn random_tables_are_read_back_and_made_again() {
-    let mut runner = TestRunner::new(Config { cases: 32, failure_persistence: None, ..Config::default() });
+    let mut runner = runner(32);
     let result = runner.run(&generator::table(), |table| {
         in_namespace(move || {
             let family = kernel::nft::family_number(table.family);
