@@ -10,7 +10,7 @@ use super::batch::Prepared;
 use super::encode::message;
 use super::uapi::*;
 use super::{Nft, TableName, family_word, header, kind};
-use crate::netlink::{Message, NetlinkError, Result, Writer, attrs, be_u32, find_attr, flags, text};
+use crate::netlink::{Message, NetlinkError, Result, Writer, attrs, be_u32, be_u64, find_attr, flags, text};
 
 /// A dumped message or list of elements ends before this: a nested attribute's length has 16 bits.
 const ELEMENTS_MAX: usize = 60_000;
@@ -176,6 +176,7 @@ impl RawTable {
     pub(super) fn messages(&self, table_flags: u32) -> Vec<Prepared> {
         let mut sets = 0;
         let mut constant = BTreeSet::new();
+        let mut rules: BTreeMap<String, u32> = BTreeMap::new();
         let mut out = Vec::new();
         for object in &self.objects {
             let attrs = object.attrs.as_slice();
@@ -212,7 +213,13 @@ impl RawTable {
                     w.raw(attrs);
                 }
             });
-            out.push(Prepared { bytes, what: self.describe(object), may_follow });
+            let mut what = self.describe(object);
+            if object.kind == NFT_MSG_NEWRULE {
+                let count = rules.entry(what.clone()).or_default();
+                *count += 1;
+                what = format!("rule {count} of {what}");
+            }
+            out.push(Prepared { bytes, what, may_follow });
         }
         out
     }
@@ -221,7 +228,7 @@ impl RawTable {
         let (word, attribute) = match object.kind {
             NFT_MSG_NEWTABLE => return format!("table {} {}", family_word(self.family), self.name),
             NFT_MSG_NEWCHAIN => ("chain", NFTA_CHAIN_NAME),
-            NFT_MSG_NEWRULE => ("a rule of chain", NFTA_RULE_CHAIN),
+            NFT_MSG_NEWRULE => ("chain", NFTA_RULE_CHAIN),
             NFT_MSG_NEWSET => ("set", NFTA_SET_NAME),
             NFT_MSG_NEWSETELEM => ("elements of set", NFTA_SET_ELEM_LIST_SET),
             NFT_MSG_NEWOBJ => ("object", NFTA_OBJ_NAME),
@@ -362,24 +369,43 @@ fn kept(kind: u16, attrs: &[u8]) -> Vec<u8> {
     w.into_bytes()
 }
 
-/// An expression as a NEW message takes it: of a written TCP option the kernel dumps attributes that it refuses
-/// (nft_exthdr_tcp_set_init and nft_exthdr_tcp_strip_init of net/netfilter/nft_exthdr.c).
+/// An expression as a NEW message takes it: of some the kernel dumps attributes that it refuses, or leaves out what it
+/// asks for.
 fn write_expression(w: &mut Writer, expression: &[u8]) {
     let data = find_attr(expression, NFTA_EXPR_DATA).unwrap_or(&[]);
     let name = find_attr(expression, NFTA_EXPR_NAME).map(text);
-    if name.as_deref() != Some("exthdr") || find_attr(data, NFTA_EXTHDR_DREG).is_some() {
-        w.raw(expression);
-        return;
+    match name.as_deref() {
+        // A written or removed TCP option: nft_exthdr_tcp_set_init and nft_exthdr_tcp_strip_init of nft_exthdr.c.
+        Some("exthdr") if find_attr(data, NFTA_EXTHDR_DREG).is_none() => {
+            let strips = find_attr(data, NFTA_EXTHDR_SREG).is_none();
+            copy(w, expression, |kind| kind != NFTA_EXPR_DATA);
+            w.nest(NFTA_EXPR_DATA, |w| {
+                copy(w, data, |kind| match kind {
+                    NFTA_EXTHDR_FLAGS => false,
+                    NFTA_EXTHDR_OFFSET | NFTA_EXTHDR_LEN => !strips,
+                    _ => true,
+                });
+            });
+        }
+        // nft_dynset_init of nft_dynset.c: several expressions want their flag, and a set without timeouts takes none.
+        Some("dynset") => {
+            let several = find_attr(data, NFTA_DYNSET_EXPRESSIONS).is_some();
+            let no_timeout = find_attr(data, NFTA_DYNSET_TIMEOUT).map(be_u64) == Some(0);
+            copy(w, expression, |kind| kind != NFTA_EXPR_DATA);
+            w.nest(NFTA_EXPR_DATA, |w| {
+                copy(w, data, |kind| match kind {
+                    NFTA_DYNSET_FLAGS => false,
+                    NFTA_DYNSET_TIMEOUT => !no_timeout,
+                    _ => true,
+                });
+                let flag = if several { NFT_DYNSET_F_EXPR } else { 0 };
+                w.attr_be32(NFTA_DYNSET_FLAGS, number(data, NFTA_DYNSET_FLAGS) | flag);
+            });
+        }
+        _ => {
+            w.raw(expression);
+        }
     }
-    let strips = find_attr(data, NFTA_EXTHDR_SREG).is_none();
-    copy(w, expression, |kind| kind != NFTA_EXPR_DATA);
-    w.nest(NFTA_EXPR_DATA, |w| {
-        copy(w, data, |kind| match kind {
-            NFTA_EXTHDR_FLAGS => false,
-            NFTA_EXTHDR_OFFSET | NFTA_EXTHDR_LEN => !strips,
-            _ => true,
-        });
-    });
 }
 
 /// Copies attributes byte by byte, NLA_F_NESTED and all.

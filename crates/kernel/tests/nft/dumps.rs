@@ -3,7 +3,7 @@
 use kernel::nft::{RawTable, Transaction, fingerprint};
 use model::ruleset::*;
 
-use crate::support::{create, in_namespace, nft, open, tool};
+use crate::support::{create, in_namespace, nft, open, tool, try_tool};
 use crate::tables::{self, forward};
 
 fn print_of(family: u8) -> String {
@@ -85,7 +85,8 @@ fn a_fingerprint_stays_while_elements_and_counters_change() {
         change.delete_elements(Family::Inet, "forward-4", set, &[forward(1)].into());
         open().commit(&change).unwrap();
         tool(&["ip", "link", "set", "lo", "up"], "");
-        tool(&["ping", "-c", "1", "-W", "2", "127.0.0.1"], "");
+        // Our rules masquerade the answer away; it is the packet that counts.
+        let _ = try_tool(&["ping", "-c", "1", "-W", "1", "127.0.0.1"], "");
         let listed = nft("list chain inet warren output-count");
         assert!(!listed.contains("packets 0"), "the counter counts: {listed}");
         assert_eq!(print_of(1), before);
@@ -150,6 +151,7 @@ table inet filter {
     limit some { rate 10/second }
     set blocked { type ipv4_addr; flags interval; auto-merge; comment "bad"; elements = { 192.0.2.0/24, 198.51.100.1-198.51.100.7 } }
     set meters { type ipv4_addr; size 65535; flags dynamic,timeout; timeout 1h; }
+    set per-guest { type ipv4_addr; size 65535; flags dynamic; }
     set fixed { type inet_service; flags constant; elements = { 22, 80 } }
     set tagged { typeof ip saddr . tcp dport; elements = { 192.0.2.1 . 80 comment "one" } }
     map ways { type ifname : verdict; elements = { "eth0" : jump inner, "eth1" : drop, "eth9" : goto inner } }
@@ -169,10 +171,8 @@ table inet filter {
         tcp dport @fixed ct state new update @meters { ip saddr limit rate 10/second burst 7 packets counter } accept
         iifname "eth3" jump {
             tcp dport 1 accept
-            iifname "eth4" jump {
-                tcp dport 2 accept
-            }
         }
+        ct state new add @per-guest { ip saddr ct count over 100 } drop
         tcp flags syn tcp option maxseg size set 1400
         meta mark set ct mark
         ct mark set 0x17
@@ -186,14 +186,13 @@ table inet filter {
         tcp dport 80 dnat ip to 10.0.0.1:8080
         tcp dport 81 redirect to :3128
         dnat ip to tcp dport map { 90 : 10.0.0.2, 91 : 10.0.0.3 }
-        masquerade random
     }
 }
 table ip6 six {
     chain input {
         type filter hook input priority 5; policy accept;
         icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
-        ip6 saddr != fe80::/10 hop-by-hop exists drop
+        ip6 saddr != fe80::/10 hbh nexthdr tcp drop
         exthdr frag exists drop
     }
 }
@@ -208,8 +207,7 @@ table netdev early {
 #[test]
 fn tables_that_nft_made_are_copied() {
     assert_copied(|| {
-        let text = FOREIGN.replace("        masquerade random\n", "").replace("hop-by-hop", "hbh");
-        tool(&["nft", "-f", "-"], &text);
+        tool(&["nft", "-f", "-"], FOREIGN);
     });
 }
 
@@ -228,11 +226,7 @@ fn tables_that_iptables_made_are_copied() {
             COMMIT\n*nat\n:PREROUTING ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n\
             -A PREROUTING -p tcp -m tcp --dport 8080 -j DNAT --to-destination 10.0.0.1:80\n\
             -A POSTROUTING -o eth0 -j MASQUERADE\nCOMMIT\n";
-        let rules = rules
-            .lines()
-            .filter(|line| !(line.contains("TCPMSS") && std::env::var_os("NO_TCPMSS").is_some()))
-            .fold(String::new(), |all, line| all + line + "\n");
-        tool(&["iptables-nft-restore"], &rules);
+        tool(&["iptables-nft-restore"], rules);
     });
 }
 
@@ -260,10 +254,10 @@ fn foreign_hooks_tell_who_drops() {
         create(&tables::bridge());
         let text = "table ip a { chain x { counter; drop; }\n chain f { type filter hook forward priority 3; \
             policy accept; jump x; }\n chain g { type filter hook output priority 4; policy drop; }\n \
-            chain i { type filter hook input priority 0; accept; } }\n\
+            chain i { type filter hook input priority 0; accept; }; }\n\
             table inet b { chain y { reject; }\n chain pre { type filter hook prerouting priority -310; \
-            iifname vmap { \"a\" : accept, \"b\" : jump y }; } }\n\
-            table ip6 warren { chain n { type filter hook forward priority 0; tcp dport vmap { 1 : drop }; } }\n";
+            iifname vmap { \"a\" : accept, \"b\" : jump y }; }; }\n\
+            table ip6 warren { chain n { type filter hook forward priority 0; tcp dport vmap { 1 : drop }; }; }\n";
         tool(&["nft", "-f", "-"], text);
         tool(&["iptables-nft", "-I", "INPUT", "-p", "tcp", "-j", "REJECT"], "");
         let found = open().foreign_hooks().unwrap();
