@@ -3,6 +3,7 @@
 //! Handles, use counts and owners are left out; counters and what is in sets are kept.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use model::state::Dump;
 
@@ -14,8 +15,8 @@ use crate::netlink::{Message, NetlinkError, Result, Writer, attrs, be_u32, be_u6
 
 /// A dumped message or list of elements ends before this: a nested attribute's length has 16 bits.
 const ELEMENTS_MAX: usize = 60_000;
-/// How often a dump is begun anew where commits came between its parts.
-const TRIES: usize = 16;
+/// How long a dump is begun anew where others' commits come between its parts.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One object of a table: a NEW message without what the kernel numbers itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +58,8 @@ impl Nft {
     /// A table with all that is in it; None where there is none of that name.
     ///
     /// # Errors
-    /// The kernel's refusal; [`NetlinkError::Interrupted`] where others' commits never let it be read in one piece.
+    /// The kernel's refusal; [`NetlinkError::Interrupted`] where others' commits never let it be read in one piece for five
+    /// seconds.
     pub fn dump_table(&mut self, family: u8, name: &str) -> Result<Option<RawTable>> {
         self.dump_with(family, name, |_| true)
     }
@@ -69,19 +71,21 @@ impl Nft {
         name: &str,
         wanted: impl Fn(&[u8]) -> bool,
     ) -> Result<Option<RawTable>> {
-        for _ in 0..TRIES {
+        let begin = Instant::now();
+        loop {
             let before = self.generation()?;
-            let table = match self.dump_once(family, name, &wanted) {
-                Ok(table) => table,
+            match self.dump_once(family, name, &wanted) {
+                Ok(table) if self.generation()? == before => return Ok(table),
+                Ok(_) | Err(NetlinkError::Interrupted) => {}
                 // Something went away between two parts.
-                Err(e) if e.is_absent() => continue,
+                Err(e) if e.is_absent() && self.generation()? != before => {}
                 Err(e) => return Err(e),
-            };
-            if self.generation()? == before {
-                return Ok(table);
             }
+            if begin.elapsed() > PATIENCE {
+                return Err(NetlinkError::Interrupted);
+            }
+            std::thread::yield_now();
         }
-        Err(NetlinkError::Interrupted)
     }
 
     fn dump_once(&mut self, family: u8, name: &str, wanted: &impl Fn(&[u8]) -> bool) -> Result<Option<RawTable>> {

@@ -78,6 +78,39 @@ fn a_plain_users_socket_takes_ten_thousand_in_several_batches() {
 }
 
 #[test]
+fn a_small_socket_says_what_is_in_place() {
+    in_namespace(|| {
+        let mut table = forwards();
+        // Two values for one key, in the last message of all.
+        let key = || [v6("ffff::"), Value::Proto(6), Value::Port(1)];
+        let six = table.sets.get_mut("forward-6").unwrap();
+        six.elements.insert(Element::of(key()).to([v6("fd00::1"), Value::Port(1)]));
+        six.elements.insert(Element::of(key()).to([v6("fd00::2"), Value::Port(1)]));
+        let mut nft = Nft::open_plain(65_536).unwrap();
+        let mut change = Transaction::new();
+        change.replace(&table);
+        let error = nft.commit(&change).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, TransactionError::Torn { .. }), "{text}");
+        assert!(text.contains("map inet warren forward-6"), "{text}");
+        // In one batch nothing is in place.
+        let mut change = Transaction::new();
+        change.clear(1, "warren");
+        nft.commit(&change).unwrap();
+        let mut change = Transaction::new();
+        change.replace(&table);
+        let error = open().commit(&change).unwrap_err();
+        assert!(matches!(error, TransactionError::Refused(_)), "{error}");
+        assert!(nft.tables().unwrap().is_empty());
+        // Rules are never split.
+        let mut nft = Nft::open_plain(4_096).unwrap();
+        let error = nft.commit(&change).unwrap_err();
+        assert!(matches!(error, TransactionError::TooLarge { .. }), "{error}");
+        assert!(nft.tables().unwrap().is_empty());
+    });
+}
+
+#[test]
 fn what_the_kernel_refuses_is_named_and_nothing_is_changed() {
     in_namespace(|| {
         let table = tables::inet();
@@ -119,7 +152,7 @@ fn what_the_kernel_refuses_is_named_and_nothing_is_changed() {
 }
 
 #[test]
-fn the_kernels_own_words_are_kept() {
+fn a_chain_that_the_kernel_has_not_is_named() {
     in_namespace(|| {
         let mut table = tables::inet();
         // The nat hook is asked for by a type that the kernel has not got on it.
