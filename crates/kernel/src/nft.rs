@@ -34,6 +34,8 @@ const BUFFER: usize = 8 * 1024 * 1024;
 /// A socket that speaks nf_tables, of the network namespace that it was opened in.
 pub struct Nft {
     socket: Socket,
+    /// Whether the buffers may grow past what they were opened with.
+    grows: bool,
 }
 
 /// A table that there is.
@@ -87,17 +89,18 @@ impl Nft {
     pub fn open() -> Result<Self> {
         let socket = Socket::open(NETLINK_NETFILTER)?;
         socket.enlarge(BUFFER);
-        Ok(Self { socket })
+        Ok(Self { socket, grows: true })
     }
 
-    /// The same with a send buffer as small as a plain user's: for tests of what is then done in several batches.
+    /// The same with a send buffer that is set as a plain user sets it, within net.core.wmem_max, and never enlarged:
+    /// what it does not take at once is done in several batches.
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn open_small(send_buffer: usize) -> Result<Self> {
+    pub fn open_plain(send_buffer: usize) -> Result<Self> {
         let socket = Socket::open(NETLINK_NETFILTER)?;
         socket.set_send_buffer(send_buffer);
-        Ok(Self { socket })
+        Ok(Self { socket, grows: false })
     }
 
     /// The number of the last commit in this namespace (NFTA_GEN_ID).

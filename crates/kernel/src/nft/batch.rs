@@ -6,6 +6,7 @@
 //! they ask for none. Errors come unasked, one for each message that failed.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use model::ruleset::{Element, Family, Set, Table};
 
@@ -17,8 +18,8 @@ use crate::netlink::{NetlinkError, Writer, ack, flags};
 const NLMSG_ERROR: u16 = 2;
 /// What a batch of an old generation is refused with (asm-generic/errno.h; libc lacks it).
 const ERESTART: i32 = 85;
-/// How often a batch is tried again where another's commit came between our look at the tables and it.
-const TRIES: usize = 16;
+/// How long a batch is tried again where another's commit came between our look at the tables and it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A message with its object's name.
 #[derive(Clone, Debug)]
@@ -198,15 +199,22 @@ impl Nft {
         if transaction.is_empty() {
             return Ok(());
         }
-        for _ in 0..TRIES {
-            let (messages, generation) = self.resolve(transaction)?;
-            match self.commit_messages(&messages, generation) {
+        let begin = Instant::now();
+        loop {
+            let done = self
+                .resolve(transaction)
+                .and_then(|(messages, generation)| self.commit_messages(&messages, generation));
+            match done {
                 // Another commit came between: what is there must be looked at again.
-                Err(TransactionError::Netlink(e)) if e.errno() == Some(ERESTART) => {}
+                Err(TransactionError::Netlink(e))
+                    if e.errno() == Some(ERESTART) || matches!(e, NetlinkError::Interrupted) => {}
                 other => return other,
             }
+            if begin.elapsed() > PATIENCE {
+                return Err(NetlinkError::Interrupted.into());
+            }
+            std::thread::yield_now();
         }
-        Err(NetlinkError::Interrupted.into())
     }
 
     /// The messages as of now, and the generation that they hold for where that matters.
@@ -234,7 +242,7 @@ impl Nft {
         // BEGIN with a generation has 28 bytes, END 20.
         const FRAME: usize = 48;
         let total = FRAME + messages.iter().map(|m| m.bytes.len()).sum::<usize>();
-        if total > self.socket.send_limit() {
+        if self.grows && total > self.socket.send_limit() {
             self.socket.enlarge(total);
         }
         let limit = self.socket.send_limit();

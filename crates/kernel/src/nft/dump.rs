@@ -3,6 +3,7 @@
 //! Handles, use counts and owners are left out; counters and what is in sets are kept.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use model::state::Dump;
 
@@ -10,12 +11,12 @@ use super::batch::Prepared;
 use super::encode::message;
 use super::uapi::*;
 use super::{Nft, TableName, family_word, header, kind};
-use crate::netlink::{Message, NetlinkError, Result, Writer, attrs, be_u32, find_attr, flags, text};
+use crate::netlink::{Message, NetlinkError, Result, Writer, attrs, be_u32, be_u64, find_attr, flags, text};
 
 /// A dumped message or list of elements ends before this: a nested attribute's length has 16 bits.
 const ELEMENTS_MAX: usize = 60_000;
-/// How often a dump is begun anew where commits came between its parts.
-const TRIES: usize = 16;
+/// How long a dump is begun anew where others' commits come between its parts.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One object of a table: a NEW message without what the kernel numbers itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +58,8 @@ impl Nft {
     /// A table with all that is in it; None where there is none of that name.
     ///
     /// # Errors
-    /// The kernel's refusal; [`NetlinkError::Interrupted`] where others' commits never let it be read in one piece.
+    /// The kernel's refusal; [`NetlinkError::Interrupted`] where others' commits never let it be read in one piece for five
+    /// seconds.
     pub fn dump_table(&mut self, family: u8, name: &str) -> Result<Option<RawTable>> {
         self.dump_with(family, name, |_| true)
     }
@@ -69,19 +71,21 @@ impl Nft {
         name: &str,
         wanted: impl Fn(&[u8]) -> bool,
     ) -> Result<Option<RawTable>> {
-        for _ in 0..TRIES {
+        let begin = Instant::now();
+        loop {
             let before = self.generation()?;
-            let table = match self.dump_once(family, name, &wanted) {
-                Ok(table) => table,
+            match self.dump_once(family, name, &wanted) {
+                Ok(table) if self.generation()? == before => return Ok(table),
+                Ok(_) | Err(NetlinkError::Interrupted) => {}
                 // Something went away between two parts.
-                Err(e) if e.is_absent() => continue,
+                Err(e) if e.is_absent() && self.generation()? != before => {}
                 Err(e) => return Err(e),
-            };
-            if self.generation()? == before {
-                return Ok(table);
             }
+            if begin.elapsed() > PATIENCE {
+                return Err(NetlinkError::Interrupted);
+            }
+            std::thread::yield_now();
         }
-        Err(NetlinkError::Interrupted)
     }
 
     fn dump_once(&mut self, family: u8, name: &str, wanted: &impl Fn(&[u8]) -> bool) -> Result<Option<RawTable>> {
@@ -176,6 +180,7 @@ impl RawTable {
     pub(super) fn messages(&self, table_flags: u32) -> Vec<Prepared> {
         let mut sets = 0;
         let mut constant = BTreeSet::new();
+        let mut rules: BTreeMap<String, u32> = BTreeMap::new();
         let mut out = Vec::new();
         for object in &self.objects {
             let attrs = object.attrs.as_slice();
@@ -212,7 +217,13 @@ impl RawTable {
                     w.raw(attrs);
                 }
             });
-            out.push(Prepared { bytes, what: self.describe(object), may_follow });
+            let mut what = self.describe(object);
+            if object.kind == NFT_MSG_NEWRULE {
+                let count = rules.entry(what.clone()).or_default();
+                *count += 1;
+                what = format!("rule {count} of {what}");
+            }
+            out.push(Prepared { bytes, what, may_follow });
         }
         out
     }
@@ -221,7 +232,7 @@ impl RawTable {
         let (word, attribute) = match object.kind {
             NFT_MSG_NEWTABLE => return format!("table {} {}", family_word(self.family), self.name),
             NFT_MSG_NEWCHAIN => ("chain", NFTA_CHAIN_NAME),
-            NFT_MSG_NEWRULE => ("a rule of chain", NFTA_RULE_CHAIN),
+            NFT_MSG_NEWRULE => ("chain", NFTA_RULE_CHAIN),
             NFT_MSG_NEWSET => ("set", NFTA_SET_NAME),
             NFT_MSG_NEWSETELEM => ("elements of set", NFTA_SET_ELEM_LIST_SET),
             NFT_MSG_NEWOBJ => ("object", NFTA_OBJ_NAME),
@@ -349,8 +360,56 @@ fn kept(kind: u16, attrs: &[u8]) -> Vec<u8> {
         _ => &[NFTA_FLOWTABLE_TABLE, NFTA_FLOWTABLE_NAME, NFTA_FLOWTABLE_HOOK, NFTA_FLOWTABLE_FLAGS],
     };
     let mut w = Writer::new();
-    copy(&mut w, attrs, |kind| keep.contains(&kind));
+    copy(&mut w, attrs, |attribute| {
+        keep.contains(&attribute) && (kind, attribute) != (NFT_MSG_NEWRULE, NFTA_RULE_EXPRESSIONS)
+    });
+    if let (NFT_MSG_NEWRULE, Some(list)) = (kind, find_attr(attrs, NFTA_RULE_EXPRESSIONS)) {
+        w.nest(NFTA_RULE_EXPRESSIONS, |w| {
+            for (_, expression) in crate::netlink::attrs(list) {
+                w.nest(NFTA_LIST_ELEM, |w| write_expression(w, expression));
+            }
+        });
+    }
     w.into_bytes()
+}
+
+/// An expression as a NEW message takes it: of some the kernel dumps attributes that it refuses, or leaves out what it
+/// asks for.
+fn write_expression(w: &mut Writer, expression: &[u8]) {
+    let data = find_attr(expression, NFTA_EXPR_DATA).unwrap_or(&[]);
+    let name = find_attr(expression, NFTA_EXPR_NAME).map(text);
+    match name.as_deref() {
+        // A written or removed TCP option: nft_exthdr_tcp_set_init and nft_exthdr_tcp_strip_init of nft_exthdr.c.
+        Some("exthdr") if find_attr(data, NFTA_EXTHDR_DREG).is_none() => {
+            let strips = find_attr(data, NFTA_EXTHDR_SREG).is_none();
+            copy(w, expression, |kind| kind != NFTA_EXPR_DATA);
+            w.nest(NFTA_EXPR_DATA, |w| {
+                copy(w, data, |kind| match kind {
+                    NFTA_EXTHDR_FLAGS => false,
+                    NFTA_EXTHDR_OFFSET | NFTA_EXTHDR_LEN => !strips,
+                    _ => true,
+                });
+            });
+        }
+        // nft_dynset_init of nft_dynset.c: several expressions want their flag, and a set without timeouts takes none.
+        Some("dynset") => {
+            let several = find_attr(data, NFTA_DYNSET_EXPRESSIONS).is_some();
+            let no_timeout = find_attr(data, NFTA_DYNSET_TIMEOUT).map(be_u64) == Some(0);
+            copy(w, expression, |kind| kind != NFTA_EXPR_DATA);
+            w.nest(NFTA_EXPR_DATA, |w| {
+                copy(w, data, |kind| match kind {
+                    NFTA_DYNSET_FLAGS => false,
+                    NFTA_DYNSET_TIMEOUT => !no_timeout,
+                    _ => true,
+                });
+                let flag = if several { NFT_DYNSET_F_EXPR } else { 0 };
+                w.attr_be32(NFTA_DYNSET_FLAGS, number(data, NFTA_DYNSET_FLAGS) | flag);
+            });
+        }
+        _ => {
+            w.raw(expression);
+        }
+    }
 }
 
 /// Copies attributes byte by byte, NLA_F_NESTED and all.

@@ -292,7 +292,8 @@ fn write_element(w: &mut Writer, set: &Set, element: &Element) {
     let plain_interval = set.interval && set.key.len() == 1;
     w.nest(NFTA_LIST_ELEM, |w| {
         write_data(w, NFTA_SET_ELEM_KEY, &from);
-        if set.interval && !plain_interval && element.key.iter().any(|p| first(p) != last(p)) {
+        if set.interval && !plain_interval {
+            // The kernel would take a single value without its end, but nft 1.0.6 lists such a one wrongly.
             let mut to = Vec::with_capacity(from.len());
             pack(element.key.iter().map(last), &mut to);
             write_data(w, NFTA_SET_ELEM_KEY_END, &to);

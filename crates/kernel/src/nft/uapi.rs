@@ -207,15 +207,20 @@ pub const NFTA_BYTEORDER_LEN: u16 = 4;
 pub const NFTA_BYTEORDER_SIZE: u16 = 5;
 pub const NFT_BYTEORDER_HTON: u32 = 1;
 
+pub const NFTA_EXTHDR_DREG: u16 = 1;
 pub const NFTA_EXTHDR_TYPE: u16 = 2;
 pub const NFTA_EXTHDR_OFFSET: u16 = 3;
 pub const NFTA_EXTHDR_LEN: u16 = 4;
+pub const NFTA_EXTHDR_FLAGS: u16 = 5;
 pub const NFTA_EXTHDR_OP: u16 = 6;
 pub const NFTA_EXTHDR_SREG: u16 = 7;
 pub const NFT_EXTHDR_OP_TCPOPT: u32 = 1;
 pub const TCPOPT_MAXSEG: u8 = 2;
 
+pub const NFTA_DYNSET_TIMEOUT: u16 = 6;
 pub const NFTA_DYNSET_EXPR: u16 = 7;
+pub const NFTA_DYNSET_FLAGS: u16 = 9;
+pub const NFT_DYNSET_F_EXPR: u32 = 2;
 pub const NFTA_DYNSET_EXPRESSIONS: u16 = 10;
 pub const NFTA_QUOTA_CONSUMED: u16 = 4;
 pub const NFTA_TARGET_NAME: u16 = 1;

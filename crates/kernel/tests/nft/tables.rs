@@ -98,9 +98,7 @@ pub fn inet() -> Table {
     single.elements.insert(Element::of([Value::Port(22)]).to([v4("10.1.1.6")]));
     sets.insert("port-to".into(), single);
     let mut interval_map = Set { interval: true, ..Set::map(&[Type::Port], &[Type::Ipv6]) };
-    interval_map
-        .elements
-        .insert(Element { data: vec![v6("fd00::1")], ..range(Value::Port(100), Value::Port(65535)) });
+    interval_map.elements.insert(Element { data: vec![v6("fd00::1")], ..range(Value::Port(100), Value::Port(65535)) });
     sets.insert("ports-to".into(), interval_map);
     let mut nets = Set { interval: true, ..Set::of(&[Type::Ipv4]) };
     nets.elements.insert(range(v4("10.0.0.0"), v4("10.255.255.255")));
@@ -195,6 +193,8 @@ pub fn inet() -> Table {
         rule([is(Field::L4Proto, number(6)), is_not(Field::ThDport, number(80)), DROP]),
         rule([is(Field::IpSaddr, value(v4("192.0.2.1"))), is(Field::IpDaddr, net("198.51.100.0/24")), DROP]),
         rule([is(Field::IpSaddr, net("192.0.2.1/32")), DROP]),
+        rule([is(Field::IpSaddr, net("0.0.0.0/0")), DROP]),
+        rule([is(Field::Ip6Saddr, net("::/0")), DROP]),
         rule([is_not(Field::IpSaddr, net("0.0.0.0/1")), DROP]),
         rule([is_not(Field::IpDaddr, net("172.16.0.0/12")), DROP]),
         rule([is(Field::Ip6Saddr, value(v6("fe80::1"))), is_not(Field::Ip6Daddr, net("ff00::/8")), DROP]),
