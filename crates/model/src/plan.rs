@@ -1,1 +1,510 @@
-//! The difference between two states, as steps.
+//! The difference between two states, as steps: what `up`, `down`, repair, rollback and `plan` all are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::address::IfName;
+use crate::ruleset::{Element, Family, Table};
+use crate::simulate;
+use crate::state::{Address, IpFamilyWord, Link, LinkKind, Place, Route, State, Sysctl, TableState};
+
+/// Steps in the order in which they are to be done. Each knows what was, so each can be undone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The steps.
+    pub steps: Vec<Step>,
+}
+
+/// One change in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "kebab-case")]
+pub enum Step {
+    /// One nf_tables transaction: all of it, or nothing.
+    Rules {
+        /// What it changes.
+        changes: Vec<TableChange>,
+    },
+    /// Turns a switch. `to: None` leaves it to vanish with its link.
+    SetSysctl {
+        /// Which.
+        sysctl: Sysctl,
+        /// What it was, where it was known.
+        from: Option<String>,
+        /// What it shall be.
+        to: Option<String>,
+    },
+    /// Makes a guest's network namespace.
+    CreateNamespace {
+        /// Its name.
+        name: String,
+    },
+    /// Takes it away.
+    DeleteNamespace {
+        /// Its name.
+        name: String,
+    },
+    /// Makes a link, plugs it in and switches it on.
+    CreateLink {
+        /// Its name.
+        name: IfName,
+        /// What it shall be.
+        link: Link,
+    },
+    /// Takes a link away.
+    DeleteLink {
+        /// Its name.
+        name: IfName,
+        /// What it was.
+        link: Link,
+    },
+    /// Changes what can be changed of a link while it lives.
+    ChangeLink {
+        /// Its name.
+        name: IfName,
+        /// What it was.
+        from: Link,
+        /// What it shall be.
+        to: Link,
+    },
+    /// Adds an address.
+    AddAddress {
+        /// Which, where.
+        address: Address,
+    },
+    /// Takes an address away.
+    DeleteAddress {
+        /// Which, where.
+        address: Address,
+    },
+    /// Adds a route.
+    AddRoute {
+        /// Which, where.
+        route: Route,
+    },
+    /// Takes a route away.
+    DeleteRoute {
+        /// Which, where.
+        route: Route,
+    },
+}
+
+/// One change of one table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "kebab-case")]
+pub enum TableChange {
+    /// The whole table, made, taken away or made anew.
+    Replace {
+        /// Whose.
+        family: Family,
+        /// What it was.
+        from: Option<TableState>,
+        /// What it shall be.
+        to: Option<TableState>,
+    },
+    /// Elements of one set or map; rules and other sets stay untouched.
+    Elements {
+        /// Whose.
+        family: Family,
+        /// The set.
+        set: String,
+        /// What goes.
+        remove: BTreeSet<Element>,
+        /// What comes.
+        add: BTreeSet<Element>,
+    },
+}
+
+/// What has to be done so that `from` becomes `to`. Empty when they are the same.
+///
+/// The order keeps two promises: nothing is open before the rules that close it stand, and the rules go last; and
+/// what something hangs on is there before it, and goes after it.
+#[must_use]
+pub fn plan(from: &State, to: &State) -> Plan {
+    let mut planner = Planner { now: from.clone(), to, steps: Vec::new() };
+    let going = to.tables.is_empty();
+    if !going {
+        planner.rules();
+    }
+    planner.foreign_sysctls();
+    planner.remove();
+    planner.create();
+    if going {
+        planner.rules();
+    }
+    Plan { steps: planner.steps }
+}
+
+/// What puts back what `plan` changed: every step's opposite, in the opposite order.
+#[must_use]
+pub fn undo(plan: &Plan) -> Plan {
+    Plan { steps: plan.steps.iter().rev().map(Step::undo).collect() }
+}
+
+impl Plan {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+}
+
+/// Whether a link of the first kind can become the second without being made anew.
+fn is_same_device(a: &LinkKind, b: &LinkKind) -> bool {
+    match (a, b) {
+        (LinkKind::Bridge, LinkKind::Bridge) => true,
+        (LinkKind::Tap { .. }, LinkKind::Tap { .. }) => a == b,
+        (LinkKind::Veth(a), LinkKind::Veth(b)) => a.namespace == b.namespace && a.name == b.name,
+        _ => false,
+    }
+}
+
+/// Emits steps and keeps account of what the state is after them.
+struct Planner<'a> {
+    now: State,
+    to: &'a State,
+    steps: Vec<Step>,
+}
+
+impl Planner<'_> {
+    fn push(&mut self, step: Step) {
+        simulate::apply(&mut self.now, &step);
+        self.steps.push(step);
+    }
+
+    fn rules(&mut self) {
+        let families: BTreeSet<Family> = self.now.tables.keys().chain(self.to.tables.keys()).copied().collect();
+        let mut changes = Vec::new();
+        for family in families {
+            match (self.now.tables.get(&family), self.to.tables.get(&family)) {
+                (Some(TableState::Intact(from)), Some(TableState::Intact(to))) if from.same_skeleton(to) => {
+                    changes.extend(element_changes(from, to));
+                }
+                (from, to) if from == to => {}
+                (from, to) => changes.push(TableChange::Replace { family, from: from.cloned(), to: to.cloned() }),
+            }
+        }
+        if !changes.is_empty() {
+            self.push(Step::Rules { changes });
+        }
+    }
+
+    /// Switches on interfaces that are not ours, after the rules.
+    ///
+    /// net.ipv6.conf.all.forwarding needs care. Turned on, it makes the kernel forget routes learnt from router
+    /// advertisements, but where accept_ra is 2 by then; and it turns every interface's own switch along, so each of
+    /// those has a step of its own before it, changed or not, which remembers what it was. Turned off, it comes
+    /// first, and the others are put back after it.
+    fn foreign_sysctls(&mut self) {
+        let to = self.to;
+        let all = Sysctl::new(IpFamilyWord::Ipv6, "all", "forwarding");
+        let on = |state: &State| state.sysctls.get(&all).is_some_and(|value| value == "1");
+        let (was_on, will_be_on) = (on(&self.now), on(to));
+        let mut foreign: Vec<(&Sysctl, &String)> = to.sysctls.iter().filter(|(s, _)| !self.is_on_ours(s)).collect();
+        foreign.sort_by_key(|(sysctl, _)| {
+            let is_all = **sysctl == all;
+            let is_accept_ra = sysctl.key == "accept_ra";
+            if will_be_on { (!is_accept_ra, is_all) } else { (is_accept_ra, !is_all) }
+        });
+        for (sysctl, value) in foreign {
+            let turned_along = sysctl.family == IpFamilyWord::Ipv6 && sysctl.key == "forwarding" && *sysctl != all;
+            if will_be_on && !was_on && turned_along {
+                let from = self.now.sysctls.get(sysctl).cloned();
+                self.push(Step::SetSysctl { sysctl: sysctl.clone(), from, to: Some(value.clone()) });
+            } else {
+                self.set_sysctl(sysctl, Some(value));
+            }
+        }
+    }
+
+    /// Compares with the state as it is by now: net.ipv6.conf.all.forwarding turns the others along.
+    fn set_sysctl(&mut self, sysctl: &Sysctl, value: Option<&String>) {
+        let from = self.now.sysctls.get(sysctl).cloned();
+        if from.as_ref() != value {
+            self.push(Step::SetSysctl { sysctl: sysctl.clone(), from, to: value.cloned() });
+        }
+    }
+
+    fn is_on_ours(&self, sysctl: &Sysctl) -> bool {
+        let ours = |links: &BTreeMap<IfName, Link>| links.keys().any(|name| name.as_str() == sysctl.scope);
+        ours(&self.to.links) || ours(&self.now.links)
+    }
+
+    fn remove(&mut self) {
+        let to = self.to;
+        let stays =
+            |name: &IfName, link: &Link| to.links.get(name).is_some_and(|t| is_same_device(&link.kind, &t.kind));
+        let doomed: BTreeMap<IfName, Link> =
+            self.now.links.iter().filter(|(n, l)| !stays(n, l)).map(|(n, l)| (n.clone(), l.clone())).collect();
+        let doomed_places: BTreeSet<Place> = doomed
+            .iter()
+            .flat_map(|(name, link)| {
+                let inner = match &link.kind {
+                    LinkKind::Veth(peer) => Some(Place::guest(&peer.namespace, &peer.name)),
+                    _ => None,
+                };
+                [Some(Place::host(name)), inner]
+            })
+            .flatten()
+            .collect();
+        let gone_namespace = |place: &Place| place.namespace.as_ref().is_some_and(|n| !to.namespaces.contains(n));
+        let goes = |place: &Place| doomed_places.contains(place) || gone_namespace(place);
+
+        for route in self.now.routes.clone() {
+            if goes(&route.at) || !to.routes.contains(&route) {
+                self.push(Step::DeleteRoute { route });
+            }
+        }
+        for address in self.now.addresses.clone() {
+            if goes(&address.at) || !to.addresses.contains(&address) {
+                self.push(Step::DeleteAddress { address });
+            }
+        }
+        let on_doomed = |s: &Sysctl| doomed.keys().any(|name| name.as_str() == s.scope);
+        let leftover: Vec<Sysctl> =
+            self.now.sysctls.keys().filter(|s| on_doomed(s) || !to.sysctls.contains_key(s)).cloned().collect();
+        for sysctl in leftover {
+            self.set_sysctl(&sysctl, None);
+        }
+        // Ports first; what survives its bridge is unplugged by a step of its own, so that undoing plugs it in again.
+        let (bridges, ports): (Vec<_>, Vec<_>) =
+            doomed.into_iter().partition(|(_, link)| link.kind == LinkKind::Bridge);
+        for (name, link) in ports {
+            self.push(Step::DeleteLink { name, link });
+        }
+        for (name, link) in bridges {
+            let orphans: Vec<(IfName, Link)> = self
+                .now
+                .links
+                .iter()
+                .filter(|(_, port)| port.master.as_ref() == Some(&name))
+                .map(|(n, port)| (n.clone(), port.clone()))
+                .collect();
+            for (port, from) in orphans {
+                let unplugged = Link { master: None, hairpin: false, ..from.clone() };
+                self.push(Step::ChangeLink { name: port, from, to: unplugged });
+            }
+            self.push(Step::DeleteLink { name, link });
+        }
+        for name in self.now.namespaces.difference(&to.namespaces).cloned().collect::<Vec<_>>() {
+            self.push(Step::DeleteNamespace { name });
+        }
+    }
+
+    fn create(&mut self) {
+        let to = self.to;
+        for name in to.namespaces.difference(&self.now.namespaces).cloned().collect::<Vec<_>>() {
+            self.push(Step::CreateNamespace { name });
+        }
+        let is_bridge = |link: &Link| link.kind == LinkKind::Bridge;
+        // A bridge is whole, with its switches and addresses, before anything is plugged into it.
+        for (name, link) in to.links.iter().filter(|(_, link)| is_bridge(link)) {
+            self.link(name, link);
+            self.sysctls_of(name);
+            self.addresses(&Place::host(name));
+        }
+        for (name, link) in to.links.iter().filter(|(_, link)| !is_bridge(link)) {
+            self.link(name, link);
+            self.sysctls_of(name);
+        }
+        for address in to.addresses.difference(&self.now.addresses).cloned().collect::<Vec<_>>() {
+            self.push(Step::AddAddress { address });
+        }
+        for route in to.routes.difference(&self.now.routes).cloned().collect::<Vec<_>>() {
+            self.push(Step::AddRoute { route });
+        }
+    }
+
+    fn link(&mut self, name: &IfName, link: &Link) {
+        match self.now.links.get(name).cloned() {
+            None => self.push(Step::CreateLink { name: name.clone(), link: link.clone() }),
+            Some(from) if from != *link => {
+                self.push(Step::ChangeLink { name: name.clone(), from, to: link.clone() });
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn sysctls_of(&mut self, name: &IfName) {
+        let to = self.to;
+        for (sysctl, value) in to.sysctls.iter().filter(|(s, _)| s.scope == name.as_str()) {
+            self.set_sysctl(sysctl, Some(value));
+        }
+    }
+
+    fn addresses(&mut self, place: &Place) {
+        let to = self.to;
+        for address in to.addresses.iter().filter(|a| &a.at == place) {
+            if !self.now.addresses.contains(address) {
+                self.push(Step::AddAddress { address: address.clone() });
+            }
+        }
+    }
+}
+
+fn element_changes(from: &Table, to: &Table) -> Vec<TableChange> {
+    let mut changes = Vec::new();
+    for (set, target) in &to.sets {
+        let Some(current) = from.sets.get(set) else { continue };
+        let remove: BTreeSet<Element> = current.elements.difference(&target.elements).cloned().collect();
+        let add: BTreeSet<Element> = target.elements.difference(&current.elements).cloned().collect();
+        if !remove.is_empty() || !add.is_empty() {
+            changes.push(TableChange::Elements { family: to.family, set: set.clone(), remove, add });
+        }
+    }
+    changes
+}
+
+impl Step {
+    /// The step that puts back what this one changed.
+    #[must_use]
+    pub fn undo(&self) -> Self {
+        match self.clone() {
+            Self::Rules { changes } => {
+                Self::Rules { changes: changes.into_iter().rev().map(TableChange::undo).collect() }
+            }
+            Self::SetSysctl { sysctl, from, to } => Self::SetSysctl { sysctl, from: to, to: from },
+            Self::CreateNamespace { name } => Self::DeleteNamespace { name },
+            Self::DeleteNamespace { name } => Self::CreateNamespace { name },
+            Self::CreateLink { name, link } => Self::DeleteLink { name, link },
+            Self::DeleteLink { name, link } => Self::CreateLink { name, link },
+            Self::ChangeLink { name, from, to } => Self::ChangeLink { name, from: to, to: from },
+            Self::AddAddress { address } => Self::DeleteAddress { address },
+            Self::DeleteAddress { address } => Self::AddAddress { address },
+            Self::AddRoute { route } => Self::DeleteRoute { route },
+            Self::DeleteRoute { route } => Self::AddRoute { route },
+        }
+    }
+}
+
+impl TableChange {
+    fn undo(self) -> Self {
+        match self {
+            Self::Replace { family, from, to } => Self::Replace { family, from: to, to: from },
+            Self::Elements { family, set, remove, add } => Self::Elements { family, set, remove: add, add: remove },
+        }
+    }
+}
+
+// ---- readable when printed ----
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for step in &self.steps {
+            writeln!(f, "{step}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rules { changes } => {
+                for (i, change) in changes.iter().enumerate() {
+                    if i > 0 {
+                        writeln!(f)?;
+                    }
+                    write!(f, "{change}")?;
+                }
+                Ok(())
+            }
+            Self::SetSysctl { sysctl, from, to: Some(to) } => {
+                write!(f, "~ switch {sysctl} {} -> {to}", from.as_deref().unwrap_or("(as made)"))
+            }
+            Self::SetSysctl { sysctl, to: None, .. } => write!(f, "- switch {sysctl}, with its link"),
+            Self::CreateNamespace { name } => write!(f, "+ namespace {name}"),
+            Self::DeleteNamespace { name } => write!(f, "- namespace {name}"),
+            Self::CreateLink { name, link } => write!(f, "+ {} {name}{}", link.kind, plugged(link)),
+            Self::DeleteLink { name, link } => write!(f, "- {} {name}{}", link.kind, plugged(link)),
+            Self::ChangeLink { name, from, to } => write!(f, "~ {} {name}: {}", to.kind, link_changes(from, to)),
+            Self::AddAddress { address } => write!(f, "+ address {} on {}", address.net, address.at),
+            Self::DeleteAddress { address } => write!(f, "- address {} on {}", address.net, address.at),
+            Self::AddRoute { route } => write!(f, "+ {route}"),
+            Self::DeleteRoute { route } => write!(f, "- {route}"),
+        }
+    }
+}
+
+impl fmt::Display for TableChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Replace { family, from: None, to: Some(to) } => {
+                write!(f, "+ table {} {}{}", family.word(), crate::ruleset::TABLE, size(to))
+            }
+            Self::Replace { family, from, to: None } => {
+                let gone = from.as_ref().map(size).unwrap_or_default();
+                write!(f, "- table {} {}{gone}", family.word(), crate::ruleset::TABLE)
+            }
+            Self::Replace { family, from, to: Some(to) } => {
+                let why = match from {
+                    Some(TableState::Disturbed(_)) => ", which somebody disturbed",
+                    _ => "",
+                };
+                write!(f, "~ table {} {}{} made anew{why}", family.word(), crate::ruleset::TABLE, size(to))
+            }
+            Self::Elements { family, set, remove, add } => {
+                let lines = remove.iter().map(|e| ("-", e)).chain(add.iter().map(|e| ("+", e)));
+                let many = remove.len() + add.len();
+                for (i, (sign, element)) in lines.enumerate() {
+                    if i == SHOWN_ELEMENTS {
+                        return write!(f, "\n  … and {} more in {set}", many - SHOWN_ELEMENTS);
+                    }
+                    if i > 0 {
+                        writeln!(f)?;
+                    }
+                    write!(f, "{sign} {set} of table {} {}: {element}", family.word(), crate::ruleset::TABLE)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// How many elements of one set a printed plan shows before it counts the rest.
+const SHOWN_ELEMENTS: usize = 20;
+
+fn size(table: &TableState) -> String {
+    match table {
+        TableState::Intact(table) => {
+            let rules: usize = table.chains.iter().map(|chain| chain.rules.len()).sum();
+            let elements: usize = table.sets.values().map(|set| set.elements.len()).sum();
+            format!(" ({rules} rules, {elements} elements)")
+        }
+        TableState::Disturbed(_) => String::new(),
+    }
+}
+
+fn plugged(link: &Link) -> String {
+    let inner = match &link.kind {
+        LinkKind::Veth(peer) => format!(" to {} in {}", peer.name, peer.namespace),
+        LinkKind::Tap { .. } | LinkKind::Bridge => String::new(),
+    };
+    let master = link.master.as_ref().map(|master| format!(", plugged into {master}")).unwrap_or_default();
+    format!("{inner}{master}")
+}
+
+fn link_changes(from: &Link, to: &Link) -> String {
+    let mut changes = Vec::new();
+    let mut change = |what: &str, from: String, to: String| {
+        if from != to {
+            changes.push(format!("{what} {from} -> {to}"));
+        }
+    };
+    let mac = |link: &Link| link.mac.map_or_else(|| "unset".into(), |mac| mac.to_string());
+    let master = |link: &Link| link.master.as_ref().map_or_else(|| "unplugged".into(), ToString::to_string);
+    let switched = |up: bool| if up { "up".to_owned() } else { "down".to_owned() };
+    change("mac", mac(from), mac(to));
+    change("mtu", from.mtu.to_string(), to.mtu.to_string());
+    change("is", switched(from.up), switched(to.up));
+    change("port of", master(from), master(to));
+    change("hairpin", from.hairpin.to_string(), to.hairpin.to_string());
+    change("alias", from.alias.clone(), to.alias.clone());
+    if let (LinkKind::Veth(from), LinkKind::Veth(to)) = (&from.kind, &to.kind) {
+        change("guest's mac", from.mac.to_string(), to.mac.to_string());
+        change("guest's mtu", from.mtu.to_string(), to.mtu.to_string());
+        change("guest's end is", switched(from.up), switched(to.up));
+    }
+    changes.join(", ")
+}

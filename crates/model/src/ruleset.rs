@@ -407,3 +407,39 @@ impl Table {
             })
     }
 }
+
+impl std::fmt::Display for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ipv4(a) => a.fmt(f),
+            Self::Ipv6(a) => a.fmt(f),
+            Self::Ether(mac) => mac.fmt(f),
+            Self::IfName(name) => name.fmt(f),
+            Self::Proto(6) => f.write_str("tcp"),
+            Self::Proto(17) => f.write_str("udp"),
+            Self::Proto(number) => number.fmt(f),
+            Self::Port(port) => port.fmt(f),
+        }
+    }
+}
+
+impl std::fmt::Display for KeyPart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::One(value) => value.fmt(f),
+            Self::Range(first, last) => write!(f, "{first}-{last}"),
+        }
+    }
+}
+
+/// As people read it: `tcp 22210 to 10.1.1.6 22`.
+impl std::fmt::Display for Element {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let words = |parts: Vec<String>| parts.join(" ");
+        f.write_str(&words(self.key.iter().map(ToString::to_string).collect()))?;
+        if !self.data.is_empty() {
+            write!(f, " to {}", words(self.data.iter().map(ToString::to_string).collect()))?;
+        }
+        Ok(())
+    }
+}

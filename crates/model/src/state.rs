@@ -11,7 +11,7 @@ use crate::address::{IfName, Mac};
 use crate::ruleset::{Family, Table};
 
 mod desired;
-pub use desired::{desired, nothing};
+pub use desired::{GUEST_INTERFACE, Ids, desired, nothing};
 
 /// Everything of ours in a network namespace, and in the namespaces of guests that hang on it. No counters,
 /// lifetimes or leases: two states are equal when nothing needs doing.
@@ -233,5 +233,25 @@ mod as_pairs {
         D: Deserializer<'de>,
     {
         Ok(Vec::<(K, V)>::deserialize(from)?.into_iter().collect())
+    }
+}
+
+impl fmt::Display for LinkKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bridge => "bridge",
+            Self::Tap { .. } => "tap",
+            Self::Veth(_) => "cable",
+        })
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "route {}", self.to)?;
+        if let Some(via) = self.via {
+            write!(f, " via {via}")?;
+        }
+        write!(f, " by {}", self.at)
     }
 }

@@ -1,10 +1,441 @@
-//! Network to nf_tables objects.
+//! From a [`Network`] to the tables that carry it: docs/traffic.md in nf_tables.
+//!
+//! The order of the house: what is not of a LAN of ours leaves our chains at once; flows that stand go on; then
+//! what is granted, each grant a rule; then the rest of what touches a LAN is dropped, and counted. All chains have
+//! the policy accept, for other tables' traffic is not ours to judge.
+//!
+//! Forwards live in maps, so that a packet's cost does not grow with their number. Rules are per LAN, never per
+//! guest or forward.
 
-use super::Table;
-use crate::network::Network;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The tables that carry `network`.
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::{
+    Chain, ChainKind, CtStates, Element, Family, Field, Hook, HookPoint, IpFamily, Operand, Rule, Set, Statement,
+    Table, Type, Value, Verdict,
+};
+use crate::address::{IfName, Transport};
+use crate::network::{Lan, Mode, Network, Public, Snat};
+
+/// Priority of destination NAT (NF_IP_PRI_NAT_DST, linux/netfilter_ipv4.h).
+const DSTNAT: i32 = -100;
+/// Priority of source NAT (NF_IP_PRI_NAT_SRC).
+const SRCNAT: i32 = 100;
+/// Priority of ordinary filters (NF_IP_PRI_FILTER).
+const FILTER: i32 = 0;
+/// Priority of header changes (NF_IP_PRI_MANGLE).
+const MANGLE: i32 = -150;
+
+/// Where cloud providers answer with credentials (pains.md 25).
+pub const METADATA4: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+/// The same, for IPv6 (AWS).
+pub const METADATA6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+/// All DHCP agents (RFC 8415).
+const DHCP6_AGENTS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
+
+const ICMP_ECHO_REQUEST: u32 = 8;
+const ICMPV6_ECHO_REQUEST: u32 = 128;
+/// Router solicitation, neighbour solicitation, neighbour advertisement (RFC 4861).
+const ND_FOR_US: [u32; 3] = [133, 135, 136];
+
+/// The tables that carry `network`; none where it has no LAN that is ours to filter.
 #[must_use]
-pub fn build(_network: &Network) -> Vec<Table> {
-    Vec::new()
+pub fn build(network: &Network) -> Vec<Table> {
+    let filtered = network.lans.iter().any(|lan| lan.mode != Mode::Bridged);
+    if filtered { vec![inet(network)] } else { Vec::new() }
+}
+
+fn inet(network: &Network) -> Table {
+    let mut table = Table { family: Family::Inet, sets: sets(network), chains: Vec::new() };
+    table.chains.extend([
+        forwards_any(network),
+        from_uplink(network),
+        from_inside(network),
+        Chain {
+            name: "prerouting".into(),
+            hook: hook(HookPoint::Prerouting, ChainKind::Nat, DSTNAT),
+            rules: vec![
+                rule("forwards, from the world", [iif(&network.uplink.name), goto("from_uplink")]),
+                rule(
+                    "forwards, from guests at the public address",
+                    [in_set(&[Field::IifName], "nat_lans"), goto("from_inside")],
+                ),
+            ],
+        },
+        Chain {
+            name: "output".into(),
+            hook: hook(HookPoint::Output, ChainKind::Nat, DSTNAT),
+            rules: vec![rule("forwards, from this host at the public address", [goto("from_inside")])],
+        },
+        from_guest(),
+        input(),
+        clamp(),
+        forward(network),
+        postrouting(network),
+    ]);
+    table
+}
+
+// ---- sets ----
+
+fn sets(network: &Network) -> BTreeMap<String, Set> {
+    let mut sets = BTreeMap::new();
+    let ours = || network.lans.iter().filter(|lan| lan.mode != Mode::Bridged);
+    let nat = || network.lans.iter().filter(|lan| lan.mode == Mode::Nat);
+    let name = |lan: &Lan| Value::IfName(lan.bridge.clone());
+
+    let mut add = |set_name: &str, mut set: Set, elements: BTreeSet<Element>| {
+        set.elements = elements;
+        sets.insert(set_name.to_owned(), set);
+    };
+    add("lans", Set::of(&[Type::IfName]), ours().map(|lan| Element::of([name(lan)])).collect());
+    add("nat_lans", Set::of(&[Type::IfName]), nat().map(|lan| Element::of([name(lan)])).collect());
+    add(
+        "same_lan",
+        Set::of(&[Type::IfName, Type::IfName]),
+        ours().map(|lan| Element::of([name(lan), name(lan)])).collect(),
+    );
+    let dns_and_dhcp = [(Transport::Tcp, 53), (Transport::Udp, 53), (Transport::Udp, 67), (Transport::Udp, 547)];
+    add(
+        "gateway_services",
+        Set::of(&[Type::Proto, Type::Port]),
+        dns_and_dhcp.iter().map(|(t, port)| Element::of([Value::Proto(t.number()), Value::Port(*port)])).collect(),
+    );
+    for family in [IpFamily::V4, IpFamily::V6] {
+        let kind = address_type(family);
+        let held = || ours().flat_map(|lan| lan.addresses.iter().map(move |net| (lan, net.addr())));
+        let own = || held().filter(|(_, address)| IpFamily::of(*address) == family);
+        add(
+            &named("gateways", family),
+            Set::of(&[Type::IfName, kind]),
+            own().map(|(lan, address)| Element::of([name(lan), address.into()])).collect(),
+        );
+        add(
+            &named("lan_addresses", family),
+            Set::of(&[kind]),
+            own().map(|(_, address)| Element::of([address.into()])).collect(),
+        );
+        if let Public::Listed(addresses) = &network.public {
+            let of_family = addresses.iter().filter(|address| IpFamily::of(**address) == family);
+            add(
+                &named("public", family),
+                Set::of(&[kind]),
+                of_family.map(|address| Element::of([(*address).into()])).collect(),
+            );
+        }
+        let data = [kind, Type::Port];
+        let (mut any, mut at) = (BTreeSet::new(), BTreeSet::new());
+        for forward in &network.forwards {
+            let Some(to) = forward.to.iter().find(|to| IpFamily::of(**to) == family) else { continue };
+            let service = [Value::Proto(forward.transport.number()), Value::Port(forward.ports.first)];
+            let target = [Value::from(*to), Value::Port(forward.to_port)];
+            match forward.address {
+                None => any.insert(Element::of(service).to(target)),
+                Some(address) if IpFamily::of(address) == family => {
+                    let [proto, port] = service;
+                    at.insert(Element::of([address.into(), proto, port]).to(target))
+                }
+                Some(_) => false,
+            };
+        }
+        add(&named("forwards", family), Set::map(&[Type::Proto, Type::Port], &data), any);
+        add(&named("forwards_at", family), Set::map(&[kind, Type::Proto, Type::Port], &data), at);
+    }
+    sets
+}
+
+// ---- destination NAT ----
+
+/// Forwards of every public address: the chains that come here have made sure that it is one.
+fn forwards_any(network: &Network) -> Chain {
+    let rules = [IpFamily::V4, IpFamily::V6].map(|family| {
+        let mut statements = Vec::new();
+        if matches!(network.public, Public::Listed(_)) {
+            statements.push(in_set(&[daddr(family)], &named("public", family)));
+        }
+        statements.push(dnat(family, &[Field::L4Proto, Field::ThDport], "forwards"));
+        rule("forwards of every public address", statements)
+    });
+    Chain { name: "forwards_any".into(), hook: None, rules: rules.into() }
+}
+
+/// Forwards of one public address come before those of every one.
+fn forwards_at() -> impl Iterator<Item = Rule> {
+    [IpFamily::V4, IpFamily::V6].into_iter().map(|family| {
+        let fields = [daddr(family), Field::L4Proto, Field::ThDport];
+        rule("forwards of one public address", [dnat(family, &fields, "forwards_at")])
+    })
+}
+
+fn from_uplink(network: &Network) -> Chain {
+    let mut rules: Vec<Rule> = forwards_at().collect();
+    rules.push(match network.public {
+        Public::Listed(_) => rule("", [goto("forwards_any")]),
+        Public::Dynamic => rule(
+            "every address that the uplink has now",
+            [Statement::FibLocal { of_input: true, not: false }, goto("forwards_any")],
+        ),
+    });
+    Chain { name: "from_uplink".into(), hook: None, rules }
+}
+
+/// From guests and from this host: there is no uplink to have come in by, so the public addresses are the local
+/// ones less the LANs' and loopback.
+fn from_inside(network: &Network) -> Chain {
+    let mut rules: Vec<Rule> = forwards_at().collect();
+    match network.public {
+        Public::Listed(_) => rules.push(rule("", [goto("forwards_any")])),
+        Public::Dynamic => {
+            for family in [IpFamily::V4, IpFamily::V6] {
+                let set = named("lan_addresses", family);
+                rules.push(rule(
+                    "a LAN's own address is no public one",
+                    [in_set(&[daddr(family)], &set), verdict(Verdict::Return)],
+                ));
+            }
+            for loopback in [
+                IpNet::from(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)),
+                Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128).into(),
+            ] {
+                rules.push(rule(
+                    "nor is loopback",
+                    [is(daddr(IpFamily::of(loopback.addr())), Operand::Prefix(loopback)), verdict(Verdict::Return)],
+                ));
+            }
+            rules.push(rule(
+                "every other address of this host's",
+                [Statement::FibLocal { of_input: false, not: false }, goto("forwards_any")],
+            ));
+        }
+    }
+    Chain { name: "from_inside".into(), hook: None, rules }
+}
+
+// ---- for the host itself ----
+
+fn from_guest() -> Chain {
+    let mut rules = Vec::new();
+    for kind in ND_FOR_US {
+        rules.push(rule("neighbour discovery", [is(Field::Icmp6Type, Operand::Number(kind)), accept()]));
+    }
+    for family in [IpFamily::V4, IpFamily::V6] {
+        let gateway = || in_set(&[Field::IifName, daddr(family)], &named("gateways", family));
+        rules.push(rule("echo to its own gateway", [gateway(), echo_request(family), accept()]));
+        rules.push(rule(
+            "names and leases from its own gateway",
+            [gateway(), in_set(&[Field::L4Proto, Field::ThDport], "gateway_services"), accept()],
+        ));
+    }
+    let broadcast = Operand::Value(Value::Ipv4(Ipv4Addr::BROADCAST));
+    for (field, to, port) in
+        [(Field::IpDaddr, broadcast, 67), (Field::Ip6Daddr, Operand::Value(Value::Ipv6(DHCP6_AGENTS)), 547)]
+    {
+        rules.push(rule(
+            "a client that asks everybody for a lease",
+            [
+                is(field, to),
+                is(Field::L4Proto, Operand::Value(Value::Proto(Transport::Udp.number()))),
+                is(Field::ThDport, Operand::Value(Value::Port(port))),
+                accept(),
+            ],
+        ));
+    }
+    rules.push(rule("guests are kept off this host", [Statement::Counter, verdict(Verdict::Drop)]));
+    Chain { name: "from_guest".into(), hook: None, rules }
+}
+
+fn input() -> Chain {
+    let mut rules = vec![
+        rule("flows that stand", [Statement::CtState(standing()), accept()]),
+        rule("", [in_set(&[Field::IifName], "lans"), goto("from_guest")]),
+    ];
+    for family in [IpFamily::V4, IpFamily::V6] {
+        rules.push(rule(
+            "a LAN's own address answers nobody else",
+            [
+                Statement::Match { field: Field::IifName, not: true, with: Operand::Value(Value::IfName(loopback())) },
+                in_set(&[daddr(family)], &named("lan_addresses", family)),
+                Statement::Counter,
+                verdict(Verdict::Drop),
+            ],
+        ));
+    }
+    Chain { name: "input".into(), hook: hook(HookPoint::Input, ChainKind::Filter, FILTER), rules }
+}
+
+// ---- through the host ----
+
+/// MTU black holes (pains.md 17): a SYN never promises more than the way carries.
+fn clamp() -> Chain {
+    let rules = [Field::IifName, Field::OifName]
+        .map(|field| rule("never promise more than the way carries", [in_set(&[field], "lans"), Statement::ClampMss]));
+    Chain { name: "clamp".into(), hook: hook(HookPoint::Forward, ChainKind::Filter, MANGLE), rules: rules.into() }
+}
+
+fn forward(network: &Network) -> Chain {
+    let not_in = |field| Statement::InSet { fields: vec![field], not: true, set: "lans".into() };
+    let mut rules = vec![
+        rule("not of our LANs", [not_in(Field::IifName), not_in(Field::OifName), accept()]),
+        rule("flows that stand", [Statement::CtState(standing()), accept()]),
+        // With br_netfilter on, frames between two ports of a bridge pass here; so do hairpins, without it too.
+        rule("within one LAN", [in_set(&[Field::IifName, Field::OifName], "same_lan"), accept()]),
+        // NAT does not touch them: they would leave with the guest's private source.
+        rule(
+            "of no flow that conntrack knows",
+            [
+                in_set(&[Field::IifName], "lans"),
+                Statement::CtState(CtStates { invalid: true, ..CtStates::default() }),
+                Statement::Counter,
+                verdict(Verdict::Drop),
+            ],
+        ),
+    ];
+    for metadata in [IpAddr::V4(METADATA4), IpAddr::V6(METADATA6)] {
+        rules.push(rule(
+            "cloud metadata is not for guests",
+            [
+                in_set(&[Field::IifName], "lans"),
+                is(daddr(IpFamily::of(metadata)), Operand::Value(metadata.into())),
+                Statement::Counter,
+                verdict(Verdict::Drop),
+            ],
+        ));
+    }
+    for lan in network.lans.iter().filter(|lan| lan.mode == Mode::Nat) {
+        for net in &lan.addresses {
+            rules.push(rule(
+                &format!("{} out to the world", lan.bridge),
+                [iif(&lan.bridge), oif(&network.uplink.name), from(*net), accept()],
+            ));
+        }
+    }
+    rules.push(rule(
+        "in by a forward",
+        [iif(&network.uplink.name), in_set(&[Field::OifName], "nat_lans"), Statement::CtDnat, accept()],
+    ));
+    for field in [Field::IifName, Field::OifName] {
+        rules.push(rule("nothing else", [in_set(&[field], "lans"), Statement::Counter, verdict(Verdict::Drop)]));
+    }
+    Chain { name: "forward".into(), hook: hook(HookPoint::Forward, ChainKind::Filter, FILTER), rules }
+}
+
+// ---- source NAT ----
+
+fn postrouting(network: &Network) -> Chain {
+    let mut rules = Vec::new();
+    for lan in network.lans.iter().filter(|lan| lan.mode == Mode::Nat) {
+        for net in &lan.addresses {
+            // Without it a neighbour would answer the guest directly, past the rewriting. No input interface is
+            // looked at: there is none here for a bridged frame under br_netfilter.
+            if let Some(gateway) = lan.gateway_for(net.addr()) {
+                rules.push(rule(
+                    &format!("{}: guests at the public address", lan.bridge),
+                    [oif(&lan.bridge), from(*net), Statement::CtDnat, Statement::Snat(gateway)],
+                ));
+            }
+            let rewrite = match lan.snat_for(net.addr()) {
+                Snat::Keep => continue,
+                Snat::Masquerade => Statement::Masquerade(IpFamily::of(net.addr())),
+                Snat::To(address) => Statement::Snat(address),
+            };
+            rules.push(rule(
+                &format!("{} leaves by the public address", lan.bridge),
+                [oif(&network.uplink.name), from(*net), rewrite],
+            ));
+        }
+    }
+    Chain { name: "postrouting".into(), hook: hook(HookPoint::Postrouting, ChainKind::Nat, SRCNAT), rules }
+}
+
+// ---- words ----
+
+fn rule(comment: &str, statements: impl IntoIterator<Item = Statement>) -> Rule {
+    Rule { statements: statements.into_iter().collect(), comment: comment.to_owned() }
+}
+
+// A function, so that every base chain is made the same way.
+#[allow(clippy::unnecessary_wraps)]
+fn hook(at: HookPoint, kind: ChainKind, priority: i32) -> Option<Hook> {
+    Some(Hook { at, kind, priority })
+}
+
+fn verdict(verdict: Verdict) -> Statement {
+    Statement::Verdict(verdict)
+}
+
+fn accept() -> Statement {
+    verdict(Verdict::Accept)
+}
+
+fn goto(chain: &str) -> Statement {
+    verdict(Verdict::Goto(chain.to_owned()))
+}
+
+fn is(field: Field, with: Operand) -> Statement {
+    Statement::Match { field, not: false, with }
+}
+
+fn iif(name: &IfName) -> Statement {
+    is(Field::IifName, Operand::Value(Value::IfName(name.clone())))
+}
+
+fn oif(name: &IfName) -> Statement {
+    is(Field::OifName, Operand::Value(Value::IfName(name.clone())))
+}
+
+/// From that network: the net's host bits are cut.
+fn from(net: IpNet) -> Statement {
+    let field = match net {
+        IpNet::V4(_) => Field::IpSaddr,
+        IpNet::V6(_) => Field::Ip6Saddr,
+    };
+    is(field, Operand::Prefix(net.trunc()))
+}
+
+fn in_set(fields: &[Field], set: &str) -> Statement {
+    Statement::InSet { fields: fields.to_vec(), not: false, set: set.to_owned() }
+}
+
+fn dnat(family: IpFamily, fields: &[Field], map: &str) -> Statement {
+    Statement::DnatMap { family, fields: fields.to_vec(), map: named(map, family) }
+}
+
+fn echo_request(family: IpFamily) -> Statement {
+    match family {
+        IpFamily::V4 => is(Field::IcmpType, Operand::Number(ICMP_ECHO_REQUEST)),
+        IpFamily::V6 => is(Field::Icmp6Type, Operand::Number(ICMPV6_ECHO_REQUEST)),
+    }
+}
+
+fn standing() -> CtStates {
+    CtStates { established: true, related: true, ..CtStates::default() }
+}
+
+fn daddr(family: IpFamily) -> Field {
+    match family {
+        IpFamily::V4 => Field::IpDaddr,
+        IpFamily::V6 => Field::Ip6Daddr,
+    }
+}
+
+fn address_type(family: IpFamily) -> Type {
+    match family {
+        IpFamily::V4 => Type::Ipv4,
+        IpFamily::V6 => Type::Ipv6,
+    }
+}
+
+/// One name a family: `public4`, `public6`.
+fn named(what: &str, family: IpFamily) -> String {
+    match family {
+        IpFamily::V4 => format!("{what}4"),
+        IpFamily::V6 => format!("{what}6"),
+    }
+}
+
+#[allow(clippy::expect_used)] // A constant that the kernel itself uses.
+fn loopback() -> IfName {
+    IfName::new("lo").expect("lo is an interface name")
 }

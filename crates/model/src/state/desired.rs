@@ -1,16 +1,173 @@
-//! Network to State.
+//! From a [`Network`] to the [`State`] that carries it.
 
-use super::{Baseline, State};
-use crate::network::Network;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-/// The state that carries `network`.
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::{
+    ALIAS_PREFIX, Address, Baseline, IpFamilyWord, Link, LinkKind, Peer, Place, Route, State, Sysctl, TableState,
+};
+use crate::address::{IfName, Mac};
+use crate::network::{Guest, GuestKind, Ipv6Forwarding, Lan, Mode, Network, Tap};
+use crate::ruleset;
+
+/// The name of a guest's interface inside the guest.
+pub const GUEST_INTERFACE: &str = "eth0";
+
+/// The state that carries `network` on a host of which `baseline` remembers what we change. Users and groups are
+/// numbers by now: `ids` looks a name up, and says none where there is no such user.
 #[must_use]
-pub fn desired(_network: &Network, _baseline: &Baseline) -> State {
-    State::default()
+pub fn desired(network: &Network, baseline: &Baseline, ids: &Ids) -> State {
+    let mut state = nothing(baseline);
+    for lan in &network.lans {
+        add_lan(&mut state, network, lan, ids);
+    }
+    // Whom a forward means may ask for itself at the public address. Gathered once: 500 guests times 10,000
+    // forwards would be felt.
+    let forwarded: BTreeSet<&str> = network.forwards.iter().filter_map(|f| f.guest.as_deref()).collect();
+    for guest in &network.guests {
+        add_guest(&mut state, network, guest, forwarded.contains(guest.name.as_str()), ids);
+    }
+    add_forwarding(&mut state, network);
+    state.tables = ruleset::build(network).into_iter().map(|t| (t.family, TableState::Intact(t))).collect();
+    state
 }
 
 /// The state without any network: nothing of ours, and everything else as `baseline` remembers it.
 #[must_use]
 pub fn nothing(baseline: &Baseline) -> State {
     State { sysctls: baseline.sysctls.clone(), ..State::default() }
+}
+
+/// User and group ids by name, as the host knows them; numbers stand for themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ids {
+    /// Users.
+    pub users: BTreeMap<String, u32>,
+    /// Groups.
+    pub groups: BTreeMap<String, u32>,
+}
+
+impl Ids {
+    fn user(&self, name: Option<&String>) -> Option<u32> {
+        name.and_then(|n| n.parse().ok().or_else(|| self.users.get(n).copied()))
+    }
+
+    fn group(&self, name: Option<&String>) -> Option<u32> {
+        name.and_then(|n| n.parse().ok().or_else(|| self.groups.get(n).copied()))
+    }
+}
+
+fn add_lan(state: &mut State, network: &Network, lan: &Lan, ids: &Ids) {
+    if lan.mode == Mode::Bridged {
+        return;
+    }
+    state.links.insert(
+        lan.bridge.clone(),
+        Link {
+            kind: LinkKind::Bridge,
+            mac: Some(lan.mac),
+            mtu: lan.mtu,
+            up: true,
+            master: None,
+            hairpin: false,
+            alias: format!("{ALIAS_PREFIX}{} LAN", lan.mode.word()),
+        },
+    );
+    for net in &lan.addresses {
+        state.addresses.insert(Address { at: Place::host(&lan.bridge), net: *net });
+    }
+    for Tap { name, owner, group } in &lan.taps {
+        let kind = LinkKind::Tap { owner: ids.user(owner.as_ref()), group: ids.group(group.as_ref()) };
+        state.links.insert(name.clone(), port(kind, lan, None, false, "tap"));
+    }
+    // Ours to switch, so nothing of it needs remembering: it goes with the link.
+    let mut switch = |family, key: &str, value: &str| {
+        state.sysctls.insert(Sysctl::new(family, lan.bridge.as_str(), key), value.to_owned());
+    };
+    if lan.mode != Mode::Isolated && lan.gateway4().is_some() {
+        switch(IpFamilyWord::Ipv4, "forwarding", "1");
+    }
+    // A guest's router advertisement must not move the host (CVE-2020-13401).
+    switch(IpFamilyWord::Ipv6, "accept_ra", "0");
+    if lan.mode != Mode::Isolated && lan.gateway6().is_some() {
+        // Neighbour advertisements of a router say that it is one, or guests drop it from their router lists.
+        switch(IpFamilyWord::Ipv6, "forwarding", "1");
+        if network.ipv6_forwarding == Ipv6Forwarding::PerInterface {
+            switch(IpFamilyWord::Ipv6, "force_forwarding", "1");
+        }
+    }
+}
+
+fn add_guest(state: &mut State, network: &Network, guest: &Guest, hairpin: bool, ids: &Ids) {
+    let Some(lan) = network.lan(&guest.lan) else { return };
+    let what = format!("guest {}", guest.name);
+    match &guest.kind {
+        GuestKind::Lxc | GuestKind::Reserved => {}
+        GuestKind::Vm { owner } => {
+            let kind = LinkKind::Tap { owner: ids.user(owner.as_ref()), group: None };
+            state.links.insert(guest.port.clone(), port(kind, lan, None, hairpin, &what));
+        }
+        GuestKind::Netns => {
+            let Ok(inner) = IfName::new(GUEST_INTERFACE) else { return };
+            let peer =
+                Peer { namespace: guest.name.clone(), name: inner.clone(), mac: guest.mac, mtu: lan.mtu, up: true };
+            let mac = Mac::derived(&["port", lan.bridge.as_str(), &guest.name]);
+            state.namespaces.insert(guest.name.clone());
+            state.links.insert(guest.port.clone(), port(LinkKind::Veth(peer), lan, Some(mac), hairpin, &what));
+            let at = Place::guest(&guest.name, &inner);
+            for address in &guest.addresses {
+                let Some(length) = lan.prefix_of(*address) else { continue };
+                let Ok(net) = IpNet::new(*address, length) else { continue };
+                state.addresses.insert(Address { at: at.clone(), net });
+            }
+            for family in [IpAddr::V4([0; 4].into()), IpAddr::V6([0; 16].into())] {
+                let has = guest.addresses.iter().any(|a| a.is_ipv4() == family.is_ipv4());
+                if let (true, Some(gateway)) = (has, lan.gateway_for(family)) {
+                    let to = if family.is_ipv4() { Ipv4Net::default().into() } else { Ipv6Net::default().into() };
+                    state.routes.insert(Route { at: at.clone(), to, via: Some(gateway) });
+                }
+            }
+        }
+    }
+}
+
+fn port(kind: LinkKind, lan: &Lan, mac: Option<Mac>, hairpin: bool, what: &str) -> Link {
+    Link {
+        kind,
+        mac,
+        mtu: lan.mtu,
+        up: true,
+        master: Some(lan.bridge.clone()),
+        hairpin,
+        alias: format!("{ALIAS_PREFIX}{what}"),
+    }
+}
+
+/// Forwarding, for the uplink and the LANs alone wherever the kernel lets us.
+fn add_forwarding(state: &mut State, network: &Network) {
+    let out = |lan: &&Lan| matches!(lan.mode, Mode::Nat | Mode::Routed);
+    let uplink = network.uplink.name.as_str();
+    if network.uplink.present && network.lans.iter().filter(out).any(|lan| lan.gateway4().is_some()) {
+        state.sysctls.insert(Sysctl::new(IpFamilyWord::Ipv4, uplink, "forwarding"), "1".into());
+    }
+    match &network.ipv6_forwarding {
+        Ipv6Forwarding::Off => {}
+        Ipv6Forwarding::PerInterface => {
+            if network.uplink.present {
+                state.sysctls.insert(Sysctl::new(IpFamilyWord::Ipv6, uplink, "force_forwarding"), "1".into());
+            }
+        }
+        Ipv6Forwarding::Global { accept_ra, interfaces } => {
+            for interface in accept_ra {
+                state.sysctls.insert(Sysctl::new(IpFamilyWord::Ipv6, interface.as_str(), "accept_ra"), "2".into());
+            }
+            // The kernel turns each interface's own switch, and the default for new ones, along with `all`.
+            let turned = interfaces.iter().map(IfName::as_str).chain(["all", "default"]);
+            for scope in turned {
+                state.sysctls.insert(Sysctl::new(IpFamilyWord::Ipv6, scope, "forwarding"), "1".into());
+            }
+        }
+    }
 }
