@@ -163,11 +163,11 @@ impl<'a> Asking<'a> {
         let Some(lan) = self.network.lan(&guest.lan) else { return };
         for version in Version::BOTH {
             let Some(own) = version.first(&guest.addresses) else { continue };
-            self.to_gateway(guest, lan, version, in_full);
-            self.to_world(guest, lan, version, own, in_full);
+            self.ask_gateway(guest, lan, version, in_full);
+            self.ask_world(guest, lan, version, own, in_full);
             if in_full {
-                self.to_host(guest, lan, version);
-                self.to_guests(guest, lan, version);
+                self.ask_host(guest, lan, version);
+                self.ask_ring(guest, lan, version);
             }
         }
     }
@@ -179,7 +179,7 @@ impl<'a> Asking<'a> {
         if own.next().is_none() { first } else { None }
     }
 
-    fn to_gateway(&mut self, guest: &Guest, lan: &Lan, version: Version, in_full: bool) {
+    fn ask_gateway(&mut self, guest: &Guest, lan: &Lan, version: Version, in_full: bool) {
         let Some(gateway) = Self::gateway(lan, version) else { return };
         let from = || Spot::Guest(guest.name.clone());
         let arrives = |port| Expect::Arrives {
@@ -197,7 +197,7 @@ impl<'a> Asking<'a> {
         }
     }
 
-    fn to_host(&mut self, guest: &Guest, lan: &Lan, version: Version) {
+    fn ask_host(&mut self, guest: &Guest, lan: &Lan, version: Version) {
         let from = || Spot::Guest(guest.name.clone());
         let blocked = || Expect::Blocked { at: vec![Spot::Host] };
         let (name, over) = (&guest.name, version.word());
@@ -222,7 +222,7 @@ impl<'a> Asking<'a> {
         }
     }
 
-    fn to_world(&mut self, guest: &Guest, lan: &Lan, version: Version, own: IpAddr, in_full: bool) {
+    fn ask_world(&mut self, guest: &Guest, lan: &Lan, version: Version, own: IpAddr, in_full: bool) {
         if !self.network.uplink.present {
             return;
         }
@@ -265,7 +265,7 @@ impl<'a> Asking<'a> {
         }
     }
 
-    fn to_guests(&mut self, guest: &Guest, lan: &Lan, version: Version) {
+    fn ask_ring(&mut self, guest: &Guest, lan: &Lan, version: Version) {
         let from = || Spot::Guest(guest.name.clone());
         let (name, over) = (&guest.name, version.word());
         if let Some((other, to)) =
@@ -297,7 +297,7 @@ impl<'a> Asking<'a> {
         for (nth, guest) in self.guests.clone().into_iter().enumerate() {
             let Some(lan) = self.network.lan(&guest.lan) else { continue };
             for (which, to) in guest.addresses.iter().copied().enumerate() {
-                self.to_guest(guest, lan, to, which, nth < IN_FULL);
+                self.ask_at_guest(guest, lan, to, which, nth < IN_FULL);
             }
         }
         for lan in self.network.lans.iter().filter(|lan| matches!(lan.mode, Mode::Nat | Mode::Isolated)) {
@@ -333,7 +333,7 @@ impl<'a> Asking<'a> {
         }
     }
 
-    fn to_guest(&mut self, guest: &Guest, lan: &Lan, to: IpAddr, which: usize, in_full: bool) {
+    fn ask_at_guest(&mut self, guest: &Guest, lan: &Lan, to: IpAddr, which: usize, in_full: bool) {
         let version = Version::of(to);
         let over = match guest.addresses.iter().position(|address| version.has(*address)) {
             Some(first) if first == which => version.word().to_owned(),
@@ -342,7 +342,7 @@ impl<'a> Asking<'a> {
         let name = &guest.name;
         let source = lan.addresses.iter().find(|net| net.contains(&to)).map(ipnet::IpNet::addr);
         let expect = Expect::Arrives { at: Spot::Guest(name.clone()), address: Some(to), port: None, source };
-        self.ask("H-G", format!("host to {name}{over}"), Spot::Host, to, PacketKind::Echo, expect);
+        self.ask("H-G", format!("the host to {name}{over}"), Spot::Host, to, PacketKind::Echo, expect);
         if to.is_ipv4() {
             // Asked by the host: the question goes to every port of the bridge, and any second owner answers too.
             let title = format!("who answers for {name}{over}");

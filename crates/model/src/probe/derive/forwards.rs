@@ -40,9 +40,9 @@ impl<'a> Asking<'a> {
                         break;
                     }
                     for way in ways(forward, guest, to, which, public) {
-                        self.from_outside(&way, version, full);
+                        self.ask_from_outside(&way, version, full);
                         if full && which == 0 {
-                            self.from_inside(&way, lan, version);
+                            self.ask_from_inside(&way, lan, version);
                         }
                     }
                 }
@@ -72,7 +72,7 @@ impl<'a> Asking<'a> {
         }
     }
 
-    fn from_outside(&mut self, way: &Way<'_>, version: Version, full: bool) {
+    fn ask_from_outside(&mut self, way: &Way<'_>, version: Version, full: bool) {
         for (spot, who, source) in self.outsiders(version) {
             if full || spot == Spot::World {
                 let expect = way.arrives(Some(source));
@@ -81,7 +81,7 @@ impl<'a> Asking<'a> {
         }
     }
 
-    fn from_inside(&mut self, way: &Way<'_>, lan: &'a Lan, version: Version) {
+    fn ask_from_inside(&mut self, way: &Way<'_>, lan: &'a Lan, version: Version) {
         let expect = way.arrives(None);
         self.ask("H-G-forward", way.title("from", "the host"), Spot::Host, way.public, way.kind, expect);
         let gateway = Self::gateway(lan, version);
@@ -91,7 +91,9 @@ impl<'a> Asking<'a> {
             let from = Spot::Guest(guest.name.clone());
             self.ask("G-H-forward", title, from, way.public, way.kind, way.arrives(gateway));
         }
-        for stranger in self.other_lans(lan).filter_map(|other| self.guests_of(other, version).first().copied()) {
+        let first_of = |other| self.guests_of(other, version).first().copied();
+        let strangers: Vec<&Guest> = self.other_lans(lan).filter_map(first_of).collect();
+        for stranger in strangers {
             let title = way.title("not from", &stranger.name);
             let from = Spot::Guest(stranger.name.clone());
             let expect = Expect::Blocked { at: vec![Spot::Guest(way.guest.name.clone()), Spot::Host] };

@@ -81,7 +81,7 @@ impl<'a> Walk<'a> {
     /// The whole way.
     pub(super) fn run(mut self) -> Result<Fate, Fault> {
         let outcome = match self.origin.clone() {
-            Origin::Host => self.from_host()?,
+            Origin::Host => self.leave_host()?,
             Origin::Interface(name) => {
                 let Some(interface) = self.place.interface(&name) else { return Err(Fault::NoInterface(name)) };
                 match self.body {
@@ -92,14 +92,14 @@ impl<'a> Walk<'a> {
             }
             Origin::Port(port) => {
                 let Some(bridge) = self.place.bridge_of(&port) else { return Err(Fault::NoInterface(port)) };
-                self.from_port(&port, bridge)?
+                self.enter_port(&port, bridge)?
             }
         };
         Ok(Fate { outcome, body: self.body, dnat: self.flow.dnat, flooded: self.flooded })
     }
 
     /// From a socket of the host's: output, routing once more if the destination changed, postrouting.
-    fn from_host(&mut self) -> Result<Outcome, Fault> {
+    fn leave_host(&mut self) -> Result<Outcome, Fault> {
         let Some(to) = self.body.destination() else { return Ok(Outcome::NoRoute) };
         let mut route = self.place.route(to);
         if route == Route::None {
@@ -130,7 +130,7 @@ impl<'a> Walk<'a> {
     }
 
     /// From the wire of a bridge's port.
-    fn from_port(&mut self, port: &IfName, bridge: &'a Interface) -> Result<Outcome, Fault> {
+    fn enter_port(&mut self, port: &IfName, bridge: &'a Interface) -> Result<Outcome, Fault> {
         self.devices(port.as_str(), "");
         stop!(self.hook(Family::Bridge, HookPoint::Prerouting)?);
         let is_ip = matches!(self.body, Body::Ip { .. });
