@@ -1,2 +1,183 @@
-//! The chores of the project.
-fn main() {}
+//! The chores of the project: `cargo xtask test` installs what the tests need and runs every test; `cargo xtask ci`
+//! is what CI runs.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+/// Debian packages whose programs the tests use as peers and oracles, and the program by which each is known.
+const PACKAGES: [(&str, &str); 10] = [
+    ("nftables", "nft"),
+    ("iptables", "iptables-nft"),
+    ("iproute2", "ip"),
+    ("iputils-ping", "ping"),
+    ("iputils-arping", "arping"),
+    ("conntrack", "conntrack"),
+    ("curl", "curl"),
+    ("socat", "socat"),
+    ("util-linux", "nsenter"),
+    ("procps", "sysctl"),
+];
+
+type Done = Result<(), String>;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let result = match arguments.first().map(String::as_str) {
+        Some("test") => test(&arguments[1..]),
+        Some("ci") => ci(),
+        _ => Err("usage: cargo xtask test [ARGUMENTS OF cargo test] | ci".to_owned()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("xtask: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn test(more: &[String]) -> Done {
+    install()?;
+    // The tests of the whole binary run the one that people run.
+    cargo(["build", "--release", "--package", "warren"])?;
+    cargo(["test", "--workspace", "--no-fail-fast"].into_iter().map(str::to_owned).chain(more.iter().cloned()))
+}
+
+fn ci() -> Done {
+    cargo(["fmt", "--all", "--check"])?;
+    cargo(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
+    test(&[])?;
+    licences()?;
+    examples()
+}
+
+/// Every example is rehearsed, as root and, where we are root, as a plain user too: neither may need the other.
+fn examples() -> Done {
+    let binary = root().join("target/release/warren");
+    let mut examples: Vec<PathBuf> = fs::read_dir(root().join("examples"))
+        .map_err(|e| format!("cannot list examples/: {e}"))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension() == Some(OsStr::new("toml")))
+        .collect();
+    examples.sort();
+    if examples.is_empty() {
+        return Err("there is no example in examples/".to_owned());
+    }
+    for example in &examples {
+        run(Command::new(&binary).arg("rehearse").arg(example))?;
+    }
+    if is_root()? {
+        // Our target folder may lie where a plain user cannot look: the binary and the examples are copied.
+        let folder = env::temp_dir().join(format!("warren-examples-{}", std::process::id()));
+        let copy = || -> std::io::Result<()> {
+            fs::create_dir(&folder)?;
+            fs::copy(&binary, folder.join("warren"))?;
+            for example in &examples {
+                fs::copy(example, folder.join(example.file_name().unwrap_or_default()))?;
+            }
+            use std::os::unix::fs::PermissionsExt as _;
+            fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))
+        };
+        copy().map_err(|e| format!("cannot copy the examples to {}: {e}", folder.display()))?;
+        let mut all = Ok(());
+        for example in &examples {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--"]);
+            command.arg(folder.join("warren")).arg("rehearse").arg(folder.join(example.file_name().unwrap_or_default()));
+            // No program may be needed beside the binary.
+            all = all.and(run(command.env("PATH", "/usr/bin").current_dir("/")));
+        }
+        fs::remove_dir_all(&folder).map_err(|e| format!("cannot remove {}: {e}", folder.display()))?;
+        all?;
+    }
+    Ok(())
+}
+
+/// Licences that everything in the dependency tree must offer one of; deny.toml says the same to cargo-deny.
+const PERMISSIVE: [&str; 10] = [
+    "MIT", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Unicode-3.0", "Zlib", "0BSD", "Unlicense", "BSL-1.0",
+];
+
+/// Holds the dependency tree to permissive licences, by what each crate says of itself.
+fn licences() -> Done {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--workspace", "--edges", "normal,build", "--prefix", "none", "--format", "{p}|{l}"])
+        .current_dir(root())
+        .output()
+        .map_err(|e| format!("cannot run cargo tree: {e}"))?;
+    if !output.status.success() {
+        return Err(format!("cargo tree failed: {}", String::from_utf8_lossy(&output.stderr)));
+    }
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let line = line.trim_end_matches(" (*)");
+        let Some((package, licence)) = line.split_once('|') else { continue };
+        // `A OR B` wants one of them, `A AND B` both; old manifests write `A/B` for the former.
+        let fine = licence.replace('/', " OR ").split(" OR ").any(|choice| {
+            choice.trim_matches(['(', ')']).split(" AND ").all(|l| {
+                let l = l.trim_matches(['(', ')', ' ']);
+                PERMISSIVE.contains(&l) || l.split(" WITH ").next().is_some_and(|l| PERMISSIVE.contains(&l))
+            })
+        });
+        if !fine {
+            return Err(format!("{package} is under {licence:?}, which is none of {}", PERMISSIVE.join(", ")));
+        }
+    }
+    Ok(())
+}
+
+/// Installs the packages whose programs are missing, as root or by sudo.
+fn install() -> Done {
+    let missing: Vec<&str> = PACKAGES.iter().filter(|(_, program)| !on_path(program)).map(|(package, _)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    eprintln!("xtask: installing {}", missing.join(" "));
+    let apt = |arguments: &[&str]| {
+        let mut command = if is_root()? { Command::new("apt-get") } else { Command::new("sudo") };
+        if !is_root()? {
+            command.arg("apt-get");
+        }
+        run(command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null()))
+    };
+    apt(&["update", "--quiet"])?;
+    apt(&[["install", "--yes", "--no-install-recommends"].as_slice(), &missing].concat())?;
+    match PACKAGES.iter().find(|(_, program)| !on_path(program)) {
+        None => Ok(()),
+        Some((package, program)) => Err(format!("{package} is installed, and yet there is no {program}")),
+    }
+}
+
+/// Whether a program is where root's shell would find it: a plain user's PATH has no sbin.
+fn on_path(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).map(PathBuf::from);
+    folders.chain(["/usr/sbin".into(), "/sbin".into()]).any(|folder| folder.join(program).exists())
+}
+
+fn is_root() -> Result<bool, String> {
+    use std::os::unix::fs::MetadataExt as _;
+    // The owner of one's own /proc entry is who one is, without a call that std has not.
+    fs::metadata("/proc/self").map(|m| m.uid() == 0).map_err(|e| format!("cannot look at /proc/self: {e}"))
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
+}
+
+fn cargo(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Done {
+    run(Command::new(env!("CARGO")).args(arguments).current_dir(root()))
+}
+
+fn run(command: &mut Command) -> Done {
+    let line = std::iter::once(command.get_program()).chain(command.get_args()).map(|a| a.to_string_lossy().into_owned());
+    let line = line.collect::<Vec<_>>().join(" ");
+    eprintln!("xtask: {line}");
+    let begun = Instant::now();
+    let status = command.status().map_err(|e| format!("cannot run {line}: {e}"))?;
+    eprintln!("xtask: {} s for {line}", begun.elapsed().as_secs());
+    if status.success() { Ok(()) } else { Err(format!("{line}: {status}")) }
+}

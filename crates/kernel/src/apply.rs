@@ -1,1 +1,398 @@
-//! apply
+//! From what is to what should be: one lock, one journal, one plan, done in order; undone where it fails; looked at
+//! again when it is done.
+
+use std::path::Path;
+use std::time::Duration;
+
+use model::network::{GuestKind, Network};
+use model::plan::{Plan, Step, plan, undo};
+use model::state::{Baseline, Ids, IpFamilyWord, State, Sysctl, TableState, desired, nothing};
+
+use crate::conntrack;
+use crate::error::KernelError;
+use crate::execute::Executor;
+use crate::journal::{Journal, Prior, Record, Store, StoreError, WrittenTable};
+use crate::observe::{Conflict, Observation, observe, switches};
+use crate::{nft, tap};
+
+/// How long one warren waits for another.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How often a plan is made and done before what is seen must be what was wanted. Twice is for what the kernel takes
+/// along (a secondary address that goes with its primary); more would be a fight.
+const ROUNDS: usize = 3;
+
+/// Why the network could not be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// Something of another's has a name that we need. Nothing was changed.
+    #[error("{}", .0.iter().map(|c| format!("{} is in the way: {}", c.object, c.detail)).collect::<Vec<_>>().join("\n"))]
+    Conflicts(Vec<Conflict>),
+    /// The kernel could not be looked at. Nothing was changed.
+    #[error(transparent)]
+    Observe(#[from] KernelError),
+    /// A file of ours. Nothing was changed, or all was done.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A step failed.
+    #[error("{cause}\nwhile doing: {step}\n{}", restored(.leftovers))]
+    Step {
+        /// The step.
+        step: Box<Step>,
+        /// Its place in the plan, from 0.
+        index: usize,
+        /// Why.
+        cause: Box<StepError>,
+        /// What could not be put back; empty where all was.
+        leftovers: Vec<String>,
+    },
+    /// All steps were done, and yet the kernel is not what it should be: somebody else changes it at the same time.
+    #[error("somebody changes the network while we do; still to be done after {ROUNDS} rounds:\n{left}\n{}", restored(.leftovers))]
+    Unsettled {
+        /// What is left.
+        left: Plan,
+        /// What could not be put back.
+        leftovers: Vec<String>,
+    },
+    /// Another file's network is up.
+    #[error("the network that is up comes from {running}; `warren down` first, or `warren up --replace`")]
+    OtherConfig {
+        /// That file.
+        running: String,
+    },
+}
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// The kernel refused.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// Whoever watches stopped it.
+    #[error("{0}")]
+    Stopped(String),
+}
+
+fn restored(leftovers: &[String]) -> String {
+    if leftovers.is_empty() {
+        "restored: the network is as it was before".to_owned()
+    } else {
+        format!("NOT restored, and left as it is:\n{}", leftovers.join("\n"))
+    }
+}
+
+/// Is called before each step, with its place in the plan; what it refuses fails as if the kernel had refused.
+pub type Watch<'a> = &'a mut dyn FnMut(usize, &Step) -> Result<(), String>;
+
+/// What `up` or `down` did.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// The steps, in order; empty where nothing had to be done.
+    pub done: Plan,
+    /// What an earlier run, that did not end, had left, and what became of it.
+    pub recovered: Option<String>,
+    /// How many flows ended that are no longer permitted.
+    pub flows_ended: usize,
+    /// What was left on purpose: switches that found another user meanwhile.
+    pub kept: Vec<String>,
+}
+
+/// What would have to be done.
+#[derive(Debug)]
+pub struct Survey {
+    /// What is ours, as it is.
+    pub observed: State,
+    /// What should be.
+    pub desired: State,
+    /// The difference.
+    pub plan: Plan,
+    /// What stands in the way.
+    pub conflicts: Vec<Conflict>,
+}
+
+/// The network of one namespace: that of the thread that uses it.
+pub struct Engine {
+    store: Store,
+}
+
+impl Engine {
+    /// With its files in these folders.
+    pub fn new(state: &Path, run: &Path) -> Result<Self, ApplyError> {
+        Ok(Self { store: Store::new(state, run)? })
+    }
+
+    /// What was applied last.
+    pub fn record(&self) -> Result<Option<Record>, ApplyError> {
+        Ok(self.store.record()?)
+    }
+
+    /// Whether an earlier run did not end.
+    pub fn is_unfinished(&self) -> Result<bool, ApplyError> {
+        match self.store.journal() {
+            Ok(journal) => Ok(journal.is_some()),
+            Err(StoreError::Damaged { .. }) => Ok(true),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// What `up` would do for `network`; changes nothing.
+    pub fn survey(&self, network: &Network) -> Result<Survey, ApplyError> {
+        let (baseline, _) = self.baseline_for(network)?;
+        let desired = desired(network, &baseline, &ids_of(network)?);
+        self.survey_state(desired)
+    }
+
+    /// What `down` would do; changes nothing.
+    pub fn survey_down(&self) -> Result<Survey, ApplyError> {
+        let baseline = self.store.baseline()?.unwrap_or_default();
+        self.survey_state(nothing(&baseline))
+    }
+
+    fn survey_state(&self, desired: State) -> Result<Survey, ApplyError> {
+        let Observation { state: observed, conflicts } = self.observe(&desired)?;
+        let plan = plan(&observed, &desired);
+        Ok(Survey { observed, desired, plan, conflicts })
+    }
+
+    fn observe(&self, wanted: &State) -> Result<Observation, ApplyError> {
+        let written = self.store.record()?.unwrap_or_default().tables;
+        Ok(observe(wanted, &written)?)
+    }
+
+    /// Makes the kernel carry `network`: all, or nothing.
+    pub fn up(&self, network: &Network, config: &Path, replace: bool, watch: Watch) -> Result<Report, ApplyError> {
+        let _lock = self.store.lock(PATIENCE)?;
+        let mut report = Report { recovered: self.recover()?, ..Report::default() };
+        if let Some(running) = self.store.record()?.map(|r| r.config).filter(|running| running != config && !replace) {
+            return Err(ApplyError::OtherConfig { running: running.display().to_string() });
+        }
+        let (baseline, had_baseline) = self.baseline_for(network)?;
+        let goal = desired(network, &baseline, &ids_of(network)?);
+        let found = self.observe(&goal)?;
+        if !found.conflicts.is_empty() {
+            return Err(ApplyError::Conflicts(found.conflicts));
+        }
+        if plan(&found.state, &goal) != Plan::default() {
+            self.store.write_baseline(&baseline)?;
+        }
+        let record = Record { config: config.to_owned(), network: Some(network.clone()), ..Record::default() };
+        let prior = Prior { state: found.state, record: self.store.record()?, had_baseline };
+        report.done = self.converge(prior, &goal, Some(&record), watch)?;
+        self.store.write_record(&self.with_tables(record, &goal)?)?;
+        report.flows_ended = conntrack::reconcile(network)?;
+        self.store.remove_journal()?;
+        Ok(report)
+    }
+
+    /// Takes away all that warren made, and puts back all that it changed.
+    pub fn down(&self, watch: Watch) -> Result<Report, ApplyError> {
+        let _lock = self.store.lock(PATIENCE)?;
+        let mut report = Report { recovered: self.recover()?, ..Report::default() };
+        let known = self.store.baseline()?;
+        let had_baseline = known.is_some();
+        let baseline = known.unwrap_or_default();
+        let mut goal = nothing(&baseline);
+        let found = self.observe(&goal)?;
+        report.kept = self.keep_what_others_use(&baseline, &found.state, &mut goal)?;
+        let prior = Prior { state: found.state, record: self.store.record()?, had_baseline };
+        report.done = self.converge(prior, &goal, None, watch)?;
+        if let Some(network) = self.store.record()?.and_then(|record| record.network) {
+            report.flows_ended = conntrack::end_all(&network)?;
+        }
+        self.store.remove_record()?;
+        self.store.remove_baseline()?;
+        self.store.remove_journal()?;
+        Ok(report)
+    }
+
+    /// Plans and does until what is seen is what is wanted; on failure undoes all of it.
+    fn converge(&self, prior: Prior, goal: &State, record: Option<&Record>, watch: Watch) -> Result<Plan, ApplyError> {
+        let mut done = Plan::default();
+        let mut now = prior.state.clone();
+        let mut executor = Executor::new()?;
+        for _ in 0..ROUNDS {
+            let next = plan(&now, goal);
+            if next.is_empty() {
+                return Ok(done);
+            }
+            let mut whole = done.clone();
+            whole.steps.extend(next.steps.iter().cloned());
+            self.store.write_journal(&Journal { prior: prior.clone(), plan: whole })?;
+            for step in next.steps {
+                let index = done.steps.len();
+                let result = watch(index, &step).map_err(StepError::Stopped);
+                if let Err(cause) = result.and_then(|()| Ok(executor.step(&step)?)) {
+                    let leftovers = self.put_back(&mut executor, &done, &prior);
+                    return Err(ApplyError::Step { step: Box::new(step), index, cause: Box::new(cause), leftovers });
+                }
+                done.steps.push(step);
+            }
+            // What we wrote is only known as ours once its dump's fingerprint is kept.
+            if let Some(record) = record {
+                self.store.write_record(&self.with_tables(record.clone(), goal)?)?;
+            }
+            now = self.observe(goal)?.state;
+        }
+        let left = plan(&now, goal);
+        if left.is_empty() {
+            return Ok(done);
+        }
+        let leftovers = self.put_back(&mut executor, &done, &prior);
+        Err(ApplyError::Unsettled { left, leftovers })
+    }
+
+    /// Undoes `done`, going on past what fails; says what is left. The journal stays where something is.
+    fn put_back(&self, executor: &mut Executor, done: &Plan, prior: &Prior) -> Vec<String> {
+        let mut leftovers = Vec::new();
+        for step in undo(done).steps {
+            if let Err(e) = executor.step(&step) {
+                leftovers.push(format!("{step}: {e}"));
+            }
+        }
+        if leftovers.is_empty() {
+            if let Err(e) = self.forget(prior) {
+                leftovers.push(e.to_string());
+            }
+        }
+        leftovers
+    }
+
+    /// Our files as they were before a run that is undone. Tables that were written anew have the fingerprints that
+    /// they had, so the old record is right again.
+    fn forget(&self, prior: &Prior) -> Result<(), StoreError> {
+        match &prior.record {
+            Some(record) => self.store.write_record(record)?,
+            None => self.store.remove_record()?,
+        }
+        if !prior.had_baseline {
+            self.store.remove_baseline()?;
+        }
+        self.store.remove_journal()
+    }
+
+    /// The record with our tables as the kernel shows them now.
+    fn with_tables(&self, mut record: Record, goal: &State) -> Result<Record, ApplyError> {
+        for (family, table) in &goal.tables {
+            let TableState::Intact(table) = table else { continue };
+            if let Some(fingerprint) = nft::fingerprint_of(*family)? {
+                record.tables.insert(*family, WrittenTable { skeleton: table.skeleton(), fingerprint });
+            }
+        }
+        Ok(record)
+    }
+
+    /// Undoes what a run that did not end had begun, and says so.
+    fn recover(&self) -> Result<Option<String>, ApplyError> {
+        let journal = match self.store.journal() {
+            Ok(None) => return Ok(None),
+            Ok(Some(journal)) => journal,
+            Err(StoreError::Damaged { path, why }) => {
+                // It is written before the first step: torn, nothing was done.
+                self.store.remove_journal()?;
+                return Ok(Some(format!(
+                    "{} was torn ({why}): an earlier run was ended before its first step",
+                    path.display()
+                )));
+            }
+            Err(e) => return Err(e.into()),
+        };
+        let mut wanted = journal.prior.state.clone();
+        // What the interrupted plan made must be looked at too.
+        for step in &journal.plan.steps {
+            if let Step::SetSysctl { sysctl, from: Some(from), .. } = step {
+                wanted.sysctls.entry(sysctl.clone()).or_insert_with(|| from.clone());
+            }
+        }
+        let now = self.observe(&wanted)?.state;
+        let back = plan(&now, &wanted);
+        let mut executor = Executor::new()?;
+        for (index, step) in back.steps.iter().enumerate() {
+            if let Err(e) = executor.step(step) {
+                let leftovers = vec![format!("{step}: {e}")];
+                return Err(ApplyError::Step {
+                    step: Box::new(step.clone()),
+                    index,
+                    cause: Box::new(e.into()),
+                    leftovers,
+                });
+            }
+        }
+        self.forget(&journal.prior)?;
+        Ok(Some(format!("an earlier run was ended on its way; undone, in {} steps", back.steps.len())))
+    }
+
+    /// The baseline with what `network` is going to change for the first time added, as it is now.
+    fn baseline_for(&self, network: &Network) -> Result<(Baseline, bool), ApplyError> {
+        let known = self.store.baseline()?;
+        let had = known.is_some();
+        let mut baseline = known.unwrap_or_default();
+        let goal = desired(network, &Baseline::default(), &Ids::default());
+        let ours = |s: &Sysctl| goal.links.keys().any(|name| name.as_str() == s.scope);
+        let new = goal.sysctls.keys().filter(|s| !ours(s) && !baseline.sysctls.contains_key(s));
+        let values = switches(new)?;
+        baseline.sysctls.extend(values);
+        if !had {
+            baseline.global_forwarding = switches([&global_forwarding()])?.into_values().next().as_deref() == Some("1");
+        }
+        Ok((baseline, had))
+    }
+
+    /// `down` leaves what has found another user meanwhile: a switch that is no longer what we made it, and
+    /// forwarding where somebody switched it on for the whole host after us.
+    fn keep_what_others_use(
+        &self,
+        baseline: &Baseline,
+        now: &State,
+        goal: &mut State,
+    ) -> Result<Vec<String>, ApplyError> {
+        let ours = match self.store.record()?.and_then(|r| r.network) {
+            Some(network) => desired(&network, baseline, &Ids::default()).sysctls,
+            None => baseline.sysctls.clone(),
+        };
+        let globally = switches([&global_forwarding()])?.into_values().next().as_deref() == Some("1");
+        let mut kept = Vec::new();
+        goal.sysctls.retain(|sysctl, prior| {
+            let Some(value) = now.sysctls.get(sysctl) else {
+                // Its interface is gone.
+                return false;
+            };
+            if value == prior {
+                return true;
+            }
+            let changed_since = ours.get(sysctl).is_some_and(|made| made != value);
+            let forwarding = sysctl.family == IpFamilyWord::Ipv4 && sysctl.key == "forwarding";
+            let taken_over = forwarding && globally && !baseline.global_forwarding;
+            if changed_since || taken_over {
+                let who =
+                    if taken_over { "forwarding was switched on for the whole host" } else { "somebody changed it" };
+                kept.push(format!("{sysctl} stays {value}: {who} meanwhile"));
+                value.clone_into(prior);
+            }
+            true
+        });
+        Ok(kept)
+    }
+}
+
+fn global_forwarding() -> Sysctl {
+    Sysctl::new(IpFamilyWord::Ipv4, "all", "forwarding")
+}
+
+/// The users and groups that the network names, as this host knows them.
+fn ids_of(network: &Network) -> Result<Ids, KernelError> {
+    let mut ids = Ids::default();
+    let taps = network.lans.iter().flat_map(|lan| &lan.taps).map(|tap| (tap.owner.as_ref(), tap.group.as_ref()));
+    let machines = network.guests.iter().filter_map(|guest| match &guest.kind {
+        GuestKind::Vm { owner } => Some((owner.as_ref(), None)),
+        GuestKind::Lxc | GuestKind::Netns | GuestKind::Reserved => None,
+    });
+    for (owner, group) in taps.chain(machines) {
+        if let Some(owner) = owner {
+            ids.users.insert(owner.clone(), tap::user_id(owner)?);
+        }
+        if let Some(group) = group {
+            ids.groups.insert(group.clone(), tap::group_id(group)?);
+        }
+    }
+    Ok(ids)
+}

@@ -1,1 +1,359 @@
-//! journal
+//! What warren remembers between runs, in files: the baseline (what was before the first touch), the journal (what
+//! is being done at this moment), and the record (what was applied last).
+//!
+//! Baseline and journal lie in the state folder, for they must outlive everything but the objects that they speak
+//! of; the record and the lock lie in the run folder, which a boot empties as it empties the kernel. All three bear
+//! the [`Identity`] of the network namespace that they are about: what another one left is of no use, and is not
+//! believed. Every file is written beside its place, synced and renamed, and bears a checksum, so that a torn write is
+//! seen.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use model::network::Network;
+use model::plan::Plan;
+use model::ruleset::{Family, Table};
+use model::state::{Baseline, State};
+use rustix::fs::FlockOperation;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::netns::Netns;
+
+const BASELINE: &str = "baseline.json";
+const JOURNAL: &str = "journal.json";
+const RECORD: &str = "applied.json";
+const LOCK: &str = "lock";
+
+/// What went wrong with a file of ours.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The system refused.
+    #[error("cannot {operation} {path}: {source}")]
+    Io {
+        /// What was attempted.
+        operation: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not what was written: a torn write, or somebody's edit.
+    #[error("{path} is damaged: {why}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// How that is seen.
+        why: String,
+    },
+    /// Somebody else is at it.
+    #[error("another warren{} is changing this network, and did not finish within {} s", .holder.as_deref().map(|h| format!(" ({h})")).unwrap_or_default(), .waited.as_secs())]
+    Busy {
+        /// Who, as it wrote of itself.
+        holder: Option<String>,
+        /// How long we waited.
+        waited: Duration,
+    },
+}
+
+/// Which network namespace, in which boot, a file is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// /proc/sys/kernel/random/boot_id
+    pub boot: String,
+    /// The namespace's cookie (SO_NETNS_COOKIE), never given twice in one boot.
+    pub namespace: u64,
+}
+
+impl Identity {
+    /// Of the calling thread's network namespace.
+    pub fn current() -> io::Result<Self> {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+        let netns = Netns::current().map_err(io::Error::other)?;
+        Ok(Self { boot, namespace: netns.cookie()? })
+    }
+}
+
+/// What was applied last.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The configuration file that it came from.
+    pub config: PathBuf,
+    /// What the file meant.
+    pub network: Option<Network>,
+    /// Our tables as we wrote them, without elements, and the fingerprint that the kernel's dump of them had.
+    pub tables: BTreeMap<Family, WrittenTable>,
+}
+
+/// A table as it was written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WrittenTable {
+    /// The table without its elements.
+    pub skeleton: Table,
+    /// The fingerprint of the kernel's dump just after.
+    pub fingerprint: String,
+}
+
+/// What is being done: written before the first step, removed after the last.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Journal {
+    /// What was.
+    pub prior: Prior,
+    /// What is done to it.
+    pub plan: Plan,
+}
+
+/// What was before a run: in the kernel, and in our files.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Prior {
+    /// What of the kernel is ours.
+    pub state: State,
+    /// What was applied.
+    pub record: Option<Record>,
+    /// Whether there was a baseline.
+    pub had_baseline: bool,
+}
+
+/// A file's content with what it is about.
+#[derive(Serialize, Deserialize)]
+struct Stamped<T> {
+    identity: Identity,
+    value: T,
+}
+
+/// The two folders, and whom they are about.
+#[derive(Debug)]
+pub struct Store {
+    state: PathBuf,
+    run: PathBuf,
+    identity: Identity,
+}
+
+/// Held while the network is changed; let go with the descriptor, also by a crash.
+#[derive(Debug)]
+pub struct Lock(#[allow(dead_code)] File);
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+fn io_error<'a>(operation: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StoreError + 'a {
+    move |source| StoreError::Io { operation, path: path.to_owned(), source }
+}
+
+impl Store {
+    /// The folders for the calling thread's network namespace. Nothing is made until something is written.
+    pub fn new(state: &Path, run: &Path) -> Result<Self> {
+        let identity = Identity::current().map_err(io_error("tell the network namespace by", Path::new("/proc")))?;
+        Ok(Self { state: state.to_owned(), run: run.to_owned(), identity })
+    }
+
+    /// Takes the lock, waiting for whoever has it at most `patience`.
+    pub fn lock(&self, patience: Duration) -> Result<Lock> {
+        make_folder(&self.run)?;
+        let path = self.run.join(LOCK);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let mut file = options.open(&path).map_err(io_error("open", &path))?;
+        let begun = Instant::now();
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(rustix::io::Errno::WOULDBLOCK) if begun.elapsed() < patience => {
+                    // flock(2) has no time-out; a blocking one would hang behind a warren that hangs.
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    let mut holder = String::new();
+                    let read = file.read_to_string(&mut holder).is_ok() && !holder.trim().is_empty();
+                    return Err(StoreError::Busy {
+                        holder: read.then(|| format!("pid {}", holder.trim())),
+                        waited: patience,
+                    });
+                }
+                Err(e) => return Err(io_error("lock", &path)(e.into())),
+            }
+        }
+        // Only so that whoever waits can be told; nothing depends on it.
+        let _ = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
+        Ok(Lock(file))
+    }
+
+    /// What was before the first touch; the empty one where nothing was touched.
+    pub fn baseline(&self) -> Result<Option<Baseline>> {
+        self.read(&self.state.join(BASELINE))
+    }
+
+    /// Persists the baseline.
+    pub fn write_baseline(&self, baseline: &Baseline) -> Result<()> {
+        self.write(&self.state, BASELINE, baseline)
+    }
+
+    /// Forgets the baseline: all is put back.
+    pub fn remove_baseline(&self) -> Result<()> {
+        remove(&self.state.join(BASELINE))
+    }
+
+    /// What a run that did not end was doing.
+    pub fn journal(&self) -> Result<Option<Journal>> {
+        self.read(&self.state.join(JOURNAL))
+    }
+
+    /// Notes what is going to be done.
+    pub fn write_journal(&self, journal: &Journal) -> Result<()> {
+        self.write(&self.state, JOURNAL, journal)
+    }
+
+    /// It is done, or undone.
+    pub fn remove_journal(&self) -> Result<()> {
+        remove(&self.state.join(JOURNAL))
+    }
+
+    /// What was applied last; a damaged record counts as none, for everything in it can be had again.
+    pub fn record(&self) -> Result<Option<Record>> {
+        match self.read(&self.run.join(RECORD)) {
+            Err(StoreError::Damaged { .. }) => Ok(None),
+            other => other,
+        }
+    }
+
+    /// Notes what was applied.
+    pub fn write_record(&self, record: &Record) -> Result<()> {
+        self.write(&self.run, RECORD, record)
+    }
+
+    /// Nothing is applied any more.
+    pub fn remove_record(&self) -> Result<()> {
+        remove(&self.run.join(RECORD))
+    }
+
+    /// Where the journal lies, to be named to people.
+    #[must_use]
+    pub fn journal_path(&self) -> PathBuf {
+        self.state.join(JOURNAL)
+    }
+
+    fn read<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>> {
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(io_error("read", path)(e)),
+        };
+        let damaged = |why: String| StoreError::Damaged { path: path.to_owned(), why };
+        let Some((sum, body)) = bytes.iter().position(|b| *b == b'\n').map(|at| (&bytes[..at], &bytes[at + 1..]))
+        else {
+            return Err(damaged("it ends in its first line".into()));
+        };
+        if sum != checksum(body).as_bytes() {
+            return Err(damaged("its checksum is not that of its content".into()));
+        }
+        let stamped: Stamped<T> = serde_json::from_slice(body).map_err(|e| damaged(e.to_string()))?;
+        // Another boot's, or another namespace's: what it speaks of is gone.
+        Ok((stamped.identity == self.identity).then_some(stamped.value))
+    }
+
+    fn write<T: Serialize>(&self, folder: &Path, name: &str, value: &T) -> Result<()> {
+        make_folder(folder)?;
+        let path = folder.join(name);
+        let stamped = Stamped { identity: self.identity.clone(), value };
+        let body = serde_json::to_vec(&stamped)
+            .map_err(|e| StoreError::Damaged { path: path.clone(), why: format!("it cannot be written: {e}") })?;
+        let beside = folder.join(format!("{name}.new"));
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&beside).map_err(io_error("write", &beside))?;
+        let mut put = |bytes: &[u8]| file.write_all(bytes);
+        put(checksum(&body).as_bytes())
+            .and_then(|()| put(b"\n"))
+            .and_then(|()| put(&body))
+            .map_err(io_error("write", &beside))?;
+        file.sync_all().map_err(io_error("sync", &beside))?;
+        fs::rename(&beside, &path).map_err(io_error("put in place", &path))?;
+        sync_folder(folder)
+    }
+}
+
+fn checksum(body: &[u8]) -> String {
+    Sha256::digest(body).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn make_folder(folder: &Path) -> Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io_error("make the folder", folder))
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Ok(()) => path.parent().map_or(Ok(()), sync_folder),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(io_error("remove", path)(e)),
+    }
+}
+
+/// A rename or removal is only sure to outlive a crash once its folder is synced.
+fn sync_folder(folder: &Path) -> Result<()> {
+    File::open(folder).and_then(|f| f.sync_all()).map_err(io_error("sync", folder))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn store(dir: &Path) -> Store {
+        Store::new(&dir.join("state"), &dir.join("run")).unwrap()
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path());
+        assert_eq!(store.baseline().unwrap(), None);
+        store.write_baseline(&Baseline::default()).unwrap();
+        assert_eq!(store.baseline().unwrap(), Some(Baseline::default()));
+        store.remove_baseline().unwrap();
+        assert_eq!(store.baseline().unwrap(), None);
+        use std::os::unix::fs::PermissionsExt as _;
+        assert_eq!(fs::metadata(dir.path().join("state")).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_torn_write_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path());
+        let journal = Journal { prior: Prior::default(), plan: Plan::default() };
+        store.write_journal(&journal).unwrap();
+        let path = store.journal_path();
+        let whole = fs::read(&path).unwrap();
+        for cut in [0, 10, 64, 65, whole.len() - 1] {
+            fs::write(&path, &whole[..cut]).unwrap();
+            assert!(matches!(store.journal(), Err(StoreError::Damaged { .. })), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn what_another_namespace_left_is_not_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut other = store(dir.path());
+        other.identity.namespace += 1;
+        other.write_baseline(&Baseline::default()).unwrap();
+        assert_eq!(store(dir.path()).baseline().unwrap(), None);
+    }
+
+    #[test]
+    fn one_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path());
+        let held = store.lock(Duration::ZERO).unwrap();
+        let error = store.lock(Duration::from_millis(50)).unwrap_err();
+        assert!(error.to_string().contains(&format!("pid {}", std::process::id())), "{error}");
+        drop(held);
+        store.lock(Duration::ZERO).unwrap();
+    }
+}

@@ -4,6 +4,7 @@
 pub mod apply;
 pub mod conntrack;
 pub mod error;
+pub mod execute;
 pub mod facts;
 pub mod journal;
 pub mod netlink;

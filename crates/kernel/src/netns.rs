@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
-use crate::error::{Context as _, KernelError, Result};
+use crate::error::{Context as _, KernelError, Result, explained};
 use crate::netlink::{NetlinkError, Socket};
 
 /// Where names of namespaces are kept: NETNS_RUN_DIR of iproute2.
@@ -69,10 +69,10 @@ impl Netns {
     pub fn create(name: &str) -> Result<Self> {
         let path = path_of(name)?;
         let what = || format!("the network namespace {name}");
-        if let Ok(file) = File::open(&path) {
-            if is_namespace(&file).context("make", what())? {
-                return Err(io::Error::from_raw_os_error(libc::EEXIST)).context("make", what());
-            }
+        if let Ok(file) = File::open(&path)
+            && is_namespace(&file).context("make", what())?
+        {
+            return Err(io::Error::from_raw_os_error(libc::EEXIST)).context("make", what());
         }
         shared_netns_dir()?;
         let made = elsewhere(|| {
@@ -213,8 +213,8 @@ fn loopback_up(alias: Option<&str>) -> Result<()> {
 fn path_of(name: &str) -> Result<PathBuf> {
     let usable = !name.is_empty() && name.len() <= 255 && name != "." && name != ".." && !name.contains(['/', '\0']);
     if !usable {
-        let why = "a namespace's name is a file name of 1 to 255 bytes without '/'".to_owned();
-        let source = crate::error::Cause::Explained { source: io::Error::from_raw_os_error(libc::EINVAL), why };
+        let why = "a namespace's name is a file name of 1 to 255 bytes without '/'";
+        let source = explained(io::Error::from_raw_os_error(libc::EINVAL), why);
         return Err(KernelError::new("use as a network namespace's name", format!("{name:?}"), source));
     }
     Ok(Path::new(NETNS_DIR).join(name))
@@ -241,7 +241,7 @@ fn shared_netns_dir() -> Result<()> {
 
 /// Binds the calling thread's namespace to `path`; leaves no file behind where that fails.
 fn pin(path: &Path) -> io::Result<()> {
-    match OpenOptions::new().read(true).write(true).create_new(true).mode(0).open(path) {
+    match OpenOptions::new().read(true).write(true).create_new(true).mode(0o000).open(path) {
         Ok(_) => {}
         // Seen before to be no namespace.
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}

@@ -1,1 +1,229 @@
-//! observe
+//! The kernel as it is: what of it is ours, and what of another's stands where ours should.
+
+use std::collections::BTreeMap;
+
+use model::address::IfName;
+use model::ruleset::{Family, TABLE};
+use model::state::{ALIAS_PREFIX, Address, GUEST_INTERFACE, Link, LinkKind, Peer, Place, Route, State, Sysctl};
+
+use crate::error::{KernelError, Result};
+use crate::facts::is_ours;
+use crate::journal::WrittenTable;
+use crate::netns::{GUEST_MARK, Netns};
+use crate::rtnl::{LinkInfo, PROTOCOL, Rtnl};
+use crate::{nft, sysctl};
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Observation {
+    /// What is ours, as it is.
+    pub state: State,
+    /// What is another's, but has a name that we need.
+    pub conflicts: Vec<Conflict>,
+}
+
+/// An object of another's where ours should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// What it is and how it is called: `the bridge br1`.
+    pub object: String,
+    /// What is known of it, and what to do.
+    pub detail: String,
+}
+
+/// Looks at the calling thread's network namespace. `wanted` says which names matter that do not bear our mark, and
+/// which switches are looked at; `written` what our tables were when we wrote them.
+pub fn observe(wanted: &State, written: &BTreeMap<Family, WrittenTable>) -> Result<Observation> {
+    let mut found = Observation::default();
+    let mut rtnl = Rtnl::open()?;
+    let links = rtnl.links()?;
+    let guests = namespaces(wanted, &mut found)?;
+    observe_links(wanted, &links, &guests, &mut found);
+    observe_addresses(&mut rtnl, &links, &mut found)?;
+    for guest in &guests {
+        observe_guest(guest, &mut found);
+    }
+    for sysctl in wanted.sysctls.keys() {
+        if let Some(value) = sysctl::read(sysctl)? {
+            found.state.sysctls.insert(sysctl.clone(), value);
+        }
+    }
+    observe_tables(written, &mut found)?;
+    Ok(found)
+}
+
+/// A guest's namespace, looked into.
+struct Inside {
+    name: String,
+    links: Vec<LinkInfo>,
+    addresses: Vec<crate::rtnl::AddressInfo>,
+    routes: Vec<crate::rtnl::RouteInfo>,
+}
+
+impl Inside {
+    fn eth0(&self) -> Option<&LinkInfo> {
+        self.links.iter().find(|link| link.name == GUEST_INTERFACE)
+    }
+}
+
+/// Every namespace by a name, looked into where it is a guest's of ours.
+fn namespaces(wanted: &State, found: &mut Observation) -> Result<Vec<Inside>> {
+    let mut ours = Vec::new();
+    for name in Netns::list()? {
+        let looked = Netns::open(&name).and_then(|netns| {
+            netns
+                .run(|| look_inside(&name))
+                .map_err(|e| KernelError::new("enter", format!("the network namespace {name}"), e))?
+        });
+        match looked {
+            Ok(Some(inside)) => {
+                found.state.namespaces.insert(name);
+                ours.push(inside);
+            }
+            Ok(None) if wanted.namespaces.contains(&name) => found.conflicts.push(Conflict {
+                object: format!("the network namespace {name}"),
+                detail: "it was not made by warren; give the guest another name, or remove it with `ip netns delete`"
+                    .into(),
+            }),
+            Ok(None) => {}
+            // Another's that we may not enter, or one that has just gone.
+            Err(e) if wanted.namespaces.contains(&name) => return Err(e),
+            Err(_) => {}
+        }
+    }
+    Ok(ours)
+}
+
+/// Nothing where our mark is not on its loopback interface.
+fn look_inside(name: &str) -> Result<Option<Inside>> {
+    let mut rtnl = Rtnl::open()?;
+    let links = rtnl.links()?;
+    let mark = format!("{GUEST_MARK}{name}");
+    if !links.iter().any(|link| link.loopback && link.alias.as_deref() == Some(mark.as_str())) {
+        return Ok(None);
+    }
+    Ok(Some(Inside { name: name.to_owned(), links, addresses: rtnl.addresses()?, routes: rtnl.routes()? }))
+}
+
+fn observe_links(wanted: &State, links: &[LinkInfo], guests: &[Inside], found: &mut Observation) {
+    let by_index: BTreeMap<u32, &LinkInfo> = links.iter().map(|link| (link.index, link)).collect();
+    for info in links {
+        let Ok(name) = IfName::new(info.name.clone()) else { continue };
+        if !is_ours(info) {
+            if wanted.links.contains_key(&name) {
+                found.conflicts.push(Conflict {
+                    object: format!("the interface {name}"),
+                    detail: format!(
+                        "it was not made by warren{}; rename it, or give ours another name in the file",
+                        info.kind.as_deref().map(|kind| format!(" (a {kind})")).unwrap_or_default()
+                    ),
+                });
+            }
+            continue;
+        }
+        let kind = match info.kind.as_deref() {
+            Some("bridge") => LinkKind::Bridge,
+            Some("tun") => {
+                let tun = info.tun.as_ref();
+                LinkKind::Tap { owner: tun.and_then(|t| t.owner), group: tun.and_then(|t| t.group) }
+            }
+            Some("veth") => LinkKind::Veth(peer_of(&name, info, guests)),
+            _ => continue,
+        };
+        let is_bridge = kind == LinkKind::Bridge;
+        // A tap's own address is the kernel's choice: frames bear the machine's behind it.
+        let mac = if matches!(kind, LinkKind::Tap { .. }) { None } else { info.mac };
+        let master = info.master.and_then(|index| by_index.get(&index)).and_then(|m| IfName::new(m.name.clone()).ok());
+        found.state.links.insert(
+            name,
+            Link {
+                kind,
+                mac,
+                mtu: info.mtu,
+                up: info.up,
+                master,
+                hairpin: !is_bridge && info.hairpin,
+                alias: info.alias.clone().unwrap_or_default(),
+            },
+        );
+    }
+}
+
+/// The other end of a cable: an `eth0` whose peer index is ours. Where it is not found the cable is of no use, and the
+/// peer that is told then is no guest's, so that it is made anew.
+fn peer_of(cable: &IfName, info: &LinkInfo, guests: &[Inside]) -> Peer {
+    let far = guests.iter().find_map(|guest| {
+        let eth0 = guest.links.iter().find(|far| Some(far.index) == info.peer && far.peer == Some(info.index))?;
+        // Indices are each namespace's own, so two guests can have the same: the mark says whose cable it is.
+        let mine = info.alias.as_deref() == Some(&format!("{ALIAS_PREFIX}guest {}", guest.name));
+        mine.then_some((guest, eth0))
+    });
+    match far.and_then(|(guest, eth0)| Some((guest, eth0, IfName::new(eth0.name.clone()).ok()?))) {
+        Some((guest, eth0, name)) => Peer {
+            namespace: guest.name.clone(),
+            name,
+            mac: eth0.mac.unwrap_or(model::address::Mac([0; 6])),
+            mtu: eth0.mtu,
+            up: eth0.up,
+        },
+        None => {
+            Peer { namespace: String::new(), name: cable.clone(), mac: model::address::Mac([0; 6]), mtu: 0, up: false }
+        }
+    }
+}
+
+fn observe_addresses(rtnl: &mut Rtnl, links: &[LinkInfo], found: &mut Observation) -> Result<()> {
+    let names: BTreeMap<u32, &str> = links.iter().map(|link| (link.index, link.name.as_str())).collect();
+    for address in rtnl.addresses()? {
+        let Some(name) = names.get(&address.index).and_then(|name| IfName::new(*name).ok()) else { continue };
+        // Link-local ones and those from advertisements are the kernel's own.
+        if found.state.links.contains_key(&name) && !address.is_link_local() && address.is_permanent() {
+            found.state.addresses.insert(Address { at: Place::host(&name), net: address.net });
+        }
+    }
+    Ok(())
+}
+
+fn observe_guest(guest: &Inside, found: &mut Observation) {
+    let Some(eth0) = guest.eth0() else { return };
+    let Ok(name) = IfName::new(GUEST_INTERFACE) else { return };
+    let at = Place::guest(&guest.name, &name);
+    for address in guest.addresses.iter().filter(|a| a.index == eth0.index) {
+        if !address.is_link_local() && address.is_permanent() {
+            found.state.addresses.insert(Address { at: at.clone(), net: address.net });
+        }
+    }
+    for route in guest.routes.iter().filter(|r| r.oif == Some(eth0.index) && r.protocol == PROTOCOL) {
+        found.state.routes.insert(Route { at: at.clone(), to: route.to, via: route.via });
+    }
+}
+
+fn observe_tables(written: &BTreeMap<Family, WrittenTable>, found: &mut Observation) -> Result<()> {
+    for family in [Family::Inet, Family::Bridge] {
+        match nft::look(family, written.get(&family))? {
+            nft::Found::Nothing => {}
+            nft::Found::Ours(table) => {
+                found.state.tables.insert(family, table);
+            }
+            nft::Found::Anothers => found.conflicts.push(Conflict {
+                object: format!("the table {} {TABLE}", family.word()),
+                detail: format!(
+                    "it does not bear warren's mark; rename it, or remove it with `nft delete table {} {TABLE}`",
+                    family.word()
+                ),
+            }),
+        }
+    }
+    Ok(())
+}
+
+/// Every switch of `sysctls` as it is now; those whose interface is not there are left out.
+pub fn switches<'a>(sysctls: impl IntoIterator<Item = &'a Sysctl>) -> Result<BTreeMap<Sysctl, String>> {
+    let mut values = BTreeMap::new();
+    for sysctl in sysctls {
+        if let Some(value) = sysctl::read(sysctl)? {
+            values.insert(sysctl.clone(), value);
+        }
+    }
+    Ok(values)
+}

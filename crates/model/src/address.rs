@@ -134,7 +134,8 @@ impl FromStr for Mac {
         let mut parts = text.split(':');
         for byte in &mut bytes {
             let part = parts.next().ok_or(MacError)?;
-            if part.len() != 2 {
+            // from_str_radix takes a sign.
+            if part.len() != 2 || !part.bytes().all(|b| b.is_ascii_hexdigit()) {
                 return Err(MacError);
             }
             *byte = u8::from_str_radix(part, 16).map_err(|_| MacError)?;

@@ -9,6 +9,7 @@
 pub mod address;
 pub mod config;
 pub mod facts;
+pub mod flow;
 pub mod network;
 pub mod plan;
 pub mod probe;

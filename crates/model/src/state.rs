@@ -157,6 +157,9 @@ pub struct Baseline {
     /// Switches on interfaces that are not ours.
     #[serde(with = "as_pairs")]
     pub sysctls: BTreeMap<Sysctl, String>,
+    /// Whether IPv4 forwarding was on for the whole host: where it was not and is by the time of `down`, somebody
+    /// else has come to need it.
+    pub global_forwarding: bool,
 }
 
 impl Place {

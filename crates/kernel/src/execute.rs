@@ -1,0 +1,184 @@
+//! One step of a plan, done to the kernel.
+
+use std::collections::HashMap;
+
+use model::plan::Step;
+use model::state::{Link, LinkKind, Peer, Place};
+
+use crate::error::{Cause, KernelError, Result};
+use crate::netns::Netns;
+use crate::rtnl::{LinkChange, NewRoute, Rtnl, VethPeer};
+use crate::tap::{self, NewTap};
+use crate::{nft, sysctl};
+
+/// Does steps in the network namespace of the thread that made it, and keeps its sockets from step to step.
+pub struct Executor {
+    rtnl: Rtnl,
+    guests: HashMap<String, Guest>,
+}
+
+/// A guest's namespace, held open, and a socket in it.
+struct Guest {
+    netns: Netns,
+    rtnl: Rtnl,
+}
+
+impl Executor {
+    /// For the calling thread's network namespace.
+    pub fn new() -> Result<Self> {
+        Ok(Self { rtnl: Rtnl::open()?, guests: HashMap::new() })
+    }
+
+    /// Does one step: all of it, or an error and nothing.
+    pub fn step(&mut self, step: &Step) -> Result<()> {
+        match step {
+            Step::Rules { changes } => nft::commit(changes),
+            Step::SetSysctl { sysctl, to: Some(value), .. } => sysctl::write(sysctl, value),
+            // It vanishes with its link.
+            Step::SetSysctl { to: None, .. } => Ok(()),
+            Step::CreateNamespace { name } => {
+                let netns = Netns::create(name)?;
+                self.remember(name, netns)
+            }
+            Step::DeleteNamespace { name } => {
+                self.guests.remove(name);
+                gone_is_fine(Netns::delete(name))
+            }
+            Step::CreateLink { name, link } => self.create_link(name, link),
+            Step::DeleteLink { name, link } => gone_is_fine(match link.kind {
+                LinkKind::Tap { .. } => tap::delete(name),
+                LinkKind::Bridge | LinkKind::Veth(_) => self.rtnl.delete_link(name),
+            }),
+            Step::ChangeLink { name, from, to } => self.change_link(name, from, to),
+            Step::AddAddress { address } => there_is_fine(self.at(&address.at)?.add_address(&address.at.link, address.net)),
+            Step::DeleteAddress { address } => match self.at(&address.at) {
+                Ok(rtnl) => gone_is_fine(rtnl.delete_address(&address.at.link, address.net)),
+                Err(e) => gone_is_fine(Err(e)),
+            },
+            Step::AddRoute { route } => {
+                there_is_fine(self.at(&route.at)?.add_route(&NewRoute::new(route.to, route.via, &route.at.link)))
+            }
+            Step::DeleteRoute { route } => match self.at(&route.at) {
+                Ok(rtnl) => gone_is_fine(rtnl.delete_route(&NewRoute::new(route.to, route.via, &route.at.link))),
+                Err(e) => gone_is_fine(Err(e)),
+            },
+        }
+    }
+
+    fn remember(&mut self, name: &str, netns: Netns) -> Result<()> {
+        let rtnl = netns
+            .run(Rtnl::open)
+            .map_err(|e| KernelError::new("enter", format!("the network namespace {name}"), e))??;
+        self.guests.insert(name.to_owned(), Guest { netns, rtnl });
+        Ok(())
+    }
+
+    fn guest(&mut self, name: &str) -> Result<&mut Guest> {
+        if !self.guests.contains_key(name) {
+            let netns = Netns::open(name)?;
+            self.remember(name, netns)?;
+        }
+        self.guests
+            .get_mut(name)
+            .ok_or_else(|| KernelError::new("enter", format!("the network namespace {name}"), not_found()))
+    }
+
+    fn at(&mut self, place: &Place) -> Result<&mut Rtnl> {
+        match &place.namespace {
+            None => Ok(&mut self.rtnl),
+            Some(name) => Ok(&mut self.guest(name)?.rtnl),
+        }
+    }
+
+    /// Whole, plugged in and switched on; taken away again where that fails half way.
+    fn create_link(&mut self, name: &model::address::IfName, link: &Link) -> Result<()> {
+        match &link.kind {
+            LinkKind::Bridge => self.rtnl.create_bridge(name, link.mac, link.mtu, &link.alias)?,
+            LinkKind::Tap { owner, group } => {
+                let (owner, group) = (*owner, *group);
+                tap::create(&NewTap { name, mac: link.mac, mtu: link.mtu, alias: &link.alias, owner, group })?;
+            }
+            LinkKind::Veth(peer) => {
+                let netns = self.guest(&peer.namespace)?.netns.try_clone();
+                let netns = netns.map_err(|e| KernelError::new("hold", peer.namespace.clone(), e))?;
+                let far =
+                    VethPeer { netns: std::os::fd::AsFd::as_fd(&netns), name: &peer.name, mac: peer.mac, mtu: peer.mtu };
+                self.rtnl.create_veth(name, link.mac, link.mtu, &link.alias, &far)?;
+            }
+        }
+        let finish = |this: &mut Self| {
+            let plug = LinkChange {
+                master: link.master.clone().map(Some),
+                up: link.up.then_some(true),
+                hairpin: link.master.as_ref().map(|_| link.hairpin),
+                ..LinkChange::default()
+            };
+            this.rtnl.set_link(name, &plug)?;
+            match &link.kind {
+                LinkKind::Veth(peer) if peer.up => this.switch_peer(peer),
+                _ => Ok(()),
+            }
+        };
+        finish(self).inspect_err(|_| {
+            // The failure is what must be told; a link that stays all the same is found by its mark.
+            let _ = self.rtnl.delete_link(name);
+        })
+    }
+
+    fn switch_peer(&mut self, peer: &Peer) -> Result<()> {
+        let change = LinkChange { up: Some(peer.up), ..LinkChange::default() };
+        self.guest(&peer.namespace)?.rtnl.set_link(&peer.name, &change)
+    }
+
+    fn change_link(&mut self, name: &model::address::IfName, from: &Link, to: &Link) -> Result<()> {
+        fn changed<T: Clone + PartialEq>(from: &T, to: &T) -> Option<T> {
+            (from != to).then(|| to.clone())
+        }
+        let replugged = from.master != to.master;
+        let change = LinkChange {
+            up: changed(&from.up, &to.up),
+            mtu: changed(&from.mtu, &to.mtu),
+            mac: if from.mac == to.mac { None } else { to.mac },
+            master: changed(&from.master, &to.master),
+            alias: changed(&from.alias, &to.alias),
+            // A port's settings are lost with its bridge.
+            hairpin: (to.master.is_some() && (replugged || from.hairpin != to.hairpin)).then_some(to.hairpin),
+            ..LinkChange::default()
+        };
+        if change != LinkChange::default() {
+            self.rtnl.set_link(name, &change)?;
+        }
+        if let (LinkKind::Veth(from), LinkKind::Veth(to)) = (&from.kind, &to.kind) {
+            let change = LinkChange {
+                up: changed(&from.up, &to.up),
+                mtu: changed(&from.mtu, &to.mtu),
+                mac: changed(&from.mac, &to.mac),
+                ..LinkChange::default()
+            };
+            if change != LinkChange::default() {
+                self.guest(&to.namespace)?.rtnl.set_link(&to.name, &change)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is to be removed may have gone by itself.
+fn gone_is_fine(result: Result<()>) -> Result<()> {
+    match result {
+        Err(e) if e.is_absent() => Ok(()),
+        other => other,
+    }
+}
+
+/// What is to be added may have come by itself: an address that another step's undoing brought back.
+fn there_is_fine(result: Result<()>) -> Result<()> {
+    match result {
+        Err(e) if e.exists_already() => Ok(()),
+        other => other,
+    }
+}
+
+fn not_found() -> Cause {
+    std::io::Error::from_raw_os_error(libc::ENOENT).into()
+}

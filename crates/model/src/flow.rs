@@ -1,0 +1,216 @@
+//! Which of the flows that conntrack holds the file still grants. What it no longer grants ends (docs/traffic.md),
+//! UDP too, which would else go to its old target for as long as the client keeps sending; nothing else's is touched.
+
+use std::net::IpAddr;
+
+use crate::network::{Forward, Lan, Mode, Network, Public, Snat};
+
+/// One side of a flow: its source and destination, and their ports where it has any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tuple {
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// Source port; 0 for protocols without.
+    pub source_port: u16,
+    /// Destination port; 0 for protocols without.
+    pub destination_port: u16,
+}
+
+/// A flow as conntrack holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// As its first packet came.
+    pub original: Tuple,
+    /// As its answers come: where the first packet went after rewriting, the other way round.
+    pub reply: Tuple,
+}
+
+impl Flow {
+    fn destination_rewritten(&self) -> bool {
+        (self.original.destination, self.original.destination_port) != (self.reply.source, self.reply.source_port)
+    }
+}
+
+/// Looks up what a network grants; made once for many flows.
+pub struct Grants<'a> {
+    network: &'a Network,
+    local: &'a [IpAddr],
+    forwards: std::collections::HashMap<(u8, u16), Vec<&'a Forward>>,
+}
+
+impl<'a> Grants<'a> {
+    /// Of `network`, on a host that holds the addresses `local`.
+    #[must_use]
+    pub fn new(network: &'a Network, local: &'a [IpAddr]) -> Self {
+        let mut forwards = std::collections::HashMap::<_, Vec<&Forward>>::new();
+        for forward in network.forwards.iter() {
+            forwards.entry((forward.transport.number(), forward.ports.first)).or_default().push(forward);
+        }
+        Self { network, local, forwards }
+    }
+
+    /// Whether the flow touches one of our LANs at all: other flows are nobody's business here.
+    #[must_use]
+    pub fn concerns(&self, flow: &Flow) -> bool {
+        self.lan_of(flow.original.source).is_some()
+            || self.lan_of(flow.reply.source).is_some()
+            || self.lan_of(flow.original.destination).is_some()
+    }
+
+    /// Whether the flow was begun under a mapping or permission that the network does not give (any more), or past a
+    /// forward that it gives now.
+    #[must_use]
+    pub fn is_stale(&self, flow: &Flow) -> bool {
+        let target = self.forward_for(flow);
+        if flow.destination_rewritten() && self.lan_of(flow.reply.source).is_some() {
+            return !target.is_some_and(|f| f.to.contains(&flow.reply.source) && f.to_port == flow.reply.source_port);
+        }
+        if target.is_some() && !flow.destination_rewritten() {
+            return true;
+        }
+        match (self.lan_of(flow.original.source), self.lan_of(flow.original.destination)) {
+            // Within a LAN, and from the host, which may do what it likes.
+            (Some(a), Some(b)) => {
+                a.bridge != b.bridge && !self.is_local(flow.original.source) && !self.is_local(flow.original.destination)
+            }
+            (Some(from), None) => {
+                !self.is_local(flow.original.source) && !self.is_local(flow.original.destination) && !leaves(from, flow)
+            }
+            (None, Some(_)) => !self.is_local(flow.original.source) && !self.is_local(flow.original.destination),
+            (None, None) => false,
+        }
+    }
+
+    /// The forward that takes what is sent where the flow was sent.
+    fn forward_for(&self, flow: &Flow) -> Option<&'a Forward> {
+        let to = flow.original.destination;
+        let candidates = self.forwards.get(&(flow.protocol, flow.original.destination_port))?;
+        let public = match &self.network.public {
+            Public::Listed(listed) => listed.contains(&to),
+            Public::Dynamic => self.is_local(to) && self.lan_of(to).is_none() && !to.is_loopback(),
+        };
+        let exact = candidates.iter().find(|f| f.address == Some(to));
+        let found = exact.or_else(|| candidates.iter().find(|f| f.address.is_none() && public))?;
+        found.to.iter().any(|a| a.is_ipv4() == to.is_ipv4()).then_some(*found)
+    }
+
+    fn lan_of(&self, address: IpAddr) -> Option<&'a Lan> {
+        let ours = |lan: &&Lan| lan.mode != Mode::Bridged;
+        self.network.lans.iter().filter(ours).find(|lan| lan.prefix_of(address).is_some())
+    }
+
+    fn is_local(&self, address: IpAddr) -> bool {
+        self.local.contains(&address)
+    }
+}
+
+/// Whether a guest's flow to the world is one that its LAN lets out, with the source that it gives now.
+fn leaves(lan: &Lan, flow: &Flow) -> bool {
+    match (lan.mode, lan.snat_for(flow.original.source)) {
+        (Mode::Isolated, _) => false,
+        (_, Snat::To(address)) => flow.reply.destination == address,
+        // The kernel itself ends masqueraded flows whose address goes.
+        (_, Snat::Masquerade | Snat::Keep) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::address::{IfName, Mac, Ports, Transport};
+    use crate::network::{Ipv6Forwarding, Uplink};
+
+    fn network() -> Network {
+        let lan = |name: &str, net: &str, mode| Lan {
+            bridge: IfName::new(name).unwrap(),
+            mode,
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+            mtu: 1500,
+            addresses: vec![net.parse().unwrap()],
+            taps: vec![],
+            domain: "internal".into(),
+            dns: vec![],
+            snat4: if mode == Mode::Nat { Snat::To("203.0.113.2".parse().unwrap()) } else { Snat::Keep },
+            snat6: Snat::Keep,
+        };
+        Network {
+            uplink: Uplink { name: IfName::new("eth0").unwrap(), present: true },
+            public: Public::Listed(vec!["203.0.113.2".parse().unwrap()]),
+            lans: vec![lan("br1", "10.1.1.1/24", Mode::Nat), lan("br2", "10.1.2.1/24", Mode::Isolated)],
+            guests: vec![],
+            forwards: vec![Forward {
+                address: None,
+                transport: Transport::Udp,
+                ports: Ports::one(5353),
+                to: vec!["10.1.1.6".parse().unwrap()],
+                to_port: 53,
+                guest: None,
+                lan: IfName::new("br1").unwrap(),
+            }],
+            sites: vec![],
+            socks: false,
+            ipv6_forwarding: Ipv6Forwarding::Off,
+            reach: vec![],
+        }
+    }
+
+    fn tuple(src: &str, dst: &str) -> Tuple {
+        let end = |text: &str| text.parse::<std::net::SocketAddr>().unwrap();
+        Tuple { source: end(src).ip(), destination: end(dst).ip(), source_port: end(src).port(), destination_port: end(dst).port() }
+    }
+
+    fn stale(original: (&str, &str), reply: (&str, &str)) -> bool {
+        let network = network();
+        let local: Vec<IpAddr> = ["203.0.113.2", "10.1.1.1", "10.1.2.1"].map(|a| a.parse().unwrap()).into();
+        let flow = Flow { protocol: 17, original: tuple(original.0, original.1), reply: tuple(reply.0, reply.1) };
+        Grants::new(&network, &local).is_stale(&flow)
+    }
+
+    const CLIENT: &str = "198.51.100.7:4000";
+
+    #[test]
+    fn a_forward_s_own_flows_live() {
+        assert!(!stale((CLIENT, "203.0.113.2:5353"), ("10.1.1.6:53", CLIENT)));
+    }
+
+    #[test]
+    fn flows_of_forwards_that_are_gone_or_changed_end() {
+        assert!(stale((CLIENT, "203.0.113.2:5354"), ("10.1.1.6:53", CLIENT)));
+        assert!(stale((CLIENT, "203.0.113.2:5353"), ("10.1.1.7:53", CLIENT)));
+        assert!(stale((CLIENT, "203.0.113.2:5353"), ("10.1.1.6:54", CLIENT)));
+        assert!(stale((CLIENT, "203.0.113.9:5353"), ("10.1.1.6:53", CLIENT)));
+    }
+
+    #[test]
+    fn flows_past_a_new_forward_end() {
+        assert!(stale((CLIENT, "203.0.113.2:5353"), ("203.0.113.2:5353", CLIENT)));
+    }
+
+    #[test]
+    fn out_to_the_world_with_the_right_source_lives() {
+        assert!(!stale(("10.1.1.6:9", "192.0.2.1:53"), ("192.0.2.1:53", "203.0.113.2:9")));
+        assert!(stale(("10.1.1.6:9", "192.0.2.1:53"), ("192.0.2.1:53", "203.0.113.3:9")));
+        assert!(stale(("10.1.2.6:9", "192.0.2.1:53"), ("192.0.2.1:53", "10.1.2.6:9")));
+    }
+
+    #[test]
+    fn between_lans_and_from_the_world_to_private_addresses_ends() {
+        assert!(stale(("10.1.1.6:9", "10.1.2.6:53"), ("10.1.2.6:53", "10.1.1.6:9")));
+        assert!(stale((CLIENT, "10.1.1.6:53"), ("10.1.1.6:53", CLIENT)));
+        assert!(!stale(("10.1.1.6:9", "10.1.1.7:53"), ("10.1.1.7:53", "10.1.1.6:9")));
+        assert!(!stale(("10.1.1.1:9", "10.1.1.7:53"), ("10.1.1.7:53", "10.1.1.1:9")));
+        assert!(!stale(("203.0.113.2:9", "10.1.1.7:53"), ("10.1.1.7:53", "203.0.113.2:9")));
+        assert!(!stale(("10.1.1.6:9", "10.1.1.1:53"), ("10.1.1.1:53", "10.1.1.6:9")));
+    }
+
+    #[test]
+    fn what_is_nobody_s_here_is_left() {
+        assert!(!stale((CLIENT, "203.0.113.2:22"), ("203.0.113.2:22", CLIENT)));
+        assert!(!stale(("172.17.0.2:9", "192.0.2.1:53"), ("192.0.2.1:53", "203.0.113.2:9")));
+    }
+}

@@ -1,0 +1,33 @@
+//! The commands, a file each.
+
+use crate::cli::{Arguments, Command};
+use crate::context::{Context, Outcome};
+
+mod check;
+mod down;
+mod export;
+mod map;
+mod plan;
+mod rehearse;
+mod status;
+mod up;
+mod validate;
+
+/// Does what was asked for.
+pub fn run(arguments: Arguments) -> Outcome {
+    let mut context = Context::new(&arguments);
+    if let Command::Validate { file: Some(file) } | Command::Rehearse { file: Some(file), .. } = &arguments.command {
+        context.config.clone_from(file);
+    }
+    match arguments.command {
+        Command::Validate { .. } => validate::run(&context),
+        Command::Plan { exit_code } => plan::run(&context, exit_code),
+        Command::Up { replace, no_guests: _ } => up::run(&context, replace),
+        Command::Down { guests: _ } => down::run(&context),
+        Command::Status => status::run(&context),
+        Command::Check { from } => check::run(&context, from.as_deref()),
+        Command::Rehearse { keep, .. } => rehearse::run(&context, keep),
+        Command::Map { output } => map::run(&context, output.as_deref()),
+        Command::Export { format } => export::run(&context, format),
+    }
+}

@@ -1,0 +1,157 @@
+//! `warren status`: what is up, and what is not as it should be.
+
+use model::network::{GuestKind, Network, Public};
+use model::state::State;
+
+use crate::context::{Context, Exit, Outcome};
+use crate::output;
+
+/// Shows the network that was applied last, held against the kernel.
+pub fn run(context: &Context) -> Outcome {
+    context.require_privilege("look at the firewall of this network")?;
+    let engine = context.engine()?;
+    let Some((config, network)) = engine.record()?.and_then(|r| Some((r.config, r.network?))) else {
+        if context.json {
+            output::json(&serde_json::json!({ "version": output::JSON_VERSION, "ok": true, "up": false }));
+        } else {
+            output::line("No network of warren's is up here.");
+        }
+        return Ok(Exit::Done);
+    };
+    let survey = engine.survey(&network)?;
+    let unfinished = engine.is_unfinished()?;
+    let drift: Vec<String> = survey.plan.steps.iter().map(ToString::to_string).collect();
+    if context.json {
+        output::json(&serde_json::json!({
+            "version": output::JSON_VERSION,
+            "ok": drift.is_empty() && survey.conflicts.is_empty() && !unfinished,
+            "up": true,
+            "config": config,
+            "uplink": { "name": network.uplink.name, "present": network.uplink.present },
+            "public": public(&network),
+            "lans": network.lans.iter().map(|lan| serde_json::json!({
+                "bridge": lan.bridge, "mode": lan.mode, "addresses": lan.addresses, "mtu": lan.mtu, "domain": lan.domain,
+                "up": survey.observed.links.get(&lan.bridge).is_some_and(|l| l.up),
+            })).collect::<Vec<_>>(),
+            "guests": network.guests.iter().map(|guest| serde_json::json!({
+                "name": guest.name, "kind": kind(&guest.kind), "lan": guest.lan, "mac": guest.mac, "port": guest.port,
+                "addresses": guest.addresses, "plugged": plugged(&survey.observed, guest),
+            })).collect::<Vec<_>>(),
+            "forwards": network.forwards.iter().map(|f| serde_json::json!({
+                "listen": { "address": f.address, "ports": f.ports.to_string(), "transport": f.transport },
+                "to": { "addresses": f.to, "port": f.to_port, "guest": f.guest },
+            })).collect::<Vec<_>>(),
+            "drift": drift,
+            "conflicts": survey.conflicts.iter().map(|c| format!("{}: {}", c.object, c.detail)).collect::<Vec<_>>(),
+            "unfinished": unfinished,
+        }));
+        return Ok(Exit::Done);
+    }
+    people(&network, &survey.observed);
+    if unfinished {
+        output::line("\nAn earlier run was ended on its way: `warren up` or `warren down` puts it right.");
+    }
+    for conflict in &survey.conflicts {
+        output::line(&format!("\n{} is in the way: {}", conflict.object, conflict.detail));
+    }
+    if drift.is_empty() {
+        output::line(&format!("\n{}As the file {} says.{}", output::GREEN, config.display(), output::RESET));
+    } else {
+        output::line(&format!("\n{}Not as it should be; `warren up` would mend it:{}", output::YELLOW, output::RESET));
+        drift.iter().for_each(|line| output::line(line));
+    }
+    Ok(Exit::Done)
+}
+
+fn people(network: &Network, observed: &State) {
+    let row = |cells: &[&str]| cells.iter().map(|c| (*c).to_owned()).collect::<Vec<_>>();
+    let join = |list: Vec<String>| list.join(", ");
+    let present = if network.uplink.present { "up" } else { "missing" };
+    output::line(&format!("uplink {} ({present}), public {}\n", network.uplink.name, join(public(network))));
+
+    let mut rows = vec![row(&["LAN", "MODE", "ADDRESS", "DOMAIN", "STATE"])];
+    for lan in &network.lans {
+        let state = match observed.links.get(&lan.bridge) {
+            Some(link) if link.up => "up",
+            Some(_) => "down",
+            None => "gone",
+        };
+        let addresses = join(lan.addresses.iter().map(ToString::to_string).collect());
+        rows.push(row(&[lan.bridge.as_str(), lan.mode.word(), &addresses, &lan.domain, state]));
+    }
+    output::line(&output::table(&rows));
+
+    let mut rows = vec![row(&["GUEST", "KIND", "LAN", "ADDRESS", "MAC", "STATE"])];
+    for guest in &network.guests {
+        let addresses = join(guest.addresses.iter().map(ToString::to_string).collect());
+        let state = match plugged(observed, guest) {
+            Some(true) => "plugged in",
+            Some(false) => "unplugged",
+            None => "",
+        };
+        rows.push(row(&[&guest.name, kind(&guest.kind), guest.lan.as_str(), &addresses, &guest.mac.to_string(), state]));
+    }
+    output::line(&output::table(&rows));
+
+    if !network.forwards.is_empty() {
+        let mut rows = vec![row(&["FORWARD", "TO", "FROM THE WORLD"])];
+        for forward in &network.forwards {
+            let at = forward.address.map(|a| format!("{a}:")).unwrap_or_default();
+            let to = join(forward.to.iter().map(|a| std::net::SocketAddr::new(*a, forward.to_port).to_string()).collect());
+            let name = forward.guest.as_deref().map(|g| format!("{g} ({to})")).unwrap_or(to);
+            let copy = to_copy(network, forward);
+            rows.push(row(&[&format!("{at}{}/{}", forward.ports, forward.transport), &name, &copy]));
+        }
+        output::line(output::table(&rows).trim_end());
+    }
+    for guest in network.guests.iter().filter(|g| matches!(g.kind, GuestKind::Vm { .. })) {
+        output::line(&format!(
+            "\n{}: -netdev tap,id=n0,ifname={},script=no,downscript=no -device virtio-net-pci,netdev=n0,mac={}",
+            guest.name, guest.port, guest.mac
+        ));
+        output::line(&format!(
+            "{}: <interface type='ethernet'><target dev='{}' managed='no'/><mac address='{}'/></interface>",
+            guest.name, guest.port, guest.mac
+        ));
+    }
+}
+
+/// The line to copy where a forward leads to a guest's SSH.
+fn to_copy(network: &Network, forward: &model::network::Forward) -> String {
+    let ssh = forward.to_port == 22 && forward.transport == model::address::Transport::Tcp;
+    let address = forward.address.or_else(|| match &network.public {
+        Public::Listed(addresses) => addresses.first().copied(),
+        Public::Dynamic => None,
+    });
+    match (ssh, address) {
+        (true, Some(address)) => format!("ssh -p {} root@{address}", forward.ports.first),
+        (true, None) => format!("ssh -p {} root@THIS-SERVER", forward.ports.first),
+        (false, _) => String::new(),
+    }
+}
+
+fn public(network: &Network) -> Vec<String> {
+    match &network.public {
+        Public::Listed(addresses) => addresses.iter().map(ToString::to_string).collect(),
+        Public::Dynamic => vec!["as the uplink has them".to_owned()],
+    }
+}
+
+fn kind(kind: &GuestKind) -> &'static str {
+    match kind {
+        GuestKind::Lxc => "lxc",
+        GuestKind::Vm { .. } => "vm",
+        GuestKind::Netns => "netns",
+        GuestKind::Reserved => "reserved",
+    }
+}
+
+/// Whether a guest's cable is in its LAN's bridge; nothing for those that plug themselves in.
+fn plugged(observed: &State, guest: &model::network::Guest) -> Option<bool> {
+    match guest.kind {
+        GuestKind::Reserved | GuestKind::Lxc => None,
+        GuestKind::Vm { .. } | GuestKind::Netns => {
+            Some(observed.links.get(&guest.port).is_some_and(|link| link.master.as_ref() == Some(&guest.lan)))
+        }
+    }
+}

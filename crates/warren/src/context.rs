@@ -1,0 +1,275 @@
+//! What every command shares: exit codes, failures, and the way from a file to a network.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use kernel::apply::{ApplyError, Engine, StepError};
+use kernel::error::KernelError;
+use kernel::journal::StoreError;
+use model::address::IfName;
+use model::config::{self, Config};
+use model::facts::HostFacts;
+use model::network::{self, Network};
+use model::problem::{Kind, Problem};
+
+use crate::cli::Arguments;
+use crate::diagnostics;
+use crate::output;
+
+/// How a command ends (the command line's contract).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 0
+    Done,
+    /// 1: failed, or a check did not hold
+    Failed,
+    /// 2: wrong usage or configuration
+    Usage,
+    /// 3: `plan --exit-code` found changes
+    Changes,
+    /// 4: needs a privilege
+    Privilege,
+    /// 5: something that is not warren's is in the way
+    Conflict,
+}
+
+impl Exit {
+    /// The number.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Changes => 3,
+            Self::Privilege => 4,
+            Self::Conflict => 5,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.number())
+    }
+}
+
+/// Why a command did not do what it should.
+#[derive(Debug)]
+pub struct Failure {
+    /// How it ends.
+    pub exit: Exit,
+    /// What was being done, why it failed, what to do next; several lines, or a drawn list of problems.
+    pub message: String,
+    /// The problems of the file, for `--json`.
+    pub problems: Vec<serde_json::Value>,
+}
+
+/// A command's result.
+pub type Outcome = Result<Exit, Failure>;
+
+impl Failure {
+    /// A failure of that sort.
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), problems: Vec::new() }
+    }
+
+    /// Tells people on stderr and, with `--json`, programs on stdout.
+    pub fn report(&self, json: bool) {
+        if self.problems.is_empty() {
+            output::error(&self.message);
+        } else {
+            // Drawn already, each with its own heading.
+            output::drawn(&self.message);
+        }
+        if json {
+            output::json(&serde_json::json!({
+                "version": output::JSON_VERSION,
+                "ok": false,
+                "exit": self.exit.number(),
+                "error": self.message,
+                "problems": self.problems,
+            }));
+        }
+    }
+}
+
+impl From<KernelError> for Failure {
+    fn from(error: KernelError) -> Self {
+        let exit = if error.is_forbidden() { Exit::Privilege } else { Exit::Failed };
+        Self::new(exit, error.to_string())
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let denied = matches!(&error, StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied);
+        Self::new(if denied { Exit::Privilege } else { Exit::Failed }, error.to_string())
+    }
+}
+
+impl From<ApplyError> for Failure {
+    fn from(error: ApplyError) -> Self {
+        let exit = match &error {
+            ApplyError::Conflicts(_) => Exit::Conflict,
+            ApplyError::OtherConfig { .. } => Exit::Usage,
+            ApplyError::Observe(e) if e.is_forbidden() => Exit::Privilege,
+            ApplyError::Step { cause, .. } if matches!(&**cause, StepError::Kernel(e) if e.is_forbidden()) => Exit::Privilege,
+            ApplyError::Observe(_) | ApplyError::Step { .. } | ApplyError::Unsettled { .. } | ApplyError::Store(_) => Exit::Failed,
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
+/// Where a command finds its file and folders.
+#[derive(Debug)]
+pub struct Context {
+    /// The configuration's path, as given.
+    pub config: PathBuf,
+    /// The state folder.
+    pub state_dir: PathBuf,
+    /// The run folder.
+    pub run_dir: PathBuf,
+    /// Whether a JSON document is wanted.
+    pub json: bool,
+    /// Whether only errors are.
+    pub quiet: bool,
+    /// Whether every step is.
+    pub verbose: bool,
+}
+
+/// A file that was read and understood.
+pub struct Source {
+    /// Its path.
+    pub path: PathBuf,
+    /// Its text.
+    pub text: String,
+    /// What it says.
+    pub config: Config,
+}
+
+impl Context {
+    /// Of the arguments.
+    pub fn new(arguments: &Arguments) -> Self {
+        Self {
+            config: arguments.config.clone(),
+            state_dir: arguments.state_dir.clone(),
+            run_dir: arguments.run_dir.clone(),
+            json: arguments.json,
+            quiet: arguments.quiet,
+            verbose: arguments.verbose > 0,
+        }
+    }
+
+    /// The engine over this context's folders.
+    pub fn engine(&self) -> Result<Engine, Failure> {
+        Ok(Engine::new(&self.state_dir, &self.run_dir)?)
+    }
+
+    /// Reads the file. Its syntax and words may still be wrong: the problems come along.
+    pub fn read(&self) -> Result<(Source, Vec<Problem>), Failure> {
+        let path = self.config.clone();
+        let text = fs::read_to_string(&path).map_err(|e| {
+            let hint = if e.kind() == std::io::ErrorKind::NotFound { "\nname another with `-c FILE`" } else { "" };
+            Failure::new(Exit::Usage, format!("cannot read the configuration {}: {e}{hint}", path.display()))
+        })?;
+        let (config, problems) = config::parse(&text);
+        Ok((Source { path, text, config }, problems))
+    }
+
+    /// The file as a network on a host of which `facts` are known; every problem at once.
+    pub fn network(&self, facts: &HostFacts, rehearsal: bool) -> Result<(Source, Network), Failure> {
+        let (source, mut problems) = self.read()?;
+        problems.extend(network::unsupported(&source.config, rehearsal));
+        match network::resolve(&source.config, facts) {
+            Ok(network) if problems.is_empty() => Ok((source, network)),
+            Ok(_) => Err(source.failure(problems)),
+            Err(more) => {
+                problems.extend(more);
+                Err(source.failure(problems))
+            }
+        }
+    }
+
+    /// The file as a network on this very host, for commands that act on it: it must be root's, for it decides what
+    /// runs as root.
+    pub fn network_here(&self) -> Result<(Source, Network), Failure> {
+        trusted(&self.config)?;
+        let facts = kernel::facts::gather()?;
+        self.network(&facts, false)
+    }
+
+    /// Refuses to go on without the privileges that changing the network takes.
+    pub fn require_privilege(&self, doing: &str) -> Result<(), Failure> {
+        let missing = kernel::privilege::missing();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::new(
+            Exit::Privilege,
+            format!(
+                "cannot {doing}: this process lacks {}\nrun it as root; to try a configuration without root, `warren rehearse {}`",
+                missing.join(" and "),
+                self.config.display()
+            ),
+        ))
+    }
+}
+
+impl Source {
+    /// The problems of this file as a failure: drawn for people, listed for programs.
+    pub fn failure(&self, mut problems: Vec<Problem>) -> Failure {
+        problems.sort_by_key(|p| (p.span.start, p.span.end));
+        problems.dedup();
+        let wrong = problems.iter().any(|p| p.kind != Kind::Conflict);
+        let exit = if wrong { Exit::Usage } else { Exit::Conflict };
+        let name = self.path.display().to_string();
+        Failure {
+            exit,
+            message: diagnostics::render(&name, &self.text, &problems, output::colour_on_stderr()),
+            problems: problems.iter().map(|p| diagnostics::json(&self.text, p)).collect(),
+        }
+    }
+}
+
+/// The file's name in messages and facts of a host of which nothing is known.
+pub fn assumed_facts(config: &Config) -> HostFacts {
+    let named = config.uplink().cloned();
+    HostFacts::assumed(named.unwrap_or_else(eth0))
+}
+
+/// What a lab's uplink is called where the file does not say.
+#[allow(clippy::expect_used)] // A constant.
+pub fn eth0() -> IfName {
+    IfName::new("eth0").expect("eth0 is an interface name")
+}
+
+/// The file and its folder belong to root, or to who runs sudo, and nobody else may write to them.
+fn trusted(config: &Path) -> Result<(), Failure> {
+    let path = fs::canonicalize(config)
+        .map_err(|e| Failure::new(Exit::Usage, format!("cannot read the configuration {}: {e}", config.display())))?;
+    let sudo = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse::<u32>().ok());
+    let folder = path.parent().map(Path::to_owned);
+    for place in [Some(path), folder].into_iter().flatten() {
+        let meta = fs::metadata(&place)
+            .map_err(|e| Failure::new(Exit::Usage, format!("cannot look at {}: {e}", place.display())))?;
+        let me = rustix::process::geteuid().as_raw();
+        let owner_is_fine = meta.uid() == 0 || Some(meta.uid()) == sudo || meta.uid() == me;
+        let mode = meta.mode() & 0o7777;
+        let wrong = if !owner_is_fine {
+            Some(format!("it belongs to user {}: `chown root {}`", meta.uid(), place.display()))
+        } else if mode & 0o022 != 0 {
+            Some(format!("others may write to it (mode {mode:04o}): `chmod go-w {}`", place.display()))
+        } else {
+            None
+        };
+        if let Some(why) = wrong {
+            return Err(Failure::new(
+                Exit::Usage,
+                format!("refusing {}: it decides what runs as root, but {why}", place.display()),
+            ));
+        }
+    }
+    Ok(())
+}
