@@ -264,9 +264,8 @@ impl<'a> Walk<'a> {
                     if let Some(to) = self.flow.destination.take() {
                         self.body.set_destination(to);
                     }
-                } else if at == HookPoint::Postrouting
-                    && let Some(from) = self.flow.source.take()
-                {
+                } else if let Some(from) = self.flow.source.take() {
+                    // Input too: what answers this host's own flow is turned back there.
                     self.body.set_source(from);
                 }
             }
