@@ -174,8 +174,9 @@ fn every_cell_is_tried_in_both_families() {
 /// are blind to it.
 #[test]
 fn every_rule_is_missed() {
-    // These decide what this document does not speak of.
-    let beside: &[&str] = &["never promise more than the way carries"];
+    // What these two do is not about passing: the one writes in SYNs, the other is a short cut past rules that name
+    // our LANs and would not match.
+    let beside: &[&str] = &["never promise more than the way carries", "not of our LANs"];
     let networks = samples(60);
     let built: Vec<Vec<Table>> = networks.iter().map(build).collect();
     let mut missed: BTreeMap<(String, String), bool> = BTreeMap::new();

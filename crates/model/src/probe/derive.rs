@@ -35,7 +35,8 @@ pub struct View {
     /// on a live host only those that can be entered are asked, or looked into: containers and namespaces. And
     /// there [`Spot::World`] as a destination means that the packet leaves by the uplink.
     pub outside: bool,
-    /// The addresses that the uplink holds, or that `public` lists: where the world reaches the server.
+    /// The addresses that the uplink holds, in its own order: the first of a family is what masquerading leaves by.
+    /// Without `public` in the file, it is here that the world reaches the server.
     pub public: Vec<IpAddr>,
     /// The uplink's hardware address; where it is not known nobody is asked who answers for the public address.
     pub uplink_mac: Option<Mac>,

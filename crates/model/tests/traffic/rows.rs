@@ -27,6 +27,7 @@ pub const ROWS: &[(&str, Packets)] = &[
     ("H-G", from_host),
     ("H-G-forward", hairpin_from_host),
     ("H-W", host_to_world),
+    ("H-H", host_to_itself),
     ("W-H", world_to_host),
     ("W-H-gateway", world_to_gateway),
     ("W-G-forward", forwards),
@@ -277,6 +278,18 @@ fn host_to_world(scene: &Scene<'_>, _: &Lan) -> Vec<Case> {
     cases
 }
 
+fn host_to_itself(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    let loopback = ["127.0.0.1", "127.0.0.53", "::1"].map(|address| address.parse().unwrap());
+    let mut cases = Vec::new();
+    for address in lan.addresses.iter().map(ipnet::IpNet::addr).chain(loopback) {
+        let forwarded = scene.network.forwards.iter().map(|f| ports(f.transport, f.ports.first));
+        for payload in some_of_each(address).into_iter().chain(forwarded) {
+            cases.push(Case::new(scene.host_sends(address, address, payload), Pass::AtHost));
+        }
+    }
+    cases
+}
+
 fn world_to_host(scene: &Scene<'_>, _: &Lan) -> Vec<Case> {
     let mut cases = Vec::new();
     for like in versions().filter(|_| scene.network.uplink.present) {
@@ -376,10 +389,11 @@ fn foreign_source(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
 
 /// The flows that a LAN of either mode has.
 fn flows(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
-    let mut flows = [same_lan, to_gateway, hairpin, from_host, hairpin_from_host, world_to_host, forwards, others]
-        .iter()
-        .flat_map(|packets| packets(scene, lan))
-        .collect::<Vec<Case>>();
+    let mut flows =
+        [same_lan, to_gateway, hairpin, from_host, hairpin_from_host, host_to_itself, world_to_host, forwards, others]
+            .iter()
+            .flat_map(|packets| packets(scene, lan))
+            .collect::<Vec<Case>>();
     if lan.mode == model::network::Mode::Nat {
         flows.extend(to_world(scene, lan));
     }
