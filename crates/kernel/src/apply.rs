@@ -222,6 +222,9 @@ impl Engine {
                 let index = done.steps.len();
                 let result = watch(index, &step).map_err(StepError::Stopped);
                 if let Err(cause) = result.and_then(|()| Ok(executor.step(&step)?)) {
+                    if matches!(&cause, StepError::Kernel(e) if e.is_partial()) {
+                        done.steps.push(step.clone());
+                    }
                     let leftovers = self.put_back(&mut executor, &done, &prior);
                     return Err(ApplyError::Step { step: Box::new(step), index, cause: Box::new(cause), leftovers });
                 }

@@ -49,7 +49,8 @@ pub struct Entry {
     pub original: Tuple,
     /// The way of the answers, before they are written back: what differs from the original's reverse was rewritten.
     pub reply: Tuple,
-    /// The kernel's number for it, which tells it from a later one between the same ends.
+    /// The kernel's number for it: a hash of its ends and of where it lies in memory, so that a later one between the
+    /// same ends has most likely another, but may have the same.
     pub id: u32,
     /// Its zone, 0 if none is used; both directions'.
     pub zone: u16,
@@ -137,8 +138,8 @@ impl Conntrack {
         Ok(messages.iter().filter(|m| m.kind == IPCTNL_MSG_CT_NEW).filter_map(|m| parse(&m.payload)).collect())
     }
 
-    /// Forgets one connection, and no other: its next packet is judged anew. Fails with ENOENT where it is gone, even
-    /// if another one between the same ends has come since.
+    /// Forgets one connection, and no other: its next packet is judged anew. Fails with ENOENT where it is gone, also
+    /// if one of another number has come between the same ends.
     pub fn delete(&mut self, entry: &Entry) -> Result<()> {
         let family = if entry.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
         let result = self.socket.request(IPCTNL_MSG_CT_DELETE, 0, |w| {

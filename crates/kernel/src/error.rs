@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::netlink::NetlinkError;
+use crate::nft::TransactionError;
 
 /// An operation that the kernel refused, or that could not be asked for.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +27,9 @@ pub enum Cause {
     /// A system call's.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// A firewall transaction's.
+    #[error(transparent)]
+    Rules(Box<TransactionError>),
     /// A system call's, with the reason that we found for it.
     #[error("{source} ({why})")]
     Explained {
@@ -56,6 +60,7 @@ impl KernelError {
     pub fn errno(&self) -> Option<i32> {
         match &self.source {
             Cause::Netlink(e) => e.errno(),
+            Cause::Rules(e) => e.errno(),
             Cause::Io(e) | Cause::Explained { source: e, .. } => e.raw_os_error(),
         }
     }
@@ -70,6 +75,12 @@ impl KernelError {
     #[must_use]
     pub fn exists_already(&self) -> bool {
         self.errno() == Some(libc::EEXIST)
+    }
+
+    /// Whether a part of it was done all the same.
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        matches!(&self.source, Cause::Rules(e) if matches!(**e, TransactionError::Torn { .. }))
     }
 
     /// Whether rights were missing (EPERM, EACCES, EROFS).

@@ -38,6 +38,8 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLMSG_OVERRUN: u16 = 4;
 const HEADER: usize = 16;
+/// No message is longer than 64 KiB but for its nested attributes' headers; dumps come in 32 KiB at most.
+const RECEIVE: usize = 128 * 1024;
 const NLA_F_NESTED: u16 = 0x8000;
 const NLA_TYPE_MASK: u16 = 0x3fff;
 
@@ -203,6 +205,12 @@ impl Writer {
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
+
+    /// The bytes, given away.
+    #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
 }
 
 /// One received message.
@@ -293,15 +301,34 @@ impl Socket {
 
     /// The messages of one datagram.
     pub fn receive(&self) -> Result<Vec<Message>> {
-        let bytes = loop {
-            match self.raw.recv_from_full() {
-                Ok((bytes, _)) => break bytes,
+        self.receive_with(0)
+    }
+
+    /// The messages of one datagram where one is there already; None instead of waiting. nf_tables answers a batch
+    /// before `send` returns, so what is not there then never comes.
+    pub fn receive_ready(&self) -> Result<Option<Vec<Message>>> {
+        match self.receive_with(libc::MSG_DONTWAIT) {
+            Ok(messages) => Ok(Some(messages)),
+            Err(NetlinkError::Socket(e)) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn receive_with(&self, flags: libc::c_int) -> Result<Vec<Message>> {
+        // A large buffer lets the kernel fill dumps 32 KiB at a time (netlink_dump in net/netlink/af_netlink.c), which
+        // spares it from walking large sets from their beginning for each small piece.
+        let mut bytes = Vec::with_capacity(RECEIVE);
+        let length = loop {
+            match self.raw.recv(&mut bytes, flags | libc::MSG_TRUNC) {
+                Ok(length) => break length,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e.into()),
             }
         };
+        let Some(mut rest) = bytes.get(..length) else {
+            return Err(NetlinkError::Malformed("a datagram is larger than our buffer"));
+        };
         let mut messages = Vec::new();
-        let mut rest = bytes.as_slice();
         while rest.len() >= HEADER {
             let length = ne_u32(&rest[..4]) as usize;
             let Some(payload) = rest.get(HEADER..length) else {
@@ -399,6 +426,29 @@ impl Socket {
                 self.set_option(plain, value);
             }
         }
+    }
+
+    /// The most bytes that one `send` takes (netlink_sendmsg refuses more than SO_SNDBUF less 32 with EMSGSIZE).
+    #[must_use]
+    pub fn send_limit(&self) -> usize {
+        let mut value: libc::c_int = 0;
+        let mut size = std::mem::size_of::<libc::c_int>() as libc::socklen_t;
+        // SAFETY: the descriptor is open for as long as self is, and both pointers are to live values of their sizes.
+        let code = unsafe {
+            libc::getsockopt(
+                self.raw.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_SNDBUF,
+                (&raw mut value).cast(),
+                &raw mut size,
+            )
+        };
+        if code == 0 { usize::try_from(value).unwrap_or(0).saturating_sub(32) } else { 0 }
+    }
+
+    /// Sets SO_SNDBUF within the system's limit, net.core.wmem_max; the kernel doubles the number.
+    pub fn set_send_buffer(&self, bytes: usize) {
+        self.set_option(libc::SO_SNDBUF, bytes as libc::c_int);
     }
 
     fn set_option(&self, option: libc::c_int, value: libc::c_int) -> bool {

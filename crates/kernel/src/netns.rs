@@ -15,6 +15,8 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 
 use crate::error::{Context as _, KernelError, Result, explained};
 use crate::netlink::{NetlinkError, Socket};
+use crate::rtnl::Rtnl;
+use crate::rtnl::header::{IFLA_IFALIAS, RTM_NEWLINK};
 
 /// Where names of namespaces are kept: NETNS_RUN_DIR of iproute2.
 pub const NETNS_DIR: &str = "/run/netns";
@@ -155,6 +157,15 @@ impl Netns {
         })?
     }
 
+    /// The guest that we made it for, by the mark on its loopback interface; none for another's namespace. The mark
+    /// holds also where somebody has given the namespace a further name.
+    pub fn guest(&self) -> Result<Option<String>> {
+        let what = || format!("the network namespace {}", self.label);
+        let links = self.run(|| Rtnl::open()?.links()).context("enter", what())??;
+        let loopback = links.into_iter().find(|l| l.loopback);
+        Ok(loopback.and_then(|l| l.alias?.strip_prefix(GUEST_MARK).map(str::to_owned)))
+    }
+
     /// What it is called in messages: its name, for those that have one.
     #[must_use]
     pub fn label(&self) -> &str {
@@ -191,10 +202,6 @@ fn enter_new_namespace() -> Result<()> {
 
 /// Switches the loopback interface of the calling thread's namespace on, and marks it.
 fn loopback_up(alias: Option<&str>) -> Result<()> {
-    /// RTM_NEWLINK of linux/rtnetlink.h.
-    const RTM_NEWLINK: u16 = 16;
-    /// IFLA_IFALIAS of linux/if_link.h.
-    const IFLA_IFALIAS: u16 = 20;
     let request = || -> std::result::Result<(), NetlinkError> {
         Socket::open(libc::NETLINK_ROUTE as isize)?.request(RTM_NEWLINK, 0, |w| {
             // ifinfomsg: family, padding and type; index 1, which loopback has in every namespace; flags; which of

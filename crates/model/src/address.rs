@@ -134,7 +134,7 @@ impl FromStr for Mac {
         let mut parts = text.split(':');
         for byte in &mut bytes {
             let part = parts.next().ok_or(MacError)?;
-            // from_str_radix takes a sign.
+            // from_str_radix would take a sign.
             if part.len() != 2 || !part.bytes().all(|b| b.is_ascii_hexdigit()) {
                 return Err(MacError);
             }

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::address::{IfName, Mac, Ports, Transport};
 
 mod resolve;
-pub use resolve::resolve;
+mod unsupported;
+pub use resolve::{load, resolve};
+pub use unsupported::unsupported;
 
 /// A whole warren, ready to be turned into a [`crate::state::State`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

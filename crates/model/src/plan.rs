@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::address::IfName;
-use crate::ruleset::{Element, Family, Table};
+use crate::ruleset::{Element, Family, Set, Table};
 use crate::simulate;
 use crate::state::{Address, IpFamilyWord, Link, LinkKind, Place, Route, State, Sysctl, TableState};
 
@@ -107,8 +107,10 @@ pub enum TableChange {
     Elements {
         /// Whose.
         family: Family,
-        /// The set.
+        /// The set's name.
         set: String,
+        /// What it is, without its elements.
+        declared: Set,
         /// What goes.
         remove: BTreeSet<Element>,
         /// What comes.
@@ -350,7 +352,8 @@ fn element_changes(from: &Table, to: &Table) -> Vec<TableChange> {
         let remove: BTreeSet<Element> = current.elements.difference(&target.elements).cloned().collect();
         let add: BTreeSet<Element> = target.elements.difference(&current.elements).cloned().collect();
         if !remove.is_empty() || !add.is_empty() {
-            changes.push(TableChange::Elements { family: to.family, set: set.clone(), remove, add });
+            let declared = Set { elements: BTreeSet::new(), ..target.clone() };
+            changes.push(TableChange::Elements { family: to.family, set: set.clone(), declared, remove, add });
         }
     }
     changes
@@ -382,7 +385,9 @@ impl TableChange {
     fn undo(self) -> Self {
         match self {
             Self::Replace { family, from, to } => Self::Replace { family, from: to, to: from },
-            Self::Elements { family, set, remove, add } => Self::Elements { family, set, remove: add, add: remove },
+            Self::Elements { family, set, declared, remove, add } => {
+                Self::Elements { family, set, declared, remove: add, add: remove }
+            }
         }
     }
 }
@@ -444,7 +449,7 @@ impl fmt::Display for TableChange {
                 };
                 write!(f, "~ table {} {}{} made anew{why}", family.word(), crate::ruleset::TABLE, size(to))
             }
-            Self::Elements { family, set, remove, add } => {
+            Self::Elements { family, set, remove, add, .. } => {
                 let lines = remove.iter().map(|e| ("-", e)).chain(add.iter().map(|e| ("+", e)));
                 let many = remove.len() + add.len();
                 for (i, (sign, element)) in lines.enumerate() {

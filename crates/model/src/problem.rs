@@ -66,3 +66,12 @@ impl Problem {
         self
     }
 }
+
+/// Puts problems in the file's order and drops those that say the same twice.
+pub fn sort(problems: &mut Vec<Problem>) {
+    problems.sort_by(|a, b| {
+        let key = |p: &Problem| (p.span.start, p.span.end, p.kind);
+        key(a).cmp(&key(b)).then_with(|| a.message.cmp(&b.message))
+    });
+    problems.dedup();
+}

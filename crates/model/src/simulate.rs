@@ -94,7 +94,7 @@ fn change_table(state: &mut State, change: &TableChange) {
                 None => state.tables.remove(family),
             };
         }
-        TableChange::Elements { family, set, remove, add } => {
+        TableChange::Elements { family, set, remove, add, .. } => {
             let Some(TableState::Intact(table)) = state.tables.get_mut(family) else { return };
             let Some(set) = table.sets.get_mut(set) else { return };
             set.elements.retain(|element| !remove.contains(element));

@@ -1,0 +1,123 @@
+//! What is in our sets, as values.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use model::address::{IfName, Mac};
+use model::ruleset::{Element, Family, KeyPart, Set, TABLE, Type, Value};
+
+use super::dump::{body, number};
+use super::encode::{packed_width, width};
+use super::uapi::*;
+use super::{Nft, family_number};
+use crate::netlink::{NetlinkError, Result, attrs, find_attr, text};
+
+const FOREIGN: NetlinkError = NetlinkError::Malformed("an element that is none of its set's types");
+
+/// A boundary of a plain interval set.
+struct Bound<'a> {
+    key: &'a [u8],
+    end: bool,
+    data: &'a [u8],
+}
+
+impl Nft {
+    /// The elements of a set or map of our table of that family, which is declared as `set`; its own elements play no
+    /// part. A range of one value is [`KeyPart::One`].
+    ///
+    /// # Errors
+    /// The kernel's refusal, such as ENOENT where there is no such set; [`NetlinkError::Malformed`] where another put
+    /// an element into it that ours cannot tell (a name with a wildcard, `*`).
+    pub fn elements(&mut self, family: Family, name: &str, set: &Set) -> Result<BTreeSet<Element>> {
+        let messages = self.element_messages(family_number(family), TABLE, name)?;
+        let raw = messages
+            .iter()
+            .filter_map(|m| find_attr(body(m), NFTA_SET_ELEM_LIST_ELEMENTS))
+            .flat_map(|list| attrs(list).map(|(_, element)| element));
+        if set.interval && set.key.len() == 1 {
+            return intervals(raw, set);
+        }
+        raw.map(|element| {
+            let from = bytes(element, NFTA_SET_ELEM_KEY).ok_or(FOREIGN)?;
+            let to = bytes(element, NFTA_SET_ELEM_KEY_END).unwrap_or(from);
+            let data = bytes(element, NFTA_SET_ELEM_DATA).unwrap_or(&[]);
+            let from = unpack(from, &set.key)?;
+            let to = unpack(to, &set.key)?;
+            let key = from.into_iter().zip(to).map(|(a, b)| key_part(a, b)).collect();
+            Ok(Element { key, data: unpack(data, &set.data)? })
+        })
+        .collect()
+    }
+}
+
+fn key_part(from: Value, to: Value) -> KeyPart {
+    if from == to { KeyPart::One(from) } else { KeyPart::Range(from, to) }
+}
+
+fn bytes(element: &[u8], kind: u16) -> Option<&[u8]> {
+    find_attr(find_attr(element, kind)?, NFTA_DATA_VALUE)
+}
+
+/// An interval reaches to the next boundary, its own end or another's beginning, or to the very last value.
+fn intervals<'a>(raw: impl Iterator<Item = &'a [u8]>, set: &Set) -> Result<BTreeSet<Element>> {
+    let mut bounds = raw
+        .map(|element| {
+            let key = bytes(element, NFTA_SET_ELEM_KEY).ok_or(FOREIGN)?;
+            let end = number(element, NFTA_SET_ELEM_FLAGS) & NFT_SET_ELEM_INTERVAL_END != 0;
+            Ok(Bound { key, end, data: bytes(element, NFTA_SET_ELEM_DATA).unwrap_or(&[]) })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    bounds.sort_by_key(|bound| (bound.key, !bound.end));
+    let mut out = BTreeSet::new();
+    for (at, bound) in bounds.iter().enumerate().filter(|(_, bound)| !bound.end) {
+        let last = match bounds.get(at + 1) {
+            Some(next) => predecessor(next.key),
+            None => vec![0xff; bound.key.len()],
+        };
+        let from = unpack(bound.key, &set.key)?;
+        let to = unpack(&last, &set.key)?;
+        let key = from.into_iter().zip(to).map(|(a, b)| key_part(a, b)).collect();
+        out.insert(Element { key, data: unpack(bound.data, &set.data)? });
+    }
+    Ok(out)
+}
+
+/// The bytes one below, as a number in network order.
+fn predecessor(bytes: &[u8]) -> Vec<u8> {
+    let mut before = bytes.to_vec();
+    for byte in before.iter_mut().rev() {
+        *byte = byte.wrapping_sub(1);
+        if *byte != 0xff {
+            break;
+        }
+    }
+    before
+}
+
+/// A value, or the padded values of a concatenation. The kernel pads what it dumps to whole registers of four bytes.
+fn unpack(bytes: &[u8], types: &[Type]) -> Result<Vec<Value>> {
+    if bytes.len() < packed_width(types) {
+        return Err(FOREIGN);
+    }
+    let mut rest = bytes;
+    types
+        .iter()
+        .map(|kind| {
+            let value = value(rest, *kind).ok_or(FOREIGN)?;
+            rest = rest.get(width(*kind).next_multiple_of(4)..).unwrap_or(&[]);
+            Ok(value)
+        })
+        .collect()
+}
+
+fn value(bytes: &[u8], kind: Type) -> Option<Value> {
+    let bytes = bytes.get(..width(kind))?;
+    Some(match kind {
+        Type::Ipv4 => Value::Ipv4(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?)),
+        Type::Ipv6 => Value::Ipv6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?)),
+        Type::Ether => Value::Ether(Mac(bytes.try_into().ok()?)),
+        Type::IfName => Value::IfName(IfName::new(text(bytes)).ok()?),
+        Type::Proto => Value::Proto(*bytes.first()?),
+        Type::Port => Value::Port(u16::from_be_bytes(bytes.try_into().ok()?)),
+    })
+}

@@ -1,0 +1,103 @@
+//! Our tables as parts of a state: looked at, and changed by the steps of a plan.
+
+use model::plan::TableChange;
+use model::ruleset::{Family, MARK, TABLE};
+use model::state::TableState;
+
+use super::dump::number;
+use super::uapi::{NFT_SET_ANONYMOUS, NFTA_SET_FLAGS};
+use super::{Nft, RawTable, Transaction, TransactionError, family_number, fingerprint};
+use crate::error::{Cause, Context as _, KernelError, Result};
+use crate::journal::WrittenTable;
+
+/// What stands under the name of a table of ours.
+#[derive(Debug)]
+pub enum Found {
+    /// Nothing.
+    Nothing,
+    /// Ours, by its mark.
+    Ours(TableState),
+    /// A table without our mark.
+    Anothers,
+}
+
+/// Looks at our table of that family; `written` is what it was when it was written. It is intact where rules, chains
+/// and sets are what they were then: elements are told as they are.
+pub fn look(family: Family, written: Option<&WrittenTable>) -> Result<Found> {
+    let what = || format!("the table {} {TABLE}", family.word());
+    let mut nft = Nft::open().context("look at", what())?;
+    let Some(rules) = rules_of(&mut nft, family)? else { return Ok(Found::Nothing) };
+    if rules.comment.as_deref() != Some(MARK) {
+        return Ok(Found::Anothers);
+    }
+    if let Some(written) = written.filter(|written| written.fingerprint == fingerprint(&rules)) {
+        let mut table = written.skeleton.clone();
+        let mut readable = true;
+        for (name, set) in &mut table.sets {
+            match nft.elements(family, name, set) {
+                Ok(elements) => set.elements = elements,
+                // An element that is none of ours: the table is not as we wrote it.
+                Err(_) => readable = false,
+            }
+        }
+        if readable {
+            return Ok(Found::Ours(TableState::Intact(table)));
+        }
+    }
+    let whole = nft.dump_table(family_number(family), TABLE).context("read", what())?;
+    // Gone between the two looks.
+    Ok(whole.map_or(Found::Nothing, |whole| Found::Ours(TableState::Disturbed(whole.to_dump()))))
+}
+
+/// The fingerprint of our table of that family as it is now; none where there is no such table.
+pub fn fingerprint_of(family: Family) -> Result<Option<String>> {
+    let mut nft = Nft::open().context("look at", format!("the table {} {TABLE}", family.word()))?;
+    Ok(rules_of(&mut nft, family)?.map(|rules| fingerprint(&rules)))
+}
+
+/// The table without the elements of its named sets, which may be many and are no part of its fingerprint.
+fn rules_of(nft: &mut Nft, family: Family) -> Result<Option<RawTable>> {
+    let anonymous = |set: &[u8]| number(set, NFTA_SET_FLAGS) & NFT_SET_ANONYMOUS != 0;
+    let rules = nft.dump_with(family_number(family), TABLE, anonymous);
+    rules.context("read", format!("the table {} {TABLE}", family.word()))
+}
+
+/// Does the changes in one transaction: all of them, or none.
+pub fn commit(changes: &[TableChange]) -> Result<()> {
+    let mut nft = Nft::open().context("change", "the ruleset")?;
+    let mut transaction = Transaction::new();
+    for change in changes {
+        match change {
+            TableChange::Replace { family, to, .. } => {
+                match to {
+                    Some(TableState::Intact(table)) => transaction.replace(table),
+                    Some(TableState::Disturbed(dump)) => {
+                        let raw = RawTable::from_dump(dump)
+                            .map_err(std::io::Error::other)
+                            .context("put back", format!("the table {} {TABLE}", family.word()))?;
+                        transaction.clear(family_number(*family), TABLE).replay(&raw)
+                    }
+                    None => transaction.clear(family_number(*family), TABLE),
+                };
+            }
+            TableChange::Elements { family, set, declared, remove, add } => {
+                if !remove.is_empty() {
+                    transaction.delete_elements(*family, set, declared, remove);
+                }
+                if !add.is_empty() {
+                    transaction.add_elements(*family, set, declared, add);
+                }
+            }
+        }
+    }
+    nft.commit(&transaction).map_err(|e| KernelError::new("change", "the ruleset", e))
+}
+
+impl From<TransactionError> for Cause {
+    fn from(error: TransactionError) -> Self {
+        match error {
+            TransactionError::Netlink(e) => Self::Netlink(e),
+            other => Self::Rules(Box::new(other)),
+        }
+    }
+}

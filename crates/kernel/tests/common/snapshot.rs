@@ -1,0 +1,118 @@
+//! A network namespace as tools that are not ours show it, made comparable: what the kernel numbers anew each time
+//! (indices, timers, handles, counters) is left out.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::tool;
+
+/// Everything of the namespace that `down` must leave as it was, a section each.
+pub type Snapshot = BTreeMap<String, String>;
+
+/// Keys of `ip -json` that differ from one making of the same thing to the next.
+const PASSING: [&str; 18] = [
+    "ifindex", "link_index", "link_netnsid", "gc_timer", "hello_timer", "tcn_timer", "topology_change_timer",
+    "forward_delay_timer", "hold_timer", "message_age_timer", "stats", "stats64", "used", "link_pointtopoint",
+    "valid_life_time", "preferred_life_time", "designated_port", "port_id",
+];
+
+/// Looks at the calling thread's namespace, and at those that have names.
+pub fn take() -> Snapshot {
+    let mut sections = Snapshot::new();
+    for (name, line) in [
+        ("links", "ip -json -details link show"),
+        ("addresses", "ip -json address show"),
+        ("routes", "ip -json route show table all"),
+        ("routes6", "ip -json -6 route show table all"),
+        ("rules", "ip -json rule show"),
+        ("rules6", "ip -json -6 rule show"),
+        ("neighbour proxies", "ip -json neighbour show proxy"),
+    ] {
+        sections.insert(name.to_owned(), json(&tool(line)));
+    }
+    let mut tables: Vec<String> = tool("nft --stateless list ruleset").split("\n}\n").map(str::to_owned).collect();
+    tables.sort();
+    sections.insert("ruleset".to_owned(), tables.join("\n}\n"));
+    sections.insert("sysctls".to_owned(), sysctls());
+    let mut namespaces: Vec<String> = tool("ip netns list").lines().map(first_word).collect();
+    namespaces.sort();
+    for name in &namespaces {
+        for what in ["-details link", "address", "route", "-6 route"] {
+            let (options, what) = what.rsplit_once(' ').unwrap_or(("", what));
+            let line = format!("ip -json -netns {name} {options} {what} show");
+            sections.insert(format!("{name}: {options} {what}"), json(&tool(&line)));
+        }
+    }
+    sections.insert("namespaces".to_owned(), namespaces.join("\n"));
+    sections
+}
+
+/// Fails with the sections that differ, and only those.
+pub fn assert_same(before: &Snapshot, after: &Snapshot, when: &str) {
+    let names = before.keys().chain(after.keys()).collect::<std::collections::BTreeSet<_>>();
+    let mut differences = String::new();
+    for name in names {
+        let (a, b) = (before.get(name), after.get(name));
+        if a != b {
+            let lines = |text: Option<&String>| text.map(|t| t.lines().map(str::to_owned).collect::<Vec<_>>()).unwrap_or_default();
+            let (a, b) = (lines(a), lines(b));
+            differences.push_str(&format!("== {name}\n"));
+            a.iter().filter(|line| !b.contains(line)).for_each(|line| differences.push_str(&format!("- {line}\n")));
+            b.iter().filter(|line| !a.contains(line)).for_each(|line| differences.push_str(&format!("+ {line}\n")));
+        }
+    }
+    assert!(differences.is_empty(), "{when}: the namespace is not what it was\n{differences}");
+}
+
+fn first_word(line: &str) -> String {
+    line.split_whitespace().next().unwrap_or_default().to_owned()
+}
+
+/// Every switch of every interface, in both families, and the forwarding of the whole host.
+fn sysctls() -> String {
+    let mut lines = Vec::new();
+    for family in ["ipv4", "ipv6"] {
+        let conf = format!("/proc/sys/net/{family}/conf");
+        for scope in std::fs::read_dir(&conf).expect("the interfaces' switches") {
+            let scope = scope.expect("an interface's switches").path();
+            for key in std::fs::read_dir(&scope).expect("an interface's switches") {
+                let path = key.expect("a switch").path();
+                // Some (stable_secret) cannot be read while unset.
+                if let Ok(value) = std::fs::read_to_string(&path) {
+                    lines.push(format!("{} = {}", path.display(), value.trim()));
+                }
+            }
+        }
+    }
+    for path in ["ipv4/ip_forward", "bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables"] {
+        if let Ok(value) = std::fs::read_to_string(format!("/proc/sys/net/{path}")) {
+            lines.push(format!("{path} = {}", value.trim()));
+        }
+    }
+    lines.sort();
+    lines.join("\n")
+}
+
+/// One object a line, without what passes, in a steady order.
+fn json(text: &str) -> String {
+    let mut value: Value = serde_json::from_str(if text.trim().is_empty() { "[]" } else { text }).expect("JSON of ip's");
+    strip(&mut value);
+    let mut lines: Vec<String> = value.as_array().map(|a| a.iter().map(ToString::to_string).collect()).unwrap_or_default();
+    lines.sort();
+    lines.join("\n")
+}
+
+fn strip(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|key, _| !PASSING.contains(&key.as_str()));
+            map.values_mut().for_each(strip);
+        }
+        Value::Array(list) => {
+            list.iter_mut().for_each(strip);
+            list.retain(|v| !v.as_object().is_some_and(serde_json::Map::is_empty));
+        }
+        _ => {}
+    }
+}

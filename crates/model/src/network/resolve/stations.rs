@@ -1,0 +1,127 @@
+//! Addresses and hardware addresses: each belongs to one station, and stands where its LAN is.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::ops::Range;
+
+use super::{Scope, guests};
+use crate::address::Mac;
+use crate::config::{self, Spanned, elements};
+use crate::network::Mode;
+use crate::problem::Problem;
+
+pub(super) fn check(scope: &Scope<'_>, problems: &mut Vec<Problem>) {
+    let mut holders = Holders::default();
+    check_host_addresses(scope, &mut holders, problems);
+    for (i, guest) in scope.config.guests.iter().enumerate() {
+        for address in elements(guest.address.as_ref()) {
+            let fits = scope.lan_of_guest(i).is_none_or(|lan| check_place(address, lan, problems));
+            if fits {
+                holders.take(address, format!("\"{}\" has it", guest.name.value), problems);
+            }
+        }
+    }
+    check_macs(scope, problems);
+}
+
+/// Who has which address.
+#[derive(Default)]
+struct Holders(HashMap<IpAddr, (Range<usize>, String)>);
+
+impl Holders {
+    fn take(&mut self, address: &Spanned<IpAddr>, who: String, problems: &mut Vec<Problem>) {
+        if let Some((span, holder)) = self.0.get(&address.value) {
+            let problem = Problem::config(address.span.clone(), format!("{} is taken", address.value));
+            problems.push(problem.help("every station has an address of its own").also(span.clone(), holder.clone()));
+        } else {
+            self.0.insert(address.value, (address.span.clone(), who));
+        }
+    }
+}
+
+fn check_host_addresses(scope: &Scope<'_>, holders: &mut Holders, problems: &mut Vec<Problem>) {
+    for lan in &scope.config.lans {
+        for net in elements(lan.address.as_ref()) {
+            let address = Spanned::new(net.value.addr(), net.span.clone());
+            holders.take(&address, format!("the host's own address on \"{}\"", lan.name.value), problems);
+        }
+    }
+    let private = scope.config.lans.iter().filter(|lan| matches!(lan.mode(), Mode::Nat | Mode::Isolated));
+    for net in private.flat_map(|lan| elements(lan.address.as_ref())).filter(|net| net.value.addr().is_ipv4()) {
+        let mut publics = scope.listed_public().unwrap_or(&[]).iter();
+        if let Some(public) = publics.find(|public| net.value.contains(&public.value)) {
+            let message = format!("{} holds {}, a public address", net.value.trunc(), public.value);
+            let problem = Problem::config(net.span.clone(), message).help("take a private subnet, such as 10.1.1.0/24");
+            problems.push(problem.also(public.span.clone(), "the public address"));
+        }
+    }
+}
+
+/// Whether a guest's address is one that a station of its LAN can have.
+fn check_place(address: &Spanned<IpAddr>, lan: &config::Lan, problems: &mut Vec<Problem>) -> bool {
+    let nets = elements(lan.address.as_ref());
+    let Some(net) = nets.iter().find(|net| net.value.contains(&address.value)) else {
+        // On a routed LAN it is a host route; a bridged one may leave its addresses to the outer network.
+        let free = lan.mode() == Mode::Routed || (lan.mode() == Mode::Bridged && nets.is_empty());
+        if !free && !lan.broken {
+            let message = format!("{} is outside of the LAN \"{}\"", address.value, lan.name.value);
+            let problem = Problem::config(address.span.clone(), message);
+            let all: Vec<String> = nets.iter().map(|net| net.value.trunc().to_string()).collect();
+            let problem = problem.help(format!("take an address of {}", all.join(" or ")));
+            problems.push(match nets.first() {
+                Some(net) => problem.also(net.span.clone(), "the LAN's subnet"),
+                None => problem,
+            });
+        }
+        return free;
+    };
+    if net.value.addr() == address.value {
+        // Told as taken, with its holder.
+        return true;
+    }
+    let what = edge(net.value, address.value);
+    if let Some(what) = what {
+        let message = format!("{} is {what} of {}, which no guest can have", address.value, net.value.trunc());
+        let problem = Problem::config(address.span.clone(), message).help("take another address of the subnet");
+        problems.push(problem.also(net.span.clone(), "the LAN's subnet"));
+    }
+    what.is_none()
+}
+
+/// What an address at the edge of a subnet is kept for; /31, /32, /127 and /128 have no edges.
+pub(super) fn edge(net: ipnet::IpNet, address: IpAddr) -> Option<&'static str> {
+    let roomy = net.max_prefix_len() - net.prefix_len() >= 2;
+    if !roomy {
+        None
+    } else if address == net.network() {
+        Some("the network address")
+    } else if address == net.broadcast() && address.is_ipv4() {
+        Some("the broadcast address")
+    } else {
+        None
+    }
+}
+
+fn check_macs(scope: &Scope<'_>, problems: &mut Vec<Problem>) {
+    let mut holders: HashMap<Mac, (Range<usize>, &str)> = HashMap::new();
+    for lan in &scope.config.lans {
+        holders.insert(Mac::derived(&["lan", &lan.name.value]), (lan.name.span.clone(), &lan.name.value));
+    }
+    // Written ones first: one that is made from a name gives way in no case, but the written one is to be changed.
+    let made = scope.config.guests.iter().enumerate().filter(|(_, guest)| guest.mac.is_none());
+    for (i, guest) in made {
+        if let Some(lan) = scope.lan_of_guest(i) {
+            holders.insert(guests::mac_of(scope, guest, lan), (guest.name.span.clone(), &guest.name.value));
+        }
+    }
+    for guest in &scope.config.guests {
+        let Some(mac) = &guest.mac else { continue };
+        if let Some((span, name)) = holders.get(&mac.value) {
+            let problem = Problem::config(mac.span.clone(), format!("the hardware address {} is taken", mac.value));
+            let problem = problem.help("leave `mac` out, and one is made from the name");
+            problems.push(problem.also(span.clone(), format!("\"{name}\" has it")));
+        } else {
+            holders.insert(mac.value, (mac.span.clone(), &guest.name.value));
+        }
+    }
+}

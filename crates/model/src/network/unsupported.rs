@@ -1,0 +1,83 @@
+//! What the contract has and this version does not build yet. It is refused where it is written, never ignored.
+
+use std::ops::Range;
+
+use super::Mode;
+use crate::config::grammar::What;
+use crate::config::{Config, Forward, Guest, GuestKind, Lan, Spanned, Verdict};
+use crate::problem::{self, Problem};
+
+/// Every part of `config` that this version does not build, in the file's order. In a `rehearsal`, containers, sites,
+/// SOCKS and the web page are stood in for, and so not reported.
+#[must_use]
+pub fn unsupported(config: &Config, rehearsal: bool) -> Vec<Problem> {
+    let mut list = Vec::new();
+    let mut found = |place: Option<Range<usize>>, what: &str| {
+        list.extend(place.map(|span| Problem::unsupported(span, what)));
+    };
+    found(config.include.clone(), "`include`");
+    let host = &config.host;
+    found(on(&host.take_over), "`take-over`");
+    found(on(&host.hosts_resolver), "`hosts-resolver`");
+    found(on(&host.fix_foreign), "`fix-foreign`");
+    config.lans.iter().for_each(|lan| of_lan(lan, &mut found));
+    config.guests.iter().for_each(|guest| of_guest(guest, rehearsal, &mut found));
+    config.forwards.iter().for_each(|forward| of_forward(forward, &mut found));
+    config.allows.iter().for_each(|allow| found(Some(allow.span.clone()), "[[allow]]"));
+    if !rehearsal {
+        config.sites.iter().for_each(|site| found(Some(site.span.clone()), "[[site]]"));
+        found(config.acme.as_ref().map(|acme| acme.span.clone()), "[acme]");
+        found(config.http.as_ref().map(|http| http.span.clone()), "[http]");
+        found(config.socks.as_ref().map(|socks| socks.span.clone()), "[socks]");
+        found(config.web.as_ref().map(|web| web.span.clone()), "[web]");
+    }
+    problem::sort(&mut list);
+    list
+}
+
+fn of_lan(lan: &Lan, found: &mut impl FnMut(Option<Range<usize>>, &str)) {
+    if let Some(mode) = lan.mode.as_ref().filter(|mode| matches!(mode.value, Mode::Bridged | Mode::Routed)) {
+        found(Some(mode.span.clone()), &format!("a {} LAN", mode.value.word()));
+    }
+    found(on(&lan.external), "`external`");
+    found(at(&lan.ports), "`ports` of a LAN");
+    found(on(&lan.proxy_arp), "`proxy-arp`");
+    found(at(&lan.dhcp), "`dhcp`");
+    found(on(&lan.nat66), "`nat66`");
+    found(at(&lan.ingress), "`ingress`");
+    let denied = lan.egress.as_ref().filter(|egress| egress.value == Verdict::Deny);
+    found(denied.map(|egress| egress.span.clone()), "egress = \"deny\"");
+    found(on(&lan.port_isolation), "`port-isolation`");
+}
+
+fn of_guest(guest: &Guest, rehearsal: bool, found: &mut impl FnMut(Option<Range<usize>>, &str)) {
+    if guest.kind() == GuestKind::Lxc && !rehearsal && !(guest.broken && guest.kind.is_none()) {
+        let place = guest.kind.as_ref().map_or(&guest.name.span, |kind| &kind.span);
+        found(Some(place.clone()), "an LXC guest");
+    }
+    found(at(&guest.allowed_addresses), "`allowed-addresses`");
+    found(at(&guest.snat), "`snat` of a guest");
+    found(at(&guest.limit), "`limit`");
+    found(at(&guest.max_connections), "`max-connections`");
+}
+
+fn of_forward(forward: &Forward, found: &mut impl FnMut(Option<Range<usize>>, &str)) {
+    if let Some(listen) = &forward.listen {
+        match &listen.value.what {
+            What::Everything => found(Some(listen.span.clone()), "a forward of everything"),
+            What::Ports { ports, .. } if !ports.is_single() => found(Some(listen.span.clone()), "a forward of a range"),
+            What::Ports { .. } => {}
+        }
+    }
+    found(at(&forward.sources), "`sources`");
+    let off = forward.hairpin.as_ref().filter(|hairpin| !hairpin.value);
+    found(off.map(|hairpin| hairpin.span.clone()), "hairpin = false");
+}
+
+fn at<T>(value: &Option<Spanned<T>>) -> Option<Range<usize>> {
+    value.as_ref().map(|value| value.span.clone())
+}
+
+fn on(value: &Option<Spanned<bool>>) -> Option<Range<usize>> {
+    value.as_ref().filter(|value| value.value).map(|value| value.span.clone())
+}

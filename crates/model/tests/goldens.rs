@@ -1,0 +1,105 @@
+//! Folders of files as people write them, and what is said of each. `UPDATE_GOLDENS=1` rewrites what is expected.
+#![allow(clippy::unwrap_used)]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use model::facts::HostFacts;
+use model::problem::{self, Problem};
+use model::{config, network};
+
+fn cases(kind: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(kind);
+    let mut cases: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    cases.sort();
+    cases
+}
+
+fn facts(case: &Path) -> HostFacts {
+    match fs::read_to_string(case.join("facts.json")) {
+        Ok(text) => serde_json::from_str(&text).unwrap(),
+        Err(_) => HostFacts::assumed("eth0".parse().unwrap()),
+    }
+}
+
+fn place(text: &str, at: usize) -> String {
+    let before = &text[..at.min(text.len())];
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+    format!("{line}:{column}")
+}
+
+fn print(text: &str, problems: &[Problem]) -> String {
+    let mut out = String::new();
+    for problem in problems {
+        let spot = text.get(problem.span.clone()).unwrap();
+        let kind = serde_json::to_value(problem.kind).unwrap();
+        let at = place(text, problem.span.start);
+        writeln!(out, "{at} {}: {}\n    at: {spot:?}", kind.as_str().unwrap(), problem.message).unwrap();
+        if let Some(help) = &problem.help {
+            writeln!(out, "    help: {help}").unwrap();
+        }
+        if let Some((span, what)) = &problem.also {
+            writeln!(out, "    also: {} {:?} {what}", place(text, span.start), text.get(span.clone()).unwrap())
+                .unwrap();
+        }
+    }
+    out
+}
+
+/// Compares, or rewrites; returns what differs.
+fn compare(path: &Path, found: &str) -> Option<String> {
+    if std::env::var_os("UPDATE_GOLDENS").is_some() {
+        fs::write(path, found).unwrap();
+    }
+    let expected = fs::read_to_string(path).unwrap_or_default();
+    (expected != found).then(|| format!("== {}\n-- expected\n{expected}\n-- found\n{found}", path.display()))
+}
+
+#[test]
+fn every_problem_is_told_as_it_should_be() {
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for case in cases("config") {
+        let text = fs::read_to_string(case.join("warren.toml")).unwrap();
+        let (config, mut problems) = config::parse(&text);
+        if !config.torn {
+            problems.extend(network::resolve(&config, &facts(&case)).err().into_iter().flatten());
+        }
+        if case.file_name().unwrap().to_str().unwrap().starts_with("unsupported") {
+            problems.extend(network::unsupported(&config, false));
+        }
+        problem::sort(&mut problems);
+        wrong.extend(compare(&case.join("problems.txt"), &print(&text, &problems)));
+        count += 1;
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(count >= 40, "{count} cases");
+}
+
+#[test]
+fn every_network_means_what_it_should() {
+    let mut wrong = Vec::new();
+    for case in cases("resolve") {
+        let text = fs::read_to_string(case.join("warren.toml")).unwrap();
+        let (config, problems) = config::parse(&text);
+        assert_eq!(problems, [], "{}", case.display());
+        let network = network::resolve(&config, &facts(&case)).map_err(|p| print(&text, &p)).unwrap();
+        let json = serde_json::to_string_pretty(&network).unwrap() + "\n";
+        wrong.extend(compare(&case.join("network.json"), &json));
+        let again: network::Network = serde_json::from_str(&json).unwrap();
+        assert_eq!(again, network, "{}", case.display());
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_seed_is_clean() {
+    let text = include_str!("../../../examples/seed.toml");
+    let (_, network) =
+        network::load(text, &HostFacts::assumed("eth0".parse().unwrap()), true).map_err(|p| print(text, &p)).unwrap();
+    assert_eq!(network.lans.len(), 1);
+    assert_eq!(network.guests.iter().map(|guest| guest.name.as_str()).collect::<Vec<_>>(), ["cnx6", "cnx7"]);
+    assert_eq!(network.forwards.len(), 2);
+}
