@@ -12,7 +12,8 @@ mod scene;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::network::{Mode, Network};
+use model::facts::HostFacts;
+use model::network::{Mode, Network, load};
 use model::ruleset::{Table, build};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
@@ -133,6 +134,26 @@ proptest! {
     }
 }
 
+#[test]
+#[allow(clippy::disallowed_methods)] // The examples are files; it is the crate that is pure.
+fn the_examples_keep_to_the_document() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    let mut tried = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let facts = HostFacts::assumed("eth0".parse().unwrap());
+        let (_, network) = load(&text, &facts, true).unwrap_or_else(|problems| panic!("{path:?}: {problems:?}"));
+        let broken = broken(&network, &build(&network));
+        assert!(broken.is_empty(), "{path:?}:\n{}", broken.join("\n"));
+        tried += 1;
+    }
+    assert!(tried > 0);
+}
+
 fn samples(count: usize) -> Vec<Network> {
     let mut runner = TestRunner::deterministic();
     let strategy = common::networks();
@@ -170,33 +191,45 @@ fn every_cell_is_tried_in_both_families() {
     }
 }
 
-/// The document would notice the loss of any rule that decides something: or the rule is for nothing, or the tests
-/// are blind to it.
+/// The document would notice the loss of any rule that decides something, and of any set's element: or it is for
+/// nothing, or the tests are blind to it.
 #[test]
-fn every_rule_is_missed() {
+fn every_rule_and_element_is_missed() {
     // What these two do is not about passing: the one writes in SYNs, the other is a short cut past rules that name
     // our LANs and would not match.
     let beside: &[&str] = &["never promise more than the way carries", "not of our LANs"];
-    let networks = samples(60);
-    let built: Vec<Vec<Table>> = networks.iter().map(build).collect();
-    let mut missed: BTreeMap<(String, String), bool> = BTreeMap::new();
-    for (network, tables) in networks.iter().zip(&built) {
+    let mut missed: BTreeMap<String, bool> = BTreeMap::new();
+    for network in samples(60) {
+        let tables = build(&network);
+        let mut try_without = |what: String, without: &dyn Fn(&mut [Table])| {
+            let missed = missed.entry(what).or_default();
+            if !*missed {
+                let mut less = tables.clone();
+                without(&mut less);
+                *missed = !broken(&network, &less).is_empty();
+            }
+        };
         for (t, table) in tables.iter().enumerate() {
             for (c, chain) in table.chains.iter().enumerate() {
                 for (r, rule) in chain.rules.iter().enumerate() {
-                    // Rules of one sort differ in their LAN alone: those of the first stand for all.
-                    let sort = rule.comment.replace(|c: char| c.is_ascii_digit(), "");
-                    let key = (chain.name.clone(), sort);
-                    if beside.contains(&rule.comment.as_str()) || missed.get(&key).copied().unwrap_or_default() {
-                        continue;
+                    if !beside.contains(&rule.comment.as_str()) {
+                        // Rules of one sort differ in their LAN alone: one of them stands for all.
+                        let sort = rule.comment.replace(|c: char| c.is_ascii_digit(), "");
+                        let without = |tables: &mut [Table]| drop(tables[t].chains[c].rules.remove(r));
+                        try_without(format!("rule {}: {sort}", chain.name), &without);
                     }
-                    let mut without = tables.clone();
-                    without[t].chains[c].rules.remove(r);
-                    missed.insert(key, !broken(network, &without).is_empty());
+                }
+            }
+            for (name, set) in &table.sets {
+                for which in [set.elements.first(), set.elements.last()].into_iter().flatten() {
+                    let without = |tables: &mut [Table]| {
+                        tables[t].sets.get_mut(name).unwrap().elements.remove(which);
+                    };
+                    try_without(format!("set {name}"), &without);
                 }
             }
         }
     }
-    let unmissed: Vec<_> = missed.iter().filter(|(_, missed)| !**missed).map(|(rule, _)| rule).collect();
+    let unmissed: Vec<_> = missed.iter().filter(|(_, missed)| !**missed).map(|(what, _)| what).collect();
     assert!(unmissed.is_empty(), "nothing breaks without {unmissed:#?}");
 }

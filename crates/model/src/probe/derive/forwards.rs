@@ -73,8 +73,11 @@ impl<'a> Asking<'a> {
     }
 
     fn ask_from_outside(&mut self, way: &Way<'_>, version: Version, full: bool) {
+        // The router sends on what is mapped to a host that does not hold it; a neighbour asks the segment for it in
+        // vain.
+        let held = self.view.public.contains(&way.public);
         for (spot, who, source) in self.outsiders(version) {
-            if full || spot == Spot::World {
+            if spot == Spot::World || full && held {
                 let expect = way.arrives(Some(source));
                 self.ask("W-G-forward", way.title("from", who), spot, way.public, way.kind, expect);
             }
