@@ -154,9 +154,18 @@ impl Engine {
         Ok(Survey { observed, desired, plan, conflicts })
     }
 
+    /// Looks at what `wanted` names, and at the switches of what was applied last: what goes with a link of ours must
+    /// be known to be put back with it.
     fn observe(&self, wanted: &State) -> Result<Observation, ApplyError> {
-        let written = self.store.record()?.unwrap_or_default().tables;
-        Ok(observe(wanted, &written)?)
+        let record = self.store.record()?.unwrap_or_default();
+        let mut wanted = wanted.clone();
+        if let Some(network) = &record.network {
+            let applied = desired(network, &Baseline::default(), &Ids::default()).sysctls;
+            for (sysctl, value) in applied {
+                wanted.sysctls.entry(sysctl).or_insert(value);
+            }
+        }
+        Ok(observe(&wanted, &record.tables)?)
     }
 
     /// Makes the kernel carry `network`: all, or nothing.

@@ -48,6 +48,7 @@ pub fn gather() -> Result<HostFacts> {
         ssh_ports: ssh_ports(&waiting, &owners, session.as_deref()),
         resolvers: resolvers(|path| fs::read_to_string(path).ok()),
         machine_id: fs::read_to_string("/etc/machine-id").ok().and_then(|text| machine_id(&text)),
+        ipv6: sysctl::exists(&Sysctl::new(IpFamilyWord::Ipv6, "default", "forwarding")),
         ipv6_force_forwarding: sysctl::exists(&Sysctl::new(IpFamilyWord::Ipv6, "default", "force_forwarding")),
     })
 }

@@ -131,14 +131,12 @@ fn observe_links(wanted: &State, links: &[LinkInfo], guests: &[Inside], found: &
             _ => continue,
         };
         let is_bridge = kind == LinkKind::Bridge;
-        // A tap's own address is the kernel's choice: frames bear the machine's behind it.
-        let mac = if matches!(kind, LinkKind::Tap { .. }) { None } else { info.mac };
         let master = info.master.and_then(|index| by_index.get(&index)).and_then(|m| IfName::new(m.name.clone()).ok());
         found.state.links.insert(
             name,
             Link {
                 kind,
-                mac,
+                mac: info.mac,
                 mtu: info.mtu,
                 up: info.up,
                 master,

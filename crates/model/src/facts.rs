@@ -27,6 +27,8 @@ pub struct HostFacts {
     pub resolvers: Vec<IpAddr>,
     /// Contents of /etc/machine-id: the salt of derived hardware addresses on bridged LANs.
     pub machine_id: Option<String>,
+    /// Whether the kernel has IPv6 at all.
+    pub ipv6: bool,
     /// Whether the kernel can forward IPv6 for one interface alone
     /// (`net.ipv6.conf.IF.force_forwarding`, from 6.17 on); else only for the whole host.
     pub ipv6_force_forwarding: bool,
@@ -92,6 +94,7 @@ impl HostFacts {
                 learnt_route: false,
                 accept_ra: None,
             }],
+            ipv6: true,
             ipv6_force_forwarding: true,
             ..Self::default()
         }

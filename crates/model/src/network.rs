@@ -192,7 +192,9 @@ pub struct Site {
 /// How IPv6 forwarding is switched on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ipv6Forwarding {
-    /// No LAN has IPv6.
+    /// The kernel has no IPv6 (left out, or switched off at boot): it has no switches for it either.
+    Absent,
+    /// No LAN has a way out for IPv6.
     Off,
     /// For uplink and LANs alone (kernel 6.17 and later).
     PerInterface,

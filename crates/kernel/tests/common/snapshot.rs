@@ -11,10 +11,12 @@ use super::tool;
 pub type Snapshot = BTreeMap<String, String>;
 
 /// Keys of `ip -json` that differ from one making of the same thing to the next.
-const PASSING: [&str; 18] = [
+const PASSING: [&str; 23] = [
     "ifindex", "link_index", "link_netnsid", "gc_timer", "hello_timer", "tcn_timer", "topology_change_timer",
     "forward_delay_timer", "hold_timer", "message_age_timer", "stats", "stats64", "used", "link_pointtopoint",
-    "valid_life_time", "preferred_life_time", "designated_port", "port_id",
+    "valid_life_time", "preferred_life_time", "designated_port", "port_id", "id", "no",
+    // Come a moment later than what they belong to: duplicate address detection, the carrier, a port's state.
+    "tentative", "operstate", "state",
 ];
 
 /// Looks at the calling thread's namespace, and at those that have names.
@@ -98,6 +100,10 @@ fn sysctls() -> String {
 fn json(text: &str) -> String {
     let mut value: Value = serde_json::from_str(if text.trim().is_empty() { "[]" } else { text }).expect("JSON of ip's");
     strip(&mut value);
+    // Link-local routes come when detection is through.
+    if let Value::Array(list) = &mut value {
+        list.retain(|object| !object["dst"].as_str().is_some_and(|dst| dst.starts_with("fe80:")));
+    }
     let mut lines: Vec<String> = value.as_array().map(|a| a.iter().map(ToString::to_string).collect()).unwrap_or_default();
     lines.sort();
     lines.join("\n")
@@ -112,6 +118,7 @@ fn strip(value: &mut Value) {
         Value::Array(list) => {
             list.iter_mut().for_each(strip);
             list.retain(|v| !v.as_object().is_some_and(serde_json::Map::is_empty));
+            list.retain(|v| v != "NO-CARRIER" && v != "LOWER_UP" && v != "linkdown");
         }
         _ => {}
     }

@@ -214,14 +214,17 @@ fn build_reach(config: &Config, facts: &HostFacts) -> Vec<Reach> {
 
 fn ipv6_forwarding(lans: &[super::Lan], facts: &HostFacts) -> Ipv6Forwarding {
     let forwards = |lan: &super::Lan| matches!(lan.mode, Mode::Nat | Mode::Routed) && lan.gateway6().is_some();
+    if !facts.ipv6 {
+        return Ipv6Forwarding::Absent;
+    }
     if !lans.iter().any(forwards) {
         return Ipv6Forwarding::Off;
     }
     if facts.ipv6_force_forwarding {
         return Ipv6Forwarding::PerInterface;
     }
-    // accept_ra 0 was somebody's choice and 2 is enough already.
-    let learns = |interface: &&crate::facts::Interface| interface.learnt_route && interface.accept_ra == Some(1);
+    // accept_ra 0 was somebody's choice. 2 is told too, for it may be so since we made it.
+    let learns = |interface: &&crate::facts::Interface| interface.learnt_route && interface.accept_ra.is_some_and(|v| v > 0);
     Ipv6Forwarding::Global {
         accept_ra: facts.interfaces.iter().filter(learns).map(|interface| interface.name.clone()).collect(),
         interfaces: facts.interfaces.iter().map(|interface| interface.name.clone()).collect(),

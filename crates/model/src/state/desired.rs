@@ -80,23 +80,30 @@ fn add_lan(state: &mut State, network: &Network, lan: &Lan, ids: &Ids) {
     }
     for Tap { name, owner, group } in &lan.taps {
         let kind = LinkKind::Tap { owner: ids.user(owner.as_ref()), group: ids.group(group.as_ref()) };
-        state.links.insert(name.clone(), port(kind, lan, None, false, "tap"));
+        state.links.insert(name.clone(), port(kind, lan, name.as_str(), false, "tap"));
     }
-    // Ours to switch, so nothing of it needs remembering: it goes with the link.
-    let mut switch = |family, key: &str, value: &str| {
+    bridge_switches(state, network, lan);
+}
+
+/// Every switch that we ever set on a bridge of ours is always set: a LAN that changes its mode takes nothing along.
+/// Nothing of it needs remembering, since it goes with the link.
+fn bridge_switches(state: &mut State, network: &Network, lan: &Lan) {
+    let mut switch = |family, key: &str, value: bool| {
+        let value = if value { "1" } else { "0" };
         state.sysctls.insert(Sysctl::new(family, lan.bridge.as_str(), key), value.to_owned());
     };
-    if lan.mode != Mode::Isolated && lan.gateway4().is_some() {
-        switch(IpFamilyWord::Ipv4, "forwarding", "1");
+    let ways_out = lan.mode != Mode::Isolated;
+    switch(IpFamilyWord::Ipv4, "forwarding", ways_out && lan.gateway4().is_some());
+    if network.ipv6_forwarding == Ipv6Forwarding::Absent {
+        return;
     }
     // A guest's router advertisement must not move the host (CVE-2020-13401).
-    switch(IpFamilyWord::Ipv6, "accept_ra", "0");
-    if lan.mode != Mode::Isolated && lan.gateway6().is_some() {
-        // Neighbour advertisements of a router say that it is one, or guests drop it from their router lists.
-        switch(IpFamilyWord::Ipv6, "forwarding", "1");
-        if network.ipv6_forwarding == Ipv6Forwarding::PerInterface {
-            switch(IpFamilyWord::Ipv6, "force_forwarding", "1");
-        }
+    switch(IpFamilyWord::Ipv6, "accept_ra", false);
+    // Neighbour advertisements of a router say that it is one, or guests drop it from their router lists.
+    let router = ways_out && lan.gateway6().is_some();
+    switch(IpFamilyWord::Ipv6, "forwarding", router);
+    if network.ipv6_forwarding == Ipv6Forwarding::PerInterface {
+        switch(IpFamilyWord::Ipv6, "force_forwarding", router);
     }
 }
 
@@ -107,15 +114,14 @@ fn add_guest(state: &mut State, network: &Network, guest: &Guest, hairpin: bool,
         GuestKind::Lxc | GuestKind::Reserved => {}
         GuestKind::Vm { owner } => {
             let kind = LinkKind::Tap { owner: ids.user(owner.as_ref()), group: None };
-            state.links.insert(guest.port.clone(), port(kind, lan, None, hairpin, &what));
+            state.links.insert(guest.port.clone(), port(kind, lan, &guest.name, hairpin, &what));
         }
         GuestKind::Netns => {
             let Ok(inner) = IfName::new(GUEST_INTERFACE) else { return };
             let peer =
                 Peer { namespace: guest.name.clone(), name: inner.clone(), mac: guest.mac, mtu: lan.mtu, up: true };
-            let mac = Mac::derived(&["port", lan.bridge.as_str(), &guest.name]);
             state.namespaces.insert(guest.name.clone());
-            state.links.insert(guest.port.clone(), port(LinkKind::Veth(peer), lan, Some(mac), hairpin, &what));
+            state.links.insert(guest.port.clone(), port(LinkKind::Veth(peer), lan, &guest.name, hairpin, &what));
             let at = Place::guest(&guest.name, &inner);
             for address in &guest.addresses {
                 let Some(length) = lan.prefix_of(*address) else { continue };
@@ -133,10 +139,12 @@ fn add_guest(state: &mut State, network: &Network, guest: &Guest, hairpin: bool,
     }
 }
 
-fn port(kind: LinkKind, lan: &Lan, mac: Option<Mac>, hairpin: bool, what: &str) -> Link {
+/// The host's end of a cable. Its own address is on no frame of the machine's behind it, but it is pinned all the same:
+/// what is made anew is then what it was.
+fn port(kind: LinkKind, lan: &Lan, whose: &str, hairpin: bool, what: &str) -> Link {
     Link {
         kind,
-        mac,
+        mac: Some(Mac::derived(&["port", lan.bridge.as_str(), whose])),
         mtu: lan.mtu,
         up: true,
         master: Some(lan.bridge.clone()),
@@ -153,7 +161,7 @@ fn add_forwarding(state: &mut State, network: &Network) {
         state.sysctls.insert(Sysctl::new(IpFamilyWord::Ipv4, uplink, "forwarding"), "1".into());
     }
     match &network.ipv6_forwarding {
-        Ipv6Forwarding::Off => {}
+        Ipv6Forwarding::Absent | Ipv6Forwarding::Off => {}
         Ipv6Forwarding::PerInterface => {
             if network.uplink.present {
                 state.sysctls.insert(Sysctl::new(IpFamilyWord::Ipv6, uplink, "force_forwarding"), "1".into());
@@ -162,6 +170,13 @@ fn add_forwarding(state: &mut State, network: &Network) {
         Ipv6Forwarding::Global { accept_ra, interfaces } => {
             for interface in accept_ra {
                 state.sysctls.insert(Sysctl::new(IpFamilyWord::Ipv6, interface.as_str(), "accept_ra"), "2".into());
+            }
+            // Once we had to, it stays: a route that is lost for a moment must be learnt again.
+            for (sysctl, value) in &mut state.sysctls {
+                let foreign = !state.links.keys().any(|name| name.as_str() == sysctl.scope);
+                if sysctl.family == IpFamilyWord::Ipv6 && sysctl.key == "accept_ra" && foreign {
+                    *value = "2".into();
+                }
             }
             // The kernel turns each interface's own switch, and the default for new ones, along with `all`.
             let turned = interfaces.iter().map(IfName::as_str).chain(["all", "default"]);
