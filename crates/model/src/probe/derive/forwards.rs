@@ -1,0 +1,153 @@
+//! Probes of forwards: from everybody who may come by one, and from who may not.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{Asking, IN_FULL, Version, at};
+use crate::address::Transport;
+use crate::network::{Forward, Guest, Lan};
+use crate::probe::{Expect, PacketKind, Spot};
+
+/// One packet to a forward, and where it must arrive.
+struct Way<'a> {
+    /// `forward 22210/tcp`, without who sends.
+    name: String,
+    /// What stands at the name's end: which address or version, which port of a range.
+    suffix: String,
+    public: IpAddr,
+    kind: PacketKind,
+    guest: &'a Guest,
+    to: IpAddr,
+    to_port: u16,
+}
+
+impl<'a> Asking<'a> {
+    pub(super) fn of_forwards(&mut self) {
+        for (nth, forward) in self.network.forwards.iter().enumerate() {
+            let full = nth < IN_FULL;
+            let owner = |guest: &&&Guest| {
+                forward
+                    .guest
+                    .as_ref()
+                    .map_or_else(|| guest.addresses.iter().any(|a| forward.to.contains(a)), |name| &guest.name == name)
+            };
+            // Behind an address that is no guest's nobody is there to see what arrives.
+            let Some(guest) = self.guests.iter().find(owner).copied() else { continue };
+            let Some(lan) = self.network.lan(&guest.lan) else { continue };
+            for version in Version::BOTH {
+                let Some(to) = version.first(&forward.to) else { continue };
+                for (which, public) in self.listened(forward, version).into_iter().enumerate() {
+                    if which > 0 && !full {
+                        break;
+                    }
+                    for way in ways(forward, guest, to, which, public) {
+                        self.ask_from_outside(&way, version, full);
+                        if full && which == 0 {
+                            self.ask_from_inside(&way, lan, version);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The public addresses on which a forward is open.
+    fn listened(&self, forward: &Forward, version: Version) -> Vec<IpAddr> {
+        match forward.address {
+            // A live host sends to it only where it is its own, as `public_of` has it for the others.
+            Some(address) if version.has(address) && self.network.uplink.present => {
+                if self.view.outside || self.view.public.contains(&address) { vec![address] } else { Vec::new() }
+            }
+            Some(_) => Vec::new(),
+            None => {
+                // A forward of this one address comes before those of every one.
+                let own = |public: &IpAddr| {
+                    !self.network.forwards.iter().any(|other| {
+                        other.address == Some(*public)
+                            && other.transport == forward.transport
+                            && other.ports.overlaps(forward.ports)
+                    })
+                };
+                self.public_of(version).into_iter().filter(own).collect()
+            }
+        }
+    }
+
+    fn ask_from_outside(&mut self, way: &Way<'_>, version: Version, full: bool) {
+        // The router sends on what is mapped to a host that does not hold it; a neighbour asks the segment for it in
+        // vain.
+        let held = self.view.public.contains(&way.public);
+        for (spot, who, source) in self.outsiders(version) {
+            if spot == Spot::World || full && held {
+                let expect = way.arrives(Some(source));
+                self.ask("W-G-forward", way.title("from", who), spot, way.public, way.kind, expect);
+            }
+        }
+    }
+
+    fn ask_from_inside(&mut self, way: &Way<'_>, lan: &'a Lan, version: Version) {
+        let expect = way.arrives(None);
+        self.ask("H-G-forward", way.title("from", "the host"), Spot::Host, way.public, way.kind, expect);
+        let gateway = Self::gateway(lan, version);
+        let other = self.neighbour_of(way.guest, lan, version);
+        for guest in [Some(way.guest), other].into_iter().flatten() {
+            let title = way.title("from", &guest.name);
+            let from = Spot::Guest(guest.name.clone());
+            self.ask("G-H-forward", title, from, way.public, way.kind, way.arrives(gateway));
+        }
+        let first_of = |other| self.guests_of(other, version).first().copied();
+        let strangers: Vec<&Guest> = self.other_lans(lan).filter_map(first_of).collect();
+        for stranger in strangers {
+            let title = way.title("not from", &stranger.name);
+            let from = Spot::Guest(stranger.name.clone());
+            let expect = Expect::Blocked { at: vec![Spot::Guest(way.guest.name.clone()), Spot::Host] };
+            self.ask("G-H-forward-other", title, from, way.public, way.kind, expect);
+        }
+    }
+}
+
+impl Way<'_> {
+    fn arrives(&self, source: Option<IpAddr>) -> Expect {
+        Expect::Arrives {
+            at: Spot::Guest(self.guest.name.clone()),
+            address: Some(self.to),
+            port: Some(self.to_port),
+            source,
+        }
+    }
+
+    fn title(&self, how: &str, who: &str) -> String {
+        format!("{} {how} {who}{}", self.name, self.suffix)
+    }
+}
+
+/// The first port of a forward, and the last where it is a range.
+fn ways<'a>(forward: &Forward, guest: &'a Guest, to: IpAddr, which: usize, public: IpAddr) -> Vec<Way<'a>> {
+    let name = match forward.address {
+        None => format!("forward {}/{}", forward.ports, forward.transport),
+        Some(address) => {
+            // An IPv6 address stands in brackets, as in the configuration.
+            let listen = SocketAddr::new(address, 0).to_string();
+            let bare = listen.strip_suffix('0').unwrap_or(&listen);
+            format!("forward {bare}{}/{}", forward.ports, forward.transport)
+        }
+    };
+    let address = if forward.address.is_some() { String::new() } else { at(which, public) };
+    let mut ways = vec![(forward.ports.first, address.clone())];
+    if !forward.ports.is_single() {
+        ways.push((forward.ports.last, format!("{address}, last port")));
+    }
+    ways.into_iter()
+        .map(|(port, suffix)| Way {
+            name: name.clone(),
+            suffix,
+            public,
+            kind: match forward.transport {
+                Transport::Tcp => PacketKind::Tcp(port),
+                Transport::Udp => PacketKind::Udp(port),
+            },
+            guest,
+            to,
+            to_port: forward.to_port.saturating_add(port - forward.ports.first),
+        })
+        .collect()
+}

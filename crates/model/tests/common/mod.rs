@@ -1,0 +1,336 @@
+//! Random valid networks, for every test that wants to hold for all of them.
+//!
+//! A [`network`] is made from small numbers ([`Sketch`]), each of which shrinks towards the simplest network that
+//! there is: one nat LAN with IPv4, no guests, no forwards. Whatever the numbers are, what comes out is valid:
+//! names, ports and addresses are counted, not drawn.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)] // Each test uses a part of it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use model::address::{IfName, Mac, Ports, Transport};
+use model::network::{
+    Forward, Guest, GuestKind, Ipv6Forwarding, Lan, Mode, Network, Public, Snat, Tap, Uplink, is_ula,
+};
+use model::ruleset::evaluate::{Interface, Place};
+use proptest::prelude::*;
+
+/// What a network is made from.
+#[derive(Clone, Debug)]
+pub struct Sketch {
+    public: u8,
+    lans: Vec<LanSketch>,
+    guests: Vec<GuestSketch>,
+    forwards: Vec<ForwardSketch>,
+    uplink_present: bool,
+}
+
+#[derive(Clone, Debug)]
+struct LanSketch {
+    isolated: bool,
+    /// 0 only IPv4, 1 both, 2 only IPv6.
+    families: u8,
+    global6: bool,
+    second4: bool,
+    /// Which of the public addresses it leaves by; masquerade where there is none so far.
+    snat: u8,
+    tap: bool,
+}
+
+#[derive(Clone, Debug)]
+struct GuestSketch {
+    lan: prop::sample::Index,
+    kind: u8,
+    /// 0 what the LAN has, 1 without IPv6, 2 without IPv4.
+    without: u8,
+    second4: bool,
+}
+
+#[derive(Clone, Debug)]
+struct ForwardSketch {
+    guest: prop::sample::Index,
+    udp: bool,
+    /// Which of the public addresses it listens on; every one where there is none so far.
+    address: u8,
+    /// Whether it takes the port of the forward before it, at an address of its own.
+    shares_port: bool,
+    same_port: bool,
+}
+
+/// Networks of up to so many LANs, guests and forwards.
+pub fn networks_up_to(lans: usize, guests: usize, forwards: usize) -> impl Strategy<Value = Network> {
+    let lan = (any::<bool>(), 0u8..3, any::<bool>(), prop::bool::weighted(0.2), 0u8..4, any::<bool>());
+    let lan = lan.prop_map(|(isolated, families, global6, second4, snat, tap)| LanSketch {
+        isolated,
+        families,
+        global6,
+        second4,
+        snat,
+        tap,
+    });
+    let guest = (any::<prop::sample::Index>(), 0u8..3, 0u8..3, prop::bool::weighted(0.2));
+    let guest = guest.prop_map(|(lan, kind, without, second4)| GuestSketch { lan, kind, without, second4 });
+    let forward = (any::<prop::sample::Index>(), any::<bool>(), 0u8..5, any::<bool>(), any::<bool>());
+    let forward = forward.prop_map(|(guest, udp, address, shares_port, same_port)| ForwardSketch {
+        guest,
+        udp,
+        address,
+        shares_port,
+        same_port,
+    });
+    let parts = (
+        0u8..6,
+        prop::collection::vec(lan, 1..=lans),
+        prop::collection::vec(guest, 0..=guests),
+        prop::collection::vec(forward, 0..=forwards),
+        prop::bool::weighted(0.9),
+    );
+    parts.prop_map(|(public, lans, guests, forwards, uplink_present)| {
+        build(&Sketch { public, lans, guests, forwards, uplink_present })
+    })
+}
+
+/// Networks of every sort that can be carried now.
+pub fn networks() -> impl Strategy<Value = Network> {
+    networks_up_to(4, 8, 6)
+}
+
+/// The addresses that the uplink of a random network can be given: the world's side.
+pub fn uplink_addresses() -> Vec<IpNet> {
+    ["203.0.113.2/24", "2001:db8:ffff::2/64"].map(|net| net.parse().unwrap()).to_vec()
+}
+
+/// Where the world reaches the server: what is listed, or what the uplink has.
+pub fn public_addresses(network: &Network) -> Vec<IpAddr> {
+    match &network.public {
+        Public::Listed(listed) => listed.clone(),
+        Public::Dynamic => uplink_addresses().iter().map(IpNet::addr).collect(),
+    }
+}
+
+/// The host on which the network is up, with another network of its own (`docker0`) beside it.
+pub fn place(network: &Network, br_netfilter: bool) -> Place {
+    let mut place = Place::of(network, &uplink_addresses());
+    place.br_netfilter = br_netfilter;
+    place.interfaces.push(Interface {
+        name: name("docker0"),
+        mac: Mac::derived(&["docker0"]),
+        addresses: ["172.17.0.1/16", "fd00:d0c::1/64"].map(|net| net.parse().unwrap()).to_vec(),
+        ports: Vec::new(),
+    });
+    place
+}
+
+fn name(text: &str) -> IfName {
+    IfName::new(text).unwrap()
+}
+
+/// Listed addresses: the first two are the uplink's own, the third is one that the host need not hold.
+const LISTED: [&str; 3] = ["203.0.113.2", "2001:db8:ffff::2", "203.0.113.3"];
+
+fn build(sketch: &Sketch) -> Network {
+    let listed = |which: &[usize]| Public::Listed(which.iter().map(|i| LISTED[*i].parse().unwrap()).collect());
+    let public = match sketch.public {
+        0 => listed(&[0]),
+        1 => Public::Dynamic,
+        2 => listed(&[0, 1]),
+        3 => listed(&[0, 1, 2]),
+        4 => listed(&[2, 0]),
+        _ => listed(&[1]),
+    };
+    let lans: Vec<Lan> = sketch.lans.iter().enumerate().map(|(nth, lan)| build_lan(nth, lan, &public)).collect();
+    let guests: Vec<Guest> = sketch.guests.iter().enumerate().map(|(nth, g)| build_guest(nth, g, &lans)).collect();
+    let forwards = build_forwards(&sketch.forwards, &guests, &lans, &public);
+    let six = lans.iter().any(|lan| lan.gateway6().is_some());
+    Network {
+        uplink: Uplink { name: name("eth0"), present: sketch.uplink_present },
+        public,
+        lans,
+        guests,
+        forwards,
+        sites: Vec::new(),
+        socks: false,
+        ipv6_forwarding: if six { Ipv6Forwarding::PerInterface } else { Ipv6Forwarding::Off },
+        reach: Vec::new(),
+    }
+}
+
+fn build_lan(nth: usize, sketch: &LanSketch, public: &Public) -> Lan {
+    let mut addresses: Vec<IpNet> = Vec::new();
+    let block = u8::try_from(nth + 1).unwrap();
+    if sketch.families != 2 {
+        addresses.push(IpNet::new(Ipv4Addr::new(10, 1, block, 1).into(), 24).unwrap());
+        if sketch.second4 {
+            addresses.push(IpNet::new(Ipv4Addr::new(10, 2, block, 1).into(), 24).unwrap());
+        }
+    }
+    if sketch.families != 0 {
+        let block = u16::from(block);
+        let first = if sketch.global6 { [0x2001, 0xdb8, 0x100] } else { [0xfd00, 0x1, 0x1] };
+        let [a, b, c] = first;
+        addresses.push(IpNet::new(Ipv6Addr::new(a, b, c, block, 0, 0, 0, 1).into(), 64).unwrap());
+    }
+    let snat = |six: bool| {
+        if sketch.isolated {
+            return Snat::Keep;
+        }
+        let Public::Listed(listed) = public else { return Snat::Masquerade };
+        let of_family: Vec<&IpAddr> = listed.iter().filter(|address| address.is_ipv6() == six).collect();
+        match usize::from(sketch.snat).checked_sub(2) {
+            // The last variant masquerades although there is an address.
+            Some(1) => Snat::Masquerade,
+            which => of_family
+                .get(which.map_or(0, |_| 1))
+                .or(of_family.first())
+                .map_or(Snat::Masquerade, |address| Snat::To(**address)),
+        }
+    };
+    let bridge = format!("br{}", nth + 1);
+    Lan {
+        bridge: name(&bridge),
+        mode: if sketch.isolated { Mode::Isolated } else { Mode::Nat },
+        mac: Mac::derived(&[&bridge]),
+        mtu: 1500,
+        addresses,
+        taps: if sketch.tap {
+            vec![Tap { name: name(&format!("tap{}", nth + 1)), owner: None, group: None }]
+        } else {
+            Vec::new()
+        },
+        domain: format!("{bridge}.internal"),
+        dns: Vec::new(),
+        snat4: snat(false),
+        snat6: snat(true),
+    }
+}
+
+fn build_guest(nth: usize, sketch: &GuestSketch, lans: &[Lan]) -> Guest {
+    let lan = sketch.lan.get(lans);
+    let own = u8::try_from(nth + 10).unwrap();
+    let with_host = |net: &IpNet| match net.addr() {
+        IpAddr::V4(a) => {
+            let [x, y, z, _] = a.octets();
+            IpAddr::from([x, y, z, own])
+        }
+        IpAddr::V6(a) => {
+            let mut segments = a.segments();
+            segments[7] = u16::from(own);
+            IpAddr::from(segments)
+        }
+    };
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for net in &lan.addresses {
+        let another4 = net.addr().is_ipv4() && addresses.iter().any(IpAddr::is_ipv4);
+        if !another4 || sketch.second4 {
+            addresses.push(with_host(net));
+        }
+    }
+    // Only where something is left.
+    let keep: Vec<IpAddr> = addresses
+        .iter()
+        .copied()
+        .filter(|address| match sketch.without {
+            0 => true,
+            1 => address.is_ipv4(),
+            _ => address.is_ipv6(),
+        })
+        .collect();
+    let guest = format!("g{}", nth + 1);
+    Guest {
+        kind: match sketch.kind {
+            0 => GuestKind::Netns,
+            1 => GuestKind::Vm { owner: None },
+            _ => GuestKind::Reserved,
+        },
+        lan: lan.bridge.clone(),
+        mac: Mac::derived(&[lan.bridge.as_str(), &guest]),
+        port: name(&format!("p-{guest}")),
+        addresses: if keep.is_empty() { addresses } else { keep },
+        name: guest,
+    }
+}
+
+fn build_forwards(sketches: &[ForwardSketch], guests: &[Guest], lans: &[Lan], public: &Public) -> Vec<Forward> {
+    let inside: Vec<&Guest> =
+        guests.iter().filter(|guest| lans.iter().any(|lan| lan.bridge == guest.lan && lan.mode == Mode::Nat)).collect();
+    if inside.is_empty() {
+        return Vec::new();
+    }
+    // What a dynamic public address is, nobody can listen on by name: a forward of one address lists it.
+    let listed: &[IpAddr] = match public {
+        Public::Listed(listed) => listed,
+        Public::Dynamic => &[],
+    };
+    let mut forwards: Vec<Forward> = Vec::new();
+    for (nth, sketch) in sketches.iter().enumerate() {
+        let guest = *sketch.guest.get(&inside);
+        let first = |v4: bool| guest.addresses.iter().copied().find(|address| address.is_ipv4() == v4);
+        let mut to: Vec<IpAddr> = [first(true), first(false)].into_iter().flatten().collect();
+        let address = usize::from(sketch.address)
+            .checked_sub(2)
+            .and_then(|which| listed.get(which))
+            .copied()
+            .filter(|address| to.iter().any(|to| to.is_ipv4() == address.is_ipv4()));
+        if let Some(address) = address {
+            to.retain(|to| to.is_ipv4() == address.is_ipv4());
+        }
+        let counted = 20000 + u16::try_from(nth).unwrap();
+        let transport = if sketch.udp { Transport::Udp } else { Transport::Tcp };
+        // A port can stand twice: on different addresses.
+        let port = match forwards.last() {
+            Some(before)
+                if sketch.shares_port
+                    && before.transport == transport
+                    && !forwards.iter().any(|f| f.ports == before.ports && f.address == address) =>
+            {
+                before.ports.first
+            }
+            _ => counted,
+        };
+        forwards.push(Forward {
+            address,
+            transport,
+            ports: Ports::one(port),
+            to,
+            to_port: if sketch.same_port { port } else { 22 },
+            guest: Some(guest.name.clone()),
+            lan: guest.lan.clone(),
+        });
+    }
+    forwards
+}
+
+/// What must hold of every network that `resolve` lets through, as far as the generator is concerned.
+pub fn assert_valid(network: &Network) {
+    let mut addresses: Vec<IpAddr> = network.lans.iter().flat_map(|lan| &lan.addresses).map(IpNet::addr).collect();
+    addresses.extend(network.guests.iter().flat_map(|guest| &guest.addresses));
+    let count = addresses.len();
+    addresses.sort();
+    addresses.dedup();
+    assert_eq!(addresses.len(), count, "each address stands once");
+    for guest in &network.guests {
+        let lan = network.lan(&guest.lan).expect("a guest's LAN is there");
+        assert!(!guest.addresses.is_empty());
+        assert!(guest.addresses.iter().all(|address| lan.prefix_of(*address).is_some()));
+    }
+    for lan in &network.lans {
+        assert!(lan.gateway4().is_some() || lan.gateway6().is_some());
+        for (snat, six) in [(lan.snat4, false), (lan.snat6, true)] {
+            assert!(!matches!(snat, Snat::To(address) if address.is_ipv6() != six));
+        }
+    }
+    for (nth, forward) in network.forwards.iter().enumerate() {
+        assert!(network.lan(&forward.lan).is_some_and(|lan| lan.mode == Mode::Nat));
+        assert!(!forward.to.is_empty());
+        assert!(network.forwards[..nth].iter().all(|other| {
+            other.transport != forward.transport
+                || other.address != forward.address
+                || !other.ports.overlaps(forward.ports)
+        }));
+    }
+}
+
+/// Whether an address leaves by IPv6 as it is.
+pub fn is_global6(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(a) if !is_ula(a))
+}

@@ -1,0 +1,539 @@
+//! The packets of each row of docs/traffic.md, for a LAN of whatever mode: the document says what becomes of them.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use model::address::{Mac, Transport};
+use model::network::{Lan, Snat};
+use model::ruleset::evaluate::{Body, CtState, Flow, Packet, Payload};
+
+use crate::common;
+use crate::scene::{Case, Pass, Scene, container, echo, neighbour, ports, some_of_each, tcp, udp, world};
+
+type Packets = fn(&Scene<'_>, &Lan) -> Vec<Case>;
+
+/// Each row's packets, in the document's order.
+pub const ROWS: &[(&str, Packets)] = &[
+    ("G-G-same", same_lan),
+    ("G-G-other", other_lan),
+    ("G-W", to_world),
+    ("G-X", to_container),
+    ("G-metadata", to_metadata),
+    ("G-H-gateway", to_gateway),
+    ("G-H-lease", to_everybody),
+    ("G-H-other", to_host),
+    ("G-H-gateway-other", to_other_gateway),
+    ("G-H-forward", hairpin),
+    ("G-H-forward-other", hairpin_from_other_lan),
+    ("H-G", from_host),
+    ("H-G-forward", hairpin_from_host),
+    ("H-W", host_to_world),
+    ("H-H", host_to_itself),
+    ("W-H", world_to_host),
+    ("W-H-gateway", world_to_gateway),
+    ("W-G-forward", forwards),
+    ("W-G-direct", world_to_guest),
+    ("X-G", container_to_guest),
+    ("G-W-spoofed", foreign_source),
+    ("reply", replies),
+    ("error", errors),
+    ("invalid", invalid),
+    ("other", others),
+    ("A-guest", arp_of_guest),
+    ("A-gateway", arp_for_gateway),
+    ("A-public", arp_for_public),
+    ("G-spoof-ip", spoofed_ip),
+    ("G-spoof-mac", spoofed_mac),
+    ("G-spoof-arp", spoofed_arp),
+    ("G-rogue", rogue),
+    ("G-ethertype", ether_types),
+];
+
+fn at_guest(lan: &Lan, address: IpAddr, source: IpAddr) -> Pass {
+    Pass::AtGuest { bridge: lan.bridge.clone(), address, port: None, source }
+}
+
+/// Every pair of a guest's address here and one there, of one version.
+fn pairs<'a>(scene: &'a Scene<'_>, here: &'a Lan, there: &'a Lan) -> Vec<(&'a model::network::Guest, IpAddr, IpAddr)> {
+    let mut pairs = Vec::new();
+    for (guest, source) in scene.sources(here) {
+        for (other, to) in scene.sources(there) {
+            if other.name != guest.name && to.is_ipv4() == source.is_ipv4() {
+                pairs.push((guest, source, to));
+            }
+        }
+    }
+    pairs
+}
+
+fn same_lan(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (guest, source, to) in pairs(scene, lan, lan) {
+        for payload in some_of_each(to) {
+            cases.push(Case::new(scene.guest_sends(guest, source, to, payload), at_guest(lan, to, source)));
+        }
+    }
+    cases
+}
+
+fn other_lan(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for other in scene.other_lans(lan) {
+        for (guest, source, to) in pairs(scene, lan, other) {
+            for payload in some_of_each(to) {
+                cases.push(Case::new(scene.guest_sends(guest, source, to, payload), at_guest(other, to, source)));
+            }
+        }
+    }
+    cases
+}
+
+/// From every guest's every address to one address of its version.
+fn from_all(scene: &Scene<'_>, lan: &Lan, to: fn(IpAddr) -> IpAddr, oif: &str) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (guest, source) in scene.sources(lan) {
+        for payload in some_of_each(source) {
+            let pass = Pass::Out(oif.parse().unwrap(), source);
+            cases.push(Case::new(scene.guest_sends(guest, source, to(source), payload), pass));
+        }
+    }
+    cases
+}
+
+fn to_world(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    if !scene.network.uplink.present {
+        return Vec::new();
+    }
+    let mut cases = Vec::new();
+    for to in [world, neighbour] {
+        for mut case in from_all(scene, lan, to, scene.uplink().as_str()) {
+            let source = case.packet.body.source().unwrap();
+            let seen = match lan.snat_for(source) {
+                Snat::To(address) => address,
+                Snat::Masquerade => scene.uplink_address(source),
+                Snat::Keep => source,
+            };
+            assert!(seen != source || common::is_global6(source) || lan.mode.word() == "isolated");
+            case.pass = Pass::Out(scene.uplink().clone(), seen);
+            cases.push(case);
+        }
+    }
+    cases
+}
+
+fn to_container(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    from_all(scene, lan, container, "docker0")
+}
+
+fn to_metadata(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    if !scene.network.uplink.present {
+        return Vec::new();
+    }
+    let metadata = |like: IpAddr| if like.is_ipv4() { "169.254.169.254" } else { "fd00:ec2::254" }.parse().unwrap();
+    from_all(scene, lan, metadata, scene.uplink().as_str())
+}
+
+fn to_gateway(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (guest, source) in scene.sources(lan) {
+        let gateway = lan.gateway_for(source).unwrap();
+        let lease = if source.is_ipv4() { udp(67) } else { udp(547) };
+        for payload in [udp(53), tcp(53), lease, echo(source)] {
+            cases.push(Case::new(scene.guest_sends(guest, source, gateway, payload), Pass::AtHost));
+        }
+    }
+    cases
+}
+
+fn to_everybody(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let asks = |source, destination| Payload::Ports { transport: Transport::Udp, source, destination };
+    for guest in scene.guests(lan) {
+        let mut to = |source: &str, destination: &str, payload| {
+            let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
+            cases.push(Case::new(scene.guest_sends(guest, source, destination, payload), Pass::AtHost));
+        };
+        if lan.gateway4().is_some() {
+            to("0.0.0.0", "255.255.255.255", asks(68, 67));
+        }
+        if let Some(gateway) = lan.gateway6() {
+            to("fe80::6", "ff02::1:2", asks(546, 547));
+            to("fe80::6", "ff02::2", Payload::Icmp(133));
+            // Neighbour discovery, and of one's own address with no source yet.
+            to("fe80::6", "ff02::1:ff00:1", Payload::Icmp(135));
+            to("::", "ff02::1:ff00:6", Payload::Icmp(135));
+            to("fe80::6", &gateway.to_string(), Payload::Icmp(135));
+            to("fe80::6", &gateway.to_string(), Payload::Icmp(136));
+        }
+    }
+    cases
+}
+
+fn to_host(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (guest, source) in scene.sources(lan) {
+        let mut to = |destination: IpAddr, payload| {
+            cases.push(Case::new(scene.guest_sends(guest, source, destination, payload), Pass::AtHost));
+        };
+        let gateway = lan.gateway_for(source).unwrap();
+        // Timestamp requests and redirects are not echo.
+        let odd = Payload::Icmp(if source.is_ipv4() { 13 } else { 137 });
+        for payload in [tcp(22), tcp(67), udp(123), Payload::Other(47), odd] {
+            to(gateway, payload);
+        }
+        // What is forwarded at the public address is nothing at the gateway's.
+        for forward in &scene.network.forwards {
+            to(gateway, ports(forward.transport, forward.ports.first));
+        }
+        let elsewhere: IpAddr = if source.is_ipv4() { "172.17.0.1" } else { "fd00:d0c::1" }.parse().unwrap();
+        let mut held = vec![elsewhere];
+        held.extend(scene.network.uplink.present.then(|| scene.uplink_address(source)));
+        for address in held {
+            for payload in some_of_each(source) {
+                to(address, payload);
+            }
+        }
+    }
+    cases
+}
+
+fn to_other_gateway(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (guest, source) in scene.sources(lan) {
+        for net in scene.other_lans(lan).flat_map(|other| &other.addresses) {
+            if net.addr().is_ipv4() != source.is_ipv4() {
+                continue;
+            }
+            let forwarded = scene.network.forwards.iter().map(|f| ports(f.transport, f.ports.first));
+            for payload in some_of_each(source).into_iter().chain(forwarded) {
+                cases.push(Case::new(scene.guest_sends(guest, source, net.addr(), payload), Pass::AtHost));
+            }
+        }
+    }
+    cases
+}
+
+/// A guest of `lan` comes by a forward to a guest of `there`.
+fn hairpins(scene: &Scene<'_>, lan: &Lan, there: &Lan) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (public, transport, port, to, to_port) in scene.ways_in(there) {
+        for (guest, source) in scene.sources(lan).filter(|(_, source)| source.is_ipv4() == public.is_ipv4()) {
+            let pass = Pass::AtGuest {
+                bridge: there.bridge.clone(),
+                address: to,
+                port: Some(to_port),
+                source: lan.gateway_for(source).unwrap(),
+            };
+            cases.push(Case::new(scene.guest_sends(guest, source, public, ports(transport, port)), pass));
+        }
+    }
+    cases
+}
+
+fn hairpin(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    hairpins(scene, lan, lan)
+}
+
+fn hairpin_from_other_lan(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    scene.other_lans(lan).flat_map(|there| hairpins(scene, lan, there)).collect()
+}
+
+fn from_host(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (_, to) in scene.sources(lan) {
+        let source = lan.gateway_for(to).unwrap();
+        for payload in some_of_each(to) {
+            cases.push(Case::new(scene.host_sends(source, to, payload), at_guest(lan, to, source)));
+        }
+    }
+    cases
+}
+
+fn hairpin_from_host(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    let ways = scene.ways_in(lan).into_iter();
+    ways.map(|(public, transport, port, to, to_port)| {
+        let source = scene.uplink_address(public);
+        let pass = Pass::AtGuest { bridge: lan.bridge.clone(), address: to, port: Some(to_port), source };
+        Case::new(scene.host_sends(source, public, ports(transport, port)), pass)
+    })
+    .collect()
+}
+
+/// An address of each version: for rows that are about no guest.
+const VERSIONS: [&str; 2] = ["0.0.0.0", "::"];
+
+fn versions() -> impl Iterator<Item = IpAddr> {
+    VERSIONS.iter().map(|address| address.parse().unwrap())
+}
+
+fn host_to_world(scene: &Scene<'_>, _: &Lan) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for like in versions().filter(|_| scene.network.uplink.present) {
+        let source = scene.uplink_address(like);
+        let forwarded = scene.network.forwards.iter().map(|f| ports(f.transport, f.ports.first));
+        for payload in some_of_each(like).into_iter().chain(forwarded) {
+            let pass = Pass::Out(scene.uplink().clone(), source);
+            cases.push(Case::new(scene.host_sends(source, world(like), payload), pass));
+        }
+    }
+    cases
+}
+
+fn host_to_itself(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    let loopback = ["127.0.0.1", "127.0.0.53", "::1"].map(|address| address.parse().unwrap());
+    let mut cases = Vec::new();
+    for address in lan.addresses.iter().map(ipnet::IpNet::addr).chain(loopback) {
+        let forwarded = scene.network.forwards.iter().map(|f| ports(f.transport, f.ports.first));
+        for payload in some_of_each(address).into_iter().chain(forwarded) {
+            cases.push(Case::new(scene.host_sends(address, address, payload), Pass::AtHost));
+        }
+    }
+    cases
+}
+
+fn world_to_host(scene: &Scene<'_>, _: &Lan) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for like in versions().filter(|_| scene.network.uplink.present) {
+        let host = scene.uplink_address(like);
+        // An address of the uplink's that is not listed is no public one: no forward is there.
+        let unforwarded = scene
+            .network
+            .forwards
+            .iter()
+            .filter(|forward| scene.forwarded(host, forward.transport, forward.ports.first).is_none());
+        let unforwarded = unforwarded.map(|f| ports(f.transport, f.ports.first));
+        for payload in some_of_each(like).into_iter().chain(unforwarded) {
+            for source in [world(like), neighbour(like)] {
+                let packet = scene.wire_brings(scene.uplink().as_str(), source, host, payload);
+                cases.push(Case::new(packet, Pass::AtHost));
+            }
+        }
+    }
+    cases
+}
+
+/// From the world, a neighbour and another network to an address.
+fn from_beyond(scene: &Scene<'_>, to: IpAddr, payload: Payload) -> Vec<Packet> {
+    let uplink = scene.uplink().as_str();
+    let mut packets = vec![scene.wire_brings("docker0", container(to), to, payload)];
+    if scene.network.uplink.present {
+        packets.push(scene.wire_brings(uplink, world(to), to, payload));
+        packets.push(scene.wire_brings(uplink, neighbour(to), to, payload));
+    }
+    packets
+}
+
+fn world_to_gateway(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for net in &lan.addresses {
+        let forwarded = scene.network.forwards.iter().map(|f| ports(f.transport, f.ports.first));
+        for payload in some_of_each(net.addr()).into_iter().chain(forwarded) {
+            let packets = from_beyond(scene, net.addr(), payload).into_iter();
+            cases.extend(packets.map(|packet| Case::new(packet, Pass::AtHost)));
+        }
+    }
+    cases
+}
+
+fn forwards(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (public, transport, port, to, to_port) in scene.ways_in(lan) {
+        for source in [world(to), neighbour(to)] {
+            let packet = scene.wire_brings(scene.uplink().as_str(), source, public, ports(transport, port));
+            let pass = Pass::AtGuest { bridge: lan.bridge.clone(), address: to, port: Some(to_port), source };
+            cases.push(Case::new(packet, pass));
+        }
+    }
+    cases
+}
+
+/// From some of [`from_beyond`] to every guest's every address.
+fn to_guests(scene: &Scene<'_>, lan: &Lan, from: fn(&str) -> bool) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (_, to) in scene.sources(lan) {
+        let forwarded = scene.network.forwards.iter().map(|f| ports(f.transport, f.to_port));
+        for payload in some_of_each(to).into_iter().chain(forwarded) {
+            for packet in from_beyond(scene, to, payload) {
+                let model::ruleset::evaluate::Origin::Interface(name) = &packet.origin else { continue };
+                if from(name.as_str()) {
+                    let source = packet.body.source().unwrap();
+                    cases.push(Case::new(packet, at_guest(lan, to, source)));
+                }
+            }
+        }
+    }
+    cases
+}
+
+fn world_to_guest(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    to_guests(scene, lan, |name| name != "docker0")
+}
+
+fn container_to_guest(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    to_guests(scene, lan, |name| name == "docker0")
+}
+
+fn foreign_source(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (guest, own) in scene.sources(lan).filter(|_| scene.network.uplink.present) {
+        let mut foreign = vec![neighbour(own), container(own)];
+        foreign.extend(scene.other_lans(lan).filter_map(|other| other.gateway_for(own)));
+        for source in foreign {
+            for payload in some_of_each(own) {
+                let packet = scene.guest_sends(guest, source, world(own), payload);
+                cases.push(Case::new(packet, Pass::Out(scene.uplink().clone(), source)));
+            }
+        }
+    }
+    cases
+}
+
+/// The flows that a LAN of either mode has.
+fn flows(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    let mut flows =
+        [same_lan, to_gateway, hairpin, from_host, hairpin_from_host, host_to_itself, world_to_host, forwards, others]
+            .iter()
+            .flat_map(|packets| packets(scene, lan))
+            .collect::<Vec<Case>>();
+    if lan.mode == model::network::Mode::Nat {
+        flows.extend(to_world(scene, lan));
+    }
+    flows
+}
+
+fn replies(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    flows(scene, lan).iter().filter_map(|flow| flow.answer(scene, false)).collect()
+}
+
+fn errors(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    flows(scene, lan).iter().filter_map(|flow| flow.answer(scene, true)).collect()
+}
+
+fn invalid(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    let mut cases = to_world(scene, lan);
+    cases.extend(other_lan(scene, lan));
+    for case in &mut cases {
+        case.packet.flow = Flow { state: CtState::Invalid, ..Flow::NEW };
+    }
+    cases
+}
+
+fn others(scene: &Scene<'_>, _: &Lan) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for like in versions().filter(|_| scene.network.uplink.present) {
+        let (uplink, inside) = (scene.uplink().as_str(), container(like));
+        for payload in some_of_each(like) {
+            let out = scene.wire_brings("docker0", inside, world(like), payload);
+            cases.push(Case::new(out, Pass::Out(scene.uplink().clone(), inside)));
+            let source = neighbour(like);
+            let back = scene.wire_brings(uplink, source, inside, payload);
+            cases.push(Case::new(back, Pass::Out("docker0".parse().unwrap(), source)));
+        }
+    }
+    cases
+}
+
+/// Every ARP frame in which a guest claims an address that `claims` picks for it.
+fn arp(scene: &Scene<'_>, lan: &Lan, claims: fn(&Scene<'_>, &Lan, &str) -> Vec<IpAddr>) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for guest in scene.guests(lan) {
+        for sender in claims(scene, lan, &guest.name) {
+            let IpAddr::V4(sender) = sender else { continue };
+            let mut packet = scene.guest_sends(guest, sender.into(), Ipv4Addr::BROADCAST.into(), tcp(0));
+            packet.body = Body::Arp { sender_mac: guest.mac, sender };
+            cases.push(Case::new(packet, Pass::Anywhere));
+        }
+    }
+    cases
+}
+
+fn arp_of_guest(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    arp(scene, lan, |scene, _, name| scene.network.guest(name).unwrap().addresses.clone())
+}
+
+/// The question reaches the host, and no guest holds the address.
+fn arp_for_gateway(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    assert!(lan.addresses.iter().all(|net| scene.guest_at(net.addr()).is_none()));
+    let mut cases = arp_of_guest(scene, lan);
+    for case in &mut cases {
+        case.pass = Pass::AtHost;
+    }
+    cases
+}
+
+fn arp_for_public(scene: &Scene<'_>, _: &Lan) -> Vec<Case> {
+    if !scene.network.uplink.present {
+        return Vec::new();
+    }
+    let any = Ipv4Addr::UNSPECIFIED.into();
+    let mut packet = scene.wire_brings(scene.uplink().as_str(), any, any, tcp(0));
+    let IpAddr::V4(sender) = neighbour(any) else { return Vec::new() };
+    packet.body = Body::Arp { sender_mac: Mac::derived(&["far"]), sender };
+    vec![Case::new(packet, Pass::AtHost)]
+}
+
+/// The addresses of others on a guest's LAN: the host's and its neighbours'.
+fn of_others(scene: &Scene<'_>, lan: &Lan, name: &str) -> Vec<IpAddr> {
+    let neighbours = scene.sources(lan).filter(|(guest, _)| guest.name != name).map(|(_, address)| address);
+    lan.addresses.iter().map(ipnet::IpNet::addr).chain(neighbours).collect()
+}
+
+fn spoofed_ip(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for guest in scene.guests(lan) {
+        for source in of_others(scene, lan, &guest.name) {
+            let mut to = vec![world(source)];
+            to.extend(lan.gateway_for(source));
+            to.extend(scene.sources(lan).map(|(_, address)| address).find(|a| a.is_ipv4() == source.is_ipv4()));
+            for destination in to {
+                cases.push(Case::new(scene.guest_sends(guest, source, destination, udp(53)), Pass::Anywhere));
+            }
+        }
+    }
+    cases
+}
+
+fn spoofed_mac(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (guest, source) in scene.sources(lan) {
+        let others = scene.guests(lan).filter(|other| other.name != guest.name).map(|other| other.mac);
+        for ether_source in others.chain([lan.mac, Mac::derived(&["nobody"])]) {
+            let gateway = lan.gateway_for(source).unwrap();
+            let packet = scene.guest_sends(guest, source, gateway, udp(53));
+            cases.push(Case::new(Packet { ether_source, ..packet }, Pass::Anywhere));
+        }
+    }
+    cases
+}
+
+fn spoofed_arp(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    arp(scene, lan, of_others)
+}
+
+fn rogue(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (guest, source) in scene.sources(lan) {
+        let offers = |source, destination| Payload::Ports { transport: Transport::Udp, source, destination };
+        let frames: &[(&str, Payload)] = if source.is_ipv4() {
+            &[("255.255.255.255", offers(67, 68))]
+        } else {
+            &[("ff02::1", Payload::Icmp(134)), ("fe80::99", offers(547, 546))]
+        };
+        for (to, payload) in frames {
+            let packet = scene.guest_sends(guest, source, to.parse().unwrap(), *payload);
+            cases.push(Case::new(packet, Pass::Anywhere));
+        }
+    }
+    cases
+}
+
+fn ether_types(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (guest, source) in scene.sources(lan) {
+        // 802.1Q, 802.1ad, LLDP.
+        for ether_type in [0x8100, 0x88a8, 0x88cc] {
+            let packet = scene.guest_sends(guest, source, lan.gateway_for(source).unwrap(), tcp(0));
+            cases.push(Case::new(Packet { body: Body::Other(ether_type), ..packet }, Pass::Anywhere));
+        }
+    }
+    cases
+}
