@@ -87,7 +87,10 @@ fn examples() -> Done {
         for example in &examples {
             let mut command = Command::new("setpriv");
             command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--"]);
-            command.arg(folder.join("warren")).arg("rehearse").arg(folder.join(example.file_name().unwrap_or_default()));
+            command
+                .arg(folder.join("warren"))
+                .arg("rehearse")
+                .arg(folder.join(example.file_name().unwrap_or_default()));
             // No program may be needed beside the binary.
             all = all.and(run(command.env("PATH", "/usr/bin").current_dir("/")));
         }
@@ -98,9 +101,8 @@ fn examples() -> Done {
 }
 
 /// Licences that everything in the dependency tree must offer one of; deny.toml says the same to cargo-deny.
-const PERMISSIVE: [&str; 10] = [
-    "MIT", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Unicode-3.0", "Zlib", "0BSD", "Unlicense", "BSL-1.0",
-];
+const PERMISSIVE: [&str; 10] =
+    ["MIT", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Unicode-3.0", "Zlib", "0BSD", "Unlicense", "BSL-1.0"];
 
 /// Holds the dependency tree to permissive licences, by what each crate says of itself.
 fn licences() -> Done {
@@ -131,7 +133,8 @@ fn licences() -> Done {
 
 /// Installs the packages whose programs are missing, as root or by sudo.
 fn install() -> Done {
-    let missing: Vec<&str> = PACKAGES.iter().filter(|(_, program)| !on_path(program)).map(|(package, _)| *package).collect();
+    let missing: Vec<&str> =
+        PACKAGES.iter().filter(|(_, program)| !on_path(program)).map(|(package, _)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -173,7 +176,8 @@ fn cargo(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Done {
 }
 
 fn run(command: &mut Command) -> Done {
-    let line = std::iter::once(command.get_program()).chain(command.get_args()).map(|a| a.to_string_lossy().into_owned());
+    let line =
+        std::iter::once(command.get_program()).chain(command.get_args()).map(|a| a.to_string_lossy().into_owned());
     let line = line.collect::<Vec<_>>().join(" ");
     eprintln!("xtask: {line}");
     let begun = Instant::now();

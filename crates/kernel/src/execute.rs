@@ -50,7 +50,9 @@ impl Executor {
                 LinkKind::Bridge | LinkKind::Veth(_) => self.rtnl.delete_link(name),
             }),
             Step::ChangeLink { name, from, to } => self.change_link(name, from, to),
-            Step::AddAddress { address } => there_is_fine(self.at(&address.at)?.add_address(&address.at.link, address.net)),
+            Step::AddAddress { address } => {
+                there_is_fine(self.at(&address.at)?.add_address(&address.at.link, address.net))
+            }
             Step::DeleteAddress { address } => match self.at(&address.at) {
                 Ok(rtnl) => gone_is_fine(rtnl.delete_address(&address.at.link, address.net)),
                 Err(e) => gone_is_fine(Err(e)),
@@ -101,8 +103,12 @@ impl Executor {
             LinkKind::Veth(peer) => {
                 let netns = self.guest(&peer.namespace)?.netns.try_clone();
                 let netns = netns.map_err(|e| KernelError::new("hold", peer.namespace.clone(), e))?;
-                let far =
-                    VethPeer { netns: std::os::fd::AsFd::as_fd(&netns), name: &peer.name, mac: peer.mac, mtu: peer.mtu };
+                let far = VethPeer {
+                    netns: std::os::fd::AsFd::as_fd(&netns),
+                    name: &peer.name,
+                    mac: peer.mac,
+                    mtu: peer.mtu,
+                };
                 self.rtnl.create_veth(name, link.mac, link.mtu, &link.alias, &far)?;
             }
         }

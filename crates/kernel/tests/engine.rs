@@ -263,7 +263,8 @@ fn down_that_fails_on_the_way_puts_the_network_back() {
         let up = take();
         let mut tried = 0;
         loop {
-            let mut watch = |index: usize, _: &Step| if index == tried { Err("told to fail".to_owned()) } else { Ok(()) };
+            let mut watch =
+                |index: usize, _: &Step| if index == tried { Err("told to fail".to_owned()) } else { Ok(()) };
             if server.engine().down(&mut watch).is_ok() {
                 break;
             }
@@ -355,7 +356,9 @@ fn what_is_another_s_is_a_conflict_and_stays() {
 fn others_tables_are_left_alone() {
     lab(|| {
         let server = Server::new();
-        nft("table inet theirs { chain forward { type filter hook forward priority 0; policy accept; tcp dport 1 drop; }; };");
+        nft(
+            "table inet theirs { chain forward { type filter hook forward priority 0; policy accept; tcp dport 1 drop; }; };",
+        );
         let before = take();
         server.up(SEED).unwrap();
         assert!(tool("nft list table inet theirs").contains("tcp dport 1 drop"));

@@ -75,7 +75,9 @@ impl<'a> Grants<'a> {
         match (self.lan_of(flow.original.source), self.lan_of(flow.original.destination)) {
             // Within a LAN, and from the host, which may do what it likes.
             (Some(a), Some(b)) => {
-                a.bridge != b.bridge && !self.is_local(flow.original.source) && !self.is_local(flow.original.destination)
+                a.bridge != b.bridge
+                    && !self.is_local(flow.original.source)
+                    && !self.is_local(flow.original.destination)
             }
             (Some(from), None) => {
                 !self.is_local(flow.original.source) && !self.is_local(flow.original.destination) && !leaves(from, flow)
@@ -161,7 +163,12 @@ mod tests {
 
     fn tuple(src: &str, dst: &str) -> Tuple {
         let end = |text: &str| text.parse::<std::net::SocketAddr>().unwrap();
-        Tuple { source: end(src).ip(), destination: end(dst).ip(), source_port: end(src).port(), destination_port: end(dst).port() }
+        Tuple {
+            source: end(src).ip(),
+            destination: end(dst).ip(),
+            source_port: end(src).port(),
+            destination_port: end(dst).port(),
+        }
     }
 
     fn stale(original: (&str, &str), reply: (&str, &str)) -> bool {

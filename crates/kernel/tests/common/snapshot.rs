@@ -12,11 +12,30 @@ pub type Snapshot = BTreeMap<String, String>;
 
 /// Keys of `ip -json` that differ from one making of the same thing to the next.
 const PASSING: [&str; 23] = [
-    "ifindex", "link_index", "link_netnsid", "gc_timer", "hello_timer", "tcn_timer", "topology_change_timer",
-    "forward_delay_timer", "hold_timer", "message_age_timer", "stats", "stats64", "used", "link_pointtopoint",
-    "valid_life_time", "preferred_life_time", "designated_port", "port_id", "id", "no",
+    "ifindex",
+    "link_index",
+    "link_netnsid",
+    "gc_timer",
+    "hello_timer",
+    "tcn_timer",
+    "topology_change_timer",
+    "forward_delay_timer",
+    "hold_timer",
+    "message_age_timer",
+    "stats",
+    "stats64",
+    "used",
+    "link_pointtopoint",
+    "valid_life_time",
+    "preferred_life_time",
+    "designated_port",
+    "port_id",
+    "id",
+    "no",
     // Come a moment later than what they belong to: duplicate address detection, the carrier, a port's state.
-    "tentative", "operstate", "state",
+    "tentative",
+    "operstate",
+    "state",
 ];
 
 /// Looks at the calling thread's namespace, and at those that have names.
@@ -57,7 +76,9 @@ pub fn assert_same(before: &Snapshot, after: &Snapshot, when: &str) {
     for name in names {
         let (a, b) = (before.get(name), after.get(name));
         if a != b {
-            let lines = |text: Option<&String>| text.map(|t| t.lines().map(str::to_owned).collect::<Vec<_>>()).unwrap_or_default();
+            let lines = |text: Option<&String>| {
+                text.map(|t| t.lines().map(str::to_owned).collect::<Vec<_>>()).unwrap_or_default()
+            };
             let (a, b) = (lines(a), lines(b));
             differences.push_str(&format!("== {name}\n"));
             a.iter().filter(|line| !b.contains(line)).for_each(|line| differences.push_str(&format!("- {line}\n")));
@@ -98,15 +119,28 @@ fn sysctls() -> String {
 
 /// One object a line, without what passes, in a steady order.
 fn json(text: &str) -> String {
-    let mut value: Value = serde_json::from_str(if text.trim().is_empty() { "[]" } else { text }).expect("JSON of ip's");
+    let mut value: Value =
+        serde_json::from_str(if text.trim().is_empty() { "[]" } else { text }).expect("JSON of ip's");
     strip(&mut value);
-    // Link-local routes come when detection is through.
     if let Value::Array(list) = &mut value {
-        list.retain(|object| !object["dst"].as_str().is_some_and(|dst| dst.starts_with("fe80:")));
+        list.retain(|object| !is_late_route(object));
+        for object in list.iter_mut().filter(|object| object["ifname"] != "eth0") {
+            if let Some(addresses) = object["addr_info"].as_array_mut() {
+                addresses.retain(|address| address["scope"] != "link");
+            }
+        }
     }
-    let mut lines: Vec<String> = value.as_array().map(|a| a.iter().map(ToString::to_string).collect()).unwrap_or_default();
+    let mut lines: Vec<String> =
+        value.as_array().map(|a| a.iter().map(ToString::to_string).collect()).unwrap_or_default();
     lines.sort();
     lines.join("\n")
+}
+
+/// Link-local routes come when detection is through, and multicast ones with the carrier: of a bridge, when its first
+/// port has one. The uplink's are settled.
+fn is_late_route(object: &Value) -> bool {
+    let to = object["dst"].as_str().unwrap_or_default();
+    to.starts_with("fe80:") || (to == "ff00::/8" && object["dev"] != "eth0")
 }
 
 fn strip(value: &mut Value) {

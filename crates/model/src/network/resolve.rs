@@ -242,7 +242,8 @@ fn ipv6_forwarding(lans: &[super::Lan], facts: &HostFacts) -> Ipv6Forwarding {
         return Ipv6Forwarding::PerInterface;
     }
     // accept_ra 0 was somebody's choice. 2 is told too, for it may be so since we made it.
-    let learns = |interface: &&crate::facts::Interface| interface.learnt_route && interface.accept_ra.is_some_and(|v| v > 0);
+    let learns =
+        |interface: &&crate::facts::Interface| interface.learnt_route && interface.accept_ra.is_some_and(|v| v > 0);
     Ipv6Forwarding::Global {
         accept_ra: facts.interfaces.iter().filter(learns).map(|interface| interface.name.clone()).collect(),
         interfaces: facts.interfaces.iter().map(|interface| interface.name.clone()).collect(),
