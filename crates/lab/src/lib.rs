@@ -1,1 +1,3 @@
-//! A world in namespaces.
+//! A world in namespaces, and packets as the oracle: what `rehearse`, `check` and the tests stand on.
+
+pub mod packet;
