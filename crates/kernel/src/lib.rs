@@ -3,6 +3,7 @@
 
 pub mod apply;
 pub mod conntrack;
+pub mod error;
 pub mod facts;
 pub mod journal;
 pub mod netlink;
