@@ -157,7 +157,8 @@ pub fn craft(probe: &Craft) -> Option<Vec<u8>> {
             Some(packet)
         }
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            put_checksum(&mut body, at, pseudo6(source, destination, protocol, body.len()), protocol == UDP);
+            let pseudo = pseudo6(source, destination, protocol, body.len());
+            put_checksum(&mut body, at, pseudo, protocol == UDP);
             let mut packet = header6(source, destination, protocol, body.len(), 64);
             packet.append(&mut body);
             Some(packet)
@@ -340,6 +341,10 @@ pub fn read_body(source: IpAddr, destination: IpAddr, protocol: u8, body: &[u8])
         TCP => {
             let flags = *body.get(13)?;
             let (token, answer) = if flags & RST != 0 {
+                // What refuses a SYN acknowledges it; a bare reset is the sender's own kernel cutting off an answer.
+                if flags & ACK == 0 {
+                    return None;
+                }
                 (be32(body, 8)?.wrapping_sub(1), Some(Answer::Reset))
             } else if flags & (SYN | ACK) == SYN | ACK {
                 (be32(body, 8)?.wrapping_sub(1), Some(Answer::Accepted))
