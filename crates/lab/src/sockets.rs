@@ -100,8 +100,7 @@ pub(crate) fn next_frame(socket: &Socket, buffer: &mut [u8; BUFFER]) -> io::Resu
     // storage, setting `length` to what it wrote.
     let received = unsafe {
         SockAddr::try_init(|storage, length| {
-            let n =
-                libc::recvfrom(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), BUFFER, 0, storage.cast(), length);
+            let n = libc::recvfrom(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), BUFFER, 0, storage.cast(), length);
             usize::try_from(n).map_err(|_| io::Error::last_os_error())
         })
     };
