@@ -161,4 +161,3 @@ fn note_holder(bytes: &[u8], station: usize, on: u32, trials: &mut [Trial<'_>]) 
         }
     }
 }
-
