@@ -45,6 +45,12 @@ impl KernelError {
         Self { operation, object: object.into(), source: source.into() }
     }
 
+    /// The same cause, told as a failure of a larger operation.
+    #[must_use]
+    pub fn during(self, operation: &'static str, object: impl Into<String>) -> Self {
+        Self { operation, object: object.into(), ..self }
+    }
+
     /// The kernel's errno, where it gave one.
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
@@ -77,6 +83,11 @@ impl From<rustix::io::Errno> for Cause {
     fn from(errno: rustix::io::Errno) -> Self {
         Self::Io(errno.into())
     }
+}
+
+/// A system call's error with the reason that we found for it.
+pub(crate) fn explained(source: io::Error, why: impl Into<String>) -> Cause {
+    Cause::Explained { source, why: why.into() }
 }
 
 /// Puts operation and object to a bare error.

@@ -1,1 +1,246 @@
-//! facts
+//! What this host is: gathers the values of [`model::facts`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+
+use model::address::IfName;
+use model::facts::{HostFacts, HostRoute, Interface, Listener};
+use model::state::{ALIAS_PREFIX, IpFamilyWord, Sysctl};
+
+use crate::error::Result;
+use crate::rtnl::header::{RT_TABLE_MAIN, RTN_UNICAST, RTPROT_RA};
+use crate::rtnl::{AddressInfo, GROUP, LinkInfo, RouteInfo, Rtnl};
+use crate::sockdiag::{self, Listening};
+use crate::sysctl;
+
+/// Gathers what is known of the host, in the calling thread's network namespace, and of the session that we run in.
+/// What bears our mark is left out, as are routes and addresses on it. A fact that cannot be read because the host
+/// lacks it (a machine id, a resolver) is empty; one that the kernel refuses to tell is an error.
+pub fn gather() -> Result<HostFacts> {
+    let mut rtnl = Rtnl::open()?;
+    let mut links = rtnl.links()?;
+    links.retain(|l| !is_ours(l));
+    let names: BTreeMap<u32, IfName> =
+        links.iter().filter_map(|l| Some((l.index, IfName::new(l.name.as_str()).ok()?))).collect();
+    let addresses = rtnl.addresses()?;
+    let mut routes = rtnl.all_routes()?;
+    // A route without a link is nobody's in particular, so the host's.
+    routes.retain(|r| r.kind == RTN_UNICAST && r.oif.is_none_or(|i| names.contains_key(&i)));
+    let interfaces = interfaces(&links, &names, &addresses, &routes)?;
+    routes.retain(|r| r.table == u32::from(RT_TABLE_MAIN));
+
+    let waiting = sockdiag::listening()?;
+    let owners = sockdiag::owners(&waiting.iter().map(|w| w.inode).collect());
+    let session = std::env::var("SSH_CONNECTION").ok();
+
+    let (defaults, others): (Vec<_>, Vec<_>) = routes.into_iter().partition(RouteInfo::is_default);
+    let (default_uplink, routers) = ways_out(defaults, &names);
+    Ok(HostFacts {
+        default_uplink,
+        interfaces,
+        routes: others
+            .into_iter()
+            .map(|r| HostRoute { to: r.to, interface: r.oif.and_then(|i| names.get(&i).cloned()) })
+            .collect(),
+        routers,
+        listeners: listeners(&waiting, &owners),
+        ssh_ports: ssh_ports(&waiting, &owners, session.as_deref()),
+        resolvers: resolvers(|path| fs::read_to_string(path).ok()),
+        machine_id: fs::read_to_string("/etc/machine-id").ok().and_then(|text| machine_id(&text)),
+        ipv6_force_forwarding: sysctl::exists(&Sysctl::new(IpFamilyWord::Ipv6, "default", "force_forwarding")),
+    })
+}
+
+/// Whether a link is warren's: it bears our mark, or was made in our group by a process that was killed before it
+/// could mark it.
+#[must_use]
+pub fn is_ours(link: &LinkInfo) -> bool {
+    link.group == GROUP || link.alias.as_deref().is_some_and(|a| a.starts_with(ALIAS_PREFIX))
+}
+
+fn interfaces(
+    links: &[LinkInfo],
+    names: &BTreeMap<u32, IfName>,
+    addresses: &[AddressInfo],
+    routes: &[RouteInfo],
+) -> Result<Vec<Interface>> {
+    let named = links.iter().filter_map(|l| Some((l, names.get(&l.index)?)));
+    named
+        .map(|(link, name)| {
+            let accept_ra = sysctl::read(&Sysctl::new(IpFamilyWord::Ipv6, name.as_str(), "accept_ra"))?;
+            let own = addresses.iter().filter(|a| a.index == link.index && !a.is_link_local());
+            Ok(Interface {
+                name: name.clone(),
+                // The loopback interface has one of six zeros, which is nobody's.
+                mac: link.mac.filter(|m| m.0 != [0; 6]),
+                mtu: link.mtu,
+                addresses: own.map(|a| a.net).collect(),
+                learnt_route: routes.iter().any(|r| r.protocol == RTPROT_RA && r.oif == Some(link.index)),
+                accept_ra: accept_ra.and_then(|text| text.parse().ok()),
+            })
+        })
+        .collect()
+}
+
+/// The interface of the best default route (IPv4 first, then the lowest metric), and the routers of all.
+fn ways_out(mut defaults: Vec<RouteInfo>, names: &BTreeMap<u32, IfName>) -> (Option<IfName>, Vec<IpAddr>) {
+    defaults.sort_by_key(|r| (r.to.addr().is_ipv6(), r.metric));
+    let uplink = defaults.iter().find_map(|r| names.get(&r.oif?).cloned());
+    let mut routers = Vec::new();
+    for router in defaults.iter().filter_map(|r| r.via) {
+        if !routers.contains(&router) {
+            routers.push(router);
+        }
+    }
+    (uplink, routers)
+}
+
+/// What waits, each once; `::` that takes IPv4 too stands for both.
+fn listeners(waiting: &[Listening], owners: &BTreeMap<u32, String>) -> Vec<Listener> {
+    let mut listeners: Vec<Listener> = Vec::new();
+    for socket in waiting {
+        let owner = owners.get(&socket.inode).cloned();
+        let both = socket.address.is_unspecified() && !socket.own_family_only;
+        let also = both.then_some(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        for address in also.into_iter().chain([socket.address]) {
+            let listener = Listener { transport: socket.transport, address, port: socket.port, owner: owner.clone() };
+            // SO_REUSEPORT: one process with many sockets.
+            if !listeners.contains(&listener) {
+                listeners.push(listener);
+            }
+        }
+    }
+    listeners
+}
+
+/// The ports of sshd, and the server's port of the session: the last word of SSH_CONNECTION (ssh(1)).
+fn ssh_ports(waiting: &[Listening], owners: &BTreeMap<u32, String>, session: Option<&str>) -> Vec<u16> {
+    let is_sshd = |w: &&Listening| {
+        let name = owners.get(&w.inode).and_then(|o| o.split(" (pid").next());
+        w.transport == model::address::Transport::Tcp && matches!(name, Some("sshd" | "dropbear"))
+    };
+    // Its X11 and port forwards listen on loopback, and belong to nobody's way in.
+    let mut ports: BTreeSet<u16> =
+        waiting.iter().filter(is_sshd).filter(|w| !w.address.is_loopback()).map(|w| w.port).collect();
+    ports.extend(session.and_then(|s| s.split_whitespace().nth(3)?.parse::<u16>().ok()));
+    ports.into_iter().collect()
+}
+
+/// The resolvers that the host asks; where resolv.conf(5) only names stubs on loopback, those that systemd-resolved
+/// asks in turn.
+fn resolvers(read: impl Fn(&str) -> Option<String>) -> Vec<IpAddr> {
+    for path in ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"] {
+        let named = nameservers(&read(path).unwrap_or_default());
+        if !named.is_empty() {
+            return named;
+        }
+    }
+    Vec::new()
+}
+
+/// The servers of a resolv.conf(5), without loopback ones, each once. One with an interface (`fe80::1%eth0`) cannot be
+/// asked from elsewhere and is left out.
+fn nameservers(text: &str) -> Vec<IpAddr> {
+    let mut servers = Vec::new();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        if words.next() != Some("nameserver") {
+            continue;
+        }
+        let server = words.next().and_then(|w| w.parse::<IpAddr>().ok());
+        if let Some(server) = server.filter(|s| !s.is_loopback() && !s.is_unspecified() && !servers.contains(s)) {
+            servers.push(server);
+        }
+    }
+    servers
+}
+
+/// machine-id(5): 32 hexadecimal digits; empty or `uninitialized` before the first boot.
+fn machine_id(text: &str) -> Option<String> {
+    let id = text.trim();
+    (id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())).then(|| id.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use model::address::Transport;
+
+    use super::*;
+
+    fn ips(texts: &[&str]) -> Vec<IpAddr> {
+        texts.iter().map(|t| t.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn stubs_are_looked_through() {
+        let real =
+            "# by DHCP\nsearch example.org\nnameserver 192.0.2.53\nnameserver 192.0.2.53\nnameserver fe80::1%eth0\n";
+        let files = |path: &str| match path {
+            "/etc/resolv.conf" => Some("nameserver 127.0.0.53\noptions edns0\n".to_owned()),
+            _ => Some(real.to_owned()),
+        };
+        assert_eq!(resolvers(files), ips(&["192.0.2.53"]));
+        assert_eq!(resolvers(|p| (p == "/etc/resolv.conf").then(|| real.to_owned())), ips(&["192.0.2.53"]));
+        assert_eq!(resolvers(|_| None), ips(&[]));
+    }
+
+    #[test]
+    fn the_way_out_is_ipv4s_of_the_lowest_metric() {
+        let names: BTreeMap<u32, IfName> =
+            [(2, "eth0"), (3, "wlan0")].into_iter().map(|(i, n)| (i, IfName::new(n).unwrap())).collect();
+        let route = |to: &str, via: &str, oif, metric| RouteInfo {
+            to: to.parse().unwrap(),
+            via: Some(via.parse().unwrap()),
+            oif: Some(oif),
+            table: 254,
+            protocol: 3,
+            metric,
+            source: None,
+            kind: RTN_UNICAST,
+            scope: 0,
+        };
+        let all = vec![
+            route("::/0", "fe80::1", 2, 100),
+            route("0.0.0.0/0", "192.0.2.1", 2, 600),
+            route("0.0.0.0/0", "198.51.100.1", 3, 200),
+        ];
+        let (uplink, routers) = ways_out(all.clone(), &names);
+        assert_eq!(uplink.unwrap().as_str(), "wlan0");
+        assert_eq!(routers, ips(&["198.51.100.1", "192.0.2.1", "fe80::1"]));
+        let (uplink, _) = ways_out(all[..1].to_vec(), &names);
+        assert_eq!(uplink.unwrap().as_str(), "eth0");
+        assert_eq!(ways_out(Vec::new(), &names), (None, Vec::new()));
+    }
+
+    #[test]
+    fn ssh_is_known_by_its_process_and_by_the_session() {
+        let socket = |port, address: &str, inode| Listening {
+            transport: Transport::Tcp,
+            address: address.parse().unwrap(),
+            port,
+            own_family_only: false,
+            interface: None,
+            uid: 0,
+            inode,
+        };
+        let waiting = [socket(2222, "::", 1), socket(6010, "127.0.0.1", 2), socket(80, "::", 3)];
+        let owners = [(1, "sshd (pid 7)"), (2, "sshd (pid 9)"), (3, "nginx (pid 8)")];
+        let owners: BTreeMap<u32, String> = owners.into_iter().map(|(i, o)| (i, o.to_owned())).collect();
+        let session = Some("198.51.100.7 50000 192.0.2.1 22");
+        assert_eq!(ssh_ports(&waiting, &owners, session), [22, 2222]);
+        assert_eq!(ssh_ports(&waiting, &BTreeMap::new(), None), [0u16; 0]);
+        let both = listeners(&waiting[..1], &owners);
+        assert_eq!(both.iter().map(|l| l.address).collect::<Vec<_>>(), ips(&["0.0.0.0", "::"]));
+        assert_eq!(both[0].owner.as_deref(), Some("sshd (pid 7)"));
+    }
+
+    #[test]
+    fn a_machine_id_before_the_first_boot_is_none() {
+        assert_eq!(machine_id("uninitialized\n"), None);
+        assert_eq!(machine_id(""), None);
+        let id = "0123456789abcdef0123456789abcdef";
+        assert_eq!(machine_id(&format!("{id}\n")).as_deref(), Some(id));
+    }
+}

@@ -13,8 +13,10 @@ use std::path::{Path, PathBuf};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
-use crate::error::{Context as _, KernelError, Result};
+use crate::error::{Context as _, KernelError, Result, explained};
 use crate::netlink::{NetlinkError, Socket};
+use crate::rtnl::Rtnl;
+use crate::rtnl::header::{IFLA_IFALIAS, RTM_NEWLINK};
 
 /// Where names of namespaces are kept: NETNS_RUN_DIR of iproute2.
 pub const NETNS_DIR: &str = "/run/netns";
@@ -69,10 +71,10 @@ impl Netns {
     pub fn create(name: &str) -> Result<Self> {
         let path = path_of(name)?;
         let what = || format!("the network namespace {name}");
-        if let Ok(file) = File::open(&path) {
-            if is_namespace(&file).context("make", what())? {
-                return Err(io::Error::from_raw_os_error(libc::EEXIST)).context("make", what());
-            }
+        if let Ok(file) = File::open(&path)
+            && is_namespace(&file).context("make", what())?
+        {
+            return Err(io::Error::from_raw_os_error(libc::EEXIST)).context("make", what());
         }
         shared_netns_dir()?;
         let made = elsewhere(|| {
@@ -155,6 +157,15 @@ impl Netns {
         })?
     }
 
+    /// The guest that we made it for, by the mark on its loopback interface; none for another's namespace. The mark
+    /// holds also where somebody has given the namespace a further name.
+    pub fn guest(&self) -> Result<Option<String>> {
+        let what = || format!("the network namespace {}", self.label);
+        let links = self.run(|| Rtnl::open()?.links()).context("enter", what())??;
+        let loopback = links.into_iter().find(|l| l.loopback);
+        Ok(loopback.and_then(|l| l.alias?.strip_prefix(GUEST_MARK).map(str::to_owned)))
+    }
+
     /// What it is called in messages: its name, for those that have one.
     #[must_use]
     pub fn label(&self) -> &str {
@@ -191,10 +202,6 @@ fn enter_new_namespace() -> Result<()> {
 
 /// Switches the loopback interface of the calling thread's namespace on, and marks it.
 fn loopback_up(alias: Option<&str>) -> Result<()> {
-    /// RTM_NEWLINK of linux/rtnetlink.h.
-    const RTM_NEWLINK: u16 = 16;
-    /// IFLA_IFALIAS of linux/if_link.h.
-    const IFLA_IFALIAS: u16 = 20;
     let request = || -> std::result::Result<(), NetlinkError> {
         Socket::open(libc::NETLINK_ROUTE as isize)?.request(RTM_NEWLINK, 0, |w| {
             // ifinfomsg: family, padding and type; index 1, which loopback has in every namespace; flags; which of
@@ -213,8 +220,8 @@ fn loopback_up(alias: Option<&str>) -> Result<()> {
 fn path_of(name: &str) -> Result<PathBuf> {
     let usable = !name.is_empty() && name.len() <= 255 && name != "." && name != ".." && !name.contains(['/', '\0']);
     if !usable {
-        let why = "a namespace's name is a file name of 1 to 255 bytes without '/'".to_owned();
-        let source = crate::error::Cause::Explained { source: io::Error::from_raw_os_error(libc::EINVAL), why };
+        let why = "a namespace's name is a file name of 1 to 255 bytes without '/'";
+        let source = explained(io::Error::from_raw_os_error(libc::EINVAL), why);
         return Err(KernelError::new("use as a network namespace's name", format!("{name:?}"), source));
     }
     Ok(Path::new(NETNS_DIR).join(name))
@@ -241,7 +248,7 @@ fn shared_netns_dir() -> Result<()> {
 
 /// Binds the calling thread's namespace to `path`; leaves no file behind where that fails.
 fn pin(path: &Path) -> io::Result<()> {
-    match OpenOptions::new().read(true).write(true).create_new(true).mode(0).open(path) {
+    match OpenOptions::new().read(true).write(true).create_new(true).mode(0o000).open(path) {
         Ok(_) => {}
         // Seen before to be no namespace.
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}

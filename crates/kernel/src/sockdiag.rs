@@ -1,1 +1,125 @@
-//! sockdiag
+//! Sockets that wait for the world, by NETLINK_SOCK_DIAG (sock_diag(7), linux/inet_diag.h).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use model::address::Transport;
+
+use crate::error::{Context as _, Result};
+use crate::netlink::{Socket, find_attr, ne_u32};
+
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const INET_DIAG_SKV6ONLY: u16 = 11;
+/// The kernel's states of sockets (include/net/tcp_states.h).
+const TCP_CLOSE: u32 = 7;
+const TCP_LISTEN: u32 = 10;
+
+/// A TCP socket that listens, or a UDP socket that has no peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listening {
+    /// TCP or UDP.
+    pub transport: Transport,
+    /// What it is bound to; unspecified for everything.
+    pub address: IpAddr,
+    /// The port.
+    pub port: u16,
+    /// Whether an IPv6 socket takes IPv6 alone (IPV6_V6ONLY); `::` without it takes IPv4 too. True for IPv4 sockets.
+    pub own_family_only: bool,
+    /// The index of the interface that it is bound to (SO_BINDTODEVICE, or a link-local address's), if any.
+    pub interface: Option<u32>,
+    /// The user id that opened it.
+    pub uid: u32,
+    /// Its inode, by which [`owners`] knows it.
+    pub inode: u32,
+}
+
+/// The sockets of the calling thread's network namespace that wait, ordered by transport, port and address.
+pub fn listening() -> Result<Vec<Listening>> {
+    let mut socket = Socket::open(libc::NETLINK_SOCK_DIAG as isize).context("open", "a sock_diag socket")?;
+    let mut found = Vec::new();
+    for transport in [Transport::Tcp, Transport::Udp] {
+        for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
+            let state = match transport {
+                Transport::Tcp => TCP_LISTEN,
+                Transport::Udp => TCP_CLOSE,
+            };
+            let messages = socket.dump(SOCK_DIAG_BY_FAMILY, |w| {
+                // struct inet_diag_req_v2: family, protocol, extensions, padding, states, and a sockid of 48 bytes
+                // that only a question for one socket reads.
+                w.raw(&[family, transport.number(), 0, 0]).raw(&(1u32 << state).to_ne_bytes()).raw(&[0; 48]);
+            });
+            let what = || format!("the {transport} sockets of address family {family}");
+            let messages = messages.context("list", what())?;
+            found.extend(
+                messages.iter().filter(|m| m.kind == SOCK_DIAG_BY_FAMILY).filter_map(|m| parse(transport, &m.payload)),
+            );
+        }
+    }
+    found.sort_by_key(|l| (l.transport, l.port, l.address, l.inode));
+    Ok(found)
+}
+
+/// struct inet_diag_msg: family, state, timer, retransmissions; sockid (ports in network order, addresses of 16 bytes,
+/// interface, cookie of 8); expires, queues, uid, inode.
+fn parse(transport: Transport, payload: &[u8]) -> Option<Listening> {
+    let family = i32::from(*payload.first()?);
+    let port = |at: usize| Some(u16::from_be_bytes([*payload.get(at)?, *payload.get(at + 1)?]));
+    let sixteen = <[u8; 16]>::try_from(payload.get(8..24)?).ok()?;
+    let [a, b, c, d, ..] = sixteen;
+    // A UDP socket in TCP_CLOSE that is bound to no port waits for nothing; one with a peer is TCP_ESTABLISHED.
+    let (own, peer) = (port(4)?, port(6)?);
+    if own == 0 || peer != 0 {
+        return None;
+    }
+    let address = match family {
+        libc::AF_INET => IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
+        libc::AF_INET6 => IpAddr::V6(Ipv6Addr::from(sixteen)).to_canonical(),
+        _ => return None,
+    };
+    let v6only = find_attr(payload.get(72..)?, INET_DIAG_SKV6ONLY).is_some_and(|v| v.first() == Some(&1));
+    Some(Listening {
+        transport,
+        address,
+        port: own,
+        own_family_only: address.is_ipv4() || v6only,
+        interface: Some(ne_u32(payload.get(40..44)?)).filter(|i| *i != 0),
+        uid: ne_u32(payload.get(64..68)?),
+        inode: ne_u32(payload.get(68..72)?),
+    })
+}
+
+/// Who holds the sockets of `inodes` open, as `name (pid N)`, as far as /proc lets us see: root sees all. Where
+/// several processes hold one, it is the first besides pid 1, which holds what it hands to services.
+#[must_use]
+pub fn owners(inodes: &BTreeSet<u32>) -> BTreeMap<u32, String> {
+    let mut found: BTreeMap<u32, u32> = BTreeMap::new();
+    if inodes.is_empty() {
+        return BTreeMap::new();
+    }
+    let Ok(entries) = fs::read_dir("/proc") else { return BTreeMap::new() };
+    let mut pids: Vec<u32> = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
+    pids.sort_unstable();
+    for pid in pids {
+        // Processes end meanwhile, and others' are closed to us: both are passed over.
+        let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
+        for descriptor in descriptors.flatten() {
+            let Ok(target) = fs::read_link(descriptor.path()) else { continue };
+            let inode = target.to_str().and_then(|t| t.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
+            if let Some(inode) = inode.filter(|i| inodes.contains(i)) {
+                let holder = found.entry(inode).or_insert(pid);
+                if *holder == 1 {
+                    *holder = pid;
+                }
+            }
+        }
+    }
+    found
+        .into_iter()
+        .map(|(inode, pid)| {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let name = name.trim_end();
+            (inode, if name.is_empty() { format!("pid {pid}") } else { format!("{name} (pid {pid})") })
+        })
+        .collect()
+}

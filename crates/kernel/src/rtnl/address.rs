@@ -68,11 +68,7 @@ impl Rtnl {
     /// the subnet's broadcast address, where the prefix leaves room for one. Fails with EEXIST where it is there.
     pub fn add_address(&mut self, link: &IfName, net: IpNet) -> Result<()> {
         let what = || format!("{net} to {link}");
-        let index = self.index_of(link).map_err(|e| crate::error::KernelError {
-            operation: "add the address",
-            object: what(),
-            ..e
-        })?;
+        let index = self.index_of(link).map_err(|e| e.during("add the address", what()))?;
         let result = self.socket.request(RTM_NEWADDR, flags::CREATE | flags::EXCL, |w| {
             w.raw(&ifaddrmsg(family_of(net.addr()), net.prefix_len(), index));
             w.attr(IFA_LOCAL, &octets(net.addr())).attr(IFA_ADDRESS, &octets(net.addr()));
@@ -92,11 +88,7 @@ impl Rtnl {
     /// Takes an address off a link. Fails with EADDRNOTAVAIL where it is not there, with ENODEV where the link is not.
     pub fn delete_address(&mut self, link: &IfName, net: IpNet) -> Result<()> {
         let what = || format!("{net} from {link}");
-        let index = self.index_of(link).map_err(|e| crate::error::KernelError {
-            operation: "remove the address",
-            object: what(),
-            ..e
-        })?;
+        let index = self.index_of(link).map_err(|e| e.during("remove the address", what()))?;
         let result = self.socket.request(RTM_DELADDR, 0, |w| {
             w.raw(&ifaddrmsg(family_of(net.addr()), net.prefix_len(), index));
             w.attr(IFA_LOCAL, &octets(net.addr())).attr(IFA_ADDRESS, &octets(net.addr()));

@@ -285,11 +285,9 @@ impl Rtnl {
         let master = match master {
             None => None,
             Some(None) => Some(0),
-            Some(Some(bridge)) => Some(self.index_of(bridge).map_err(|e| crate::error::KernelError {
-                operation: "plug a link into",
-                object: format!("{bridge} ({name})"),
-                ..e
-            })?),
+            Some(Some(bridge)) => {
+                Some(self.index_of(bridge).map_err(|e| e.during("plug in", format!("{name} into {bridge}")))?)
+            }
         };
         if up.is_some() || mtu.is_some() || mac.is_some() || master.is_some() || alias.is_some() || group.is_some() {
             let result = self.socket.request(RTM_SETLINK, 0, |w| {
@@ -309,7 +307,7 @@ impl Rtnl {
                     w.attr_u32(IFLA_GROUP, *group);
                 }
                 if let Some(master) = master {
-                    w.attr_u32(IFLA_MASTER, *master);
+                    w.attr_u32(IFLA_MASTER, master);
                 }
             });
             result.context(operation_of(change), what())?;

@@ -85,7 +85,7 @@ impl Rtnl {
     }
 
     fn neighbour_link(&mut self, operation: &'static str, what: &str, link: &IfName) -> Result<u32> {
-        self.index_of(link).map_err(|e| crate::error::KernelError { operation, object: what.to_owned(), ..e })
+        self.index_of(link).map_err(|e| e.during(operation, what))
     }
 }
 

@@ -108,8 +108,7 @@ impl Rtnl {
     }
 
     fn change_route(&mut self, operation: &'static str, kind: u16, flags: u16, route: &NewRoute<'_>) -> Result<()> {
-        let named = |e| crate::error::KernelError { operation, object: route.what(), ..e };
-        let index = self.index_of(route.link).map_err(named)?;
+        let index = self.index_of(route.link).map_err(|e| e.during(operation, route.what()))?;
         let adding = kind == RTM_NEWROUTE;
         let result = self.socket.request(kind, flags, |w| {
             let scope = match (adding, route.via) {
