@@ -305,6 +305,7 @@ fn who_has_an_address() {
     must(&pair.guest, &format!("ip address add {HOST4}/32 dev lo"));
     let outcome = one(&mut prober, probe(Spot::Host, HOST4, PacketKind::ArpWhoHas, by(None)));
     assert_eq!((outcome.held, outcome.seen), (false, format!("answered by {mac}")));
+    must(&pair.guest, &format!("ip address delete {HOST4}/32 dev lo"));
     // A second machine with the guest's address: both answer.
     let twin = Netns::unnamed("twin").unwrap();
     must(&pair.host, "ip link add sw type bridge");
