@@ -1,0 +1,307 @@
+//! The stand-in world: a router with the world behind it, a neighbour on the uplink's segment, and the server.
+//!
+//! ```text
+//! world ---- segment (a bridge) --+-- server's uplink
+//! clients and resolvers on its lo +-- neighbour's eth0
+//! ```
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use kernel::error::KernelError;
+use kernel::netns::Netns;
+use kernel::rtnl::{LinkChange, NewRoute, Rtnl, VethPeer};
+use kernel::sysctl;
+use model::address::{IfName, Mac};
+use model::network::Network;
+use model::probe::{Spot, View};
+use model::state::{IpFamilyWord, Sysctl};
+
+use crate::enter::{Entered, LabError, entered};
+use crate::plan::{LabPlan, Segment};
+use crate::prober::{Capture, Vantage};
+
+/// MTU of the segment in bytes.
+const MTU: u32 = 1500;
+/// IF_OPER_UP of linux/if.h.
+const OPER_UP: u8 = 6;
+/// What a link's report of its carrier may take. It is asked for again and again, since nothing depends on it but
+/// speed: a packet sent before would be lost.
+const CARRIER: Duration = Duration::from_millis(500);
+
+/// A world that stands. It ends when this is dropped, or with the process.
+#[derive(Debug)]
+pub struct Lab {
+    plan: LabPlan,
+    entered: Entered,
+    world: Place,
+    neighbour: Place,
+    server: Place,
+}
+
+/// A named namespace that goes when it is dropped.
+#[derive(Debug)]
+struct Place {
+    netns: Netns,
+    name: String,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // It is gone when the process is, at the latest.
+        let _ = Netns::delete(&self.name);
+    }
+}
+
+impl Lab {
+    /// Builds the world of `plan`. The process must have called [`crate::enter`] before.
+    pub fn build(plan: LabPlan) -> Result<Self, LabError> {
+        let entered = entered()?;
+        let [world, neighbour, server] = ["world", "neighbour", "server"].map(|name| Place::make(name, &plan.guests));
+        let lab = Self { plan, entered, world: world?, neighbour: neighbour?, server: server? };
+        lab.lay()?;
+        Ok(lab)
+    }
+
+    /// The plan that it was built by.
+    #[must_use]
+    pub fn plan(&self) -> &LabPlan {
+        &self.plan
+    }
+
+    /// The namespace in which warren's `up` is to run.
+    #[must_use]
+    pub fn server(&self) -> &Netns {
+        &self.server.netns
+    }
+
+    /// The router and all that is behind it.
+    #[must_use]
+    pub fn world(&self) -> &Netns {
+        &self.world.netns
+    }
+
+    /// Another machine on the uplink's segment.
+    #[must_use]
+    pub fn neighbour(&self) -> &Netns {
+        &self.neighbour.netns
+    }
+
+    /// What the place looks like to who derives probes.
+    #[must_use]
+    pub fn view(&self) -> View {
+        View {
+            world: self.plan.segments.iter().map(|s| s.client).collect(),
+            neighbour: self.plan.segments.iter().map(|s| s.neighbour).collect(),
+            outside: true,
+            public: self.plan.public.clone(),
+        }
+    }
+
+    /// Everybody who can send and look out once `network` is up: the world, the neighbour, the server and each guest.
+    /// Guests without a namespace of their name are left out.
+    pub fn vantages(&self, network: &Network) -> Result<Vec<Vantage>, LabError> {
+        let copy = |netns: &Netns| netns.try_clone().map_err(LabError::io("hold a namespace"));
+        let mut vantages = vec![
+            Vantage { spot: Spot::Host, netns: copy(self.server())?, capture: Capture::Delivered },
+            Vantage { spot: Spot::World, netns: copy(self.world())?, capture: Capture::Incoming },
+            Vantage { spot: Spot::Neighbour, netns: copy(self.neighbour())?, capture: Capture::Incoming },
+        ];
+        for guest in &network.guests {
+            match Netns::open(&guest.name) {
+                Ok(netns) => {
+                    let spot = Spot::Guest(guest.name.clone());
+                    vantages.push(Vantage { spot, netns, capture: Capture::Incoming });
+                }
+                Err(e) if e.is_absent() => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(vantages)
+    }
+
+    /// The line that steps into one of the lab's namespaces (`server`, `world`, `neighbour` or a guest's name) while
+    /// the process `pid` holds the lab.
+    #[must_use]
+    pub fn step_in(&self, pid: u32, name: &str) -> String {
+        // nsenter opens the file before it changes the mounts, so it goes through the process's own root. Credentials
+        // are kept, as a namespace of a plain user's knows no other groups.
+        let user = if self.entered.user { " --user --preserve-credentials" } else { "" };
+        let name = match name {
+            "server" => &self.server.name,
+            "world" => &self.world.name,
+            "neighbour" => &self.neighbour.name,
+            guest => guest,
+        };
+        format!("nsenter --target {pid}{user} --mount --net=/proc/{pid}/root/run/netns/{name}")
+    }
+
+    fn lay(&self) -> Result<(), LabError> {
+        self.world.run(|| self.lay_world())?;
+        self.neighbour.run(|| self.lay_neighbour())?;
+        self.server.run(|| self.lay_server())
+    }
+
+    /// The world's own links and addresses, and the cables to the others.
+    fn lay_world(&self) -> Result<(), LabError> {
+        prepare(true)?;
+        let (bridge, lo) = (name("segment"), name("lo"));
+        let mut rtnl = Rtnl::open()?;
+        rtnl.create_bridge(&bridge, Some(Mac::derived(&["lab", "router"])), MTU, "the uplink's segment")?;
+        let ends =
+            [("to-server", &self.server, self.plan.uplink.clone()), ("to-neighbour", &self.neighbour, name("eth0"))];
+        for (near, place, far) in ends {
+            let near = name(near);
+            let mac = Mac::derived(&["lab", &place.name]);
+            let peer = VethPeer { netns: std::os::fd::AsFd::as_fd(&place.netns), name: &far, mac, mtu: MTU };
+            rtnl.create_veth(&near, None, MTU, "a cable of the segment", &peer)?;
+            let plug = LinkChange { master: Some(Some(bridge.clone())), up: Some(true), ..LinkChange::default() };
+            rtnl.set_link(&near, &plug)?;
+        }
+        for address in self.plan.segments.iter().map(|s| s.client).chain(self.plan.answering.iter().copied()) {
+            // A client may be one that is to answer anyway.
+            ignore_existing(rtnl.add_address(&lo, IpNet::from(address)))?;
+        }
+        for segment in &self.plan.segments {
+            rtnl.add_address(&bridge, segment.with_prefix(segment.router))?;
+        }
+        rtnl.set_link(&bridge, &switched_on())?;
+        for segment in &self.plan.segments {
+            // What is sent from here at the server comes from the client, not from the router.
+            let source = Some(segment.client);
+            for address in &segment.server {
+                let to = IpNet::from(*address);
+                rtnl.add_route(&NewRoute { source, ..NewRoute::new(to, None, &bridge) })?;
+            }
+            self.route_lans(&mut rtnl, segment, &bridge, source)?;
+        }
+        Ok(())
+    }
+
+    fn lay_neighbour(&self) -> Result<(), LabError> {
+        prepare(false)?;
+        let eth0 = name("eth0");
+        let mut rtnl = Rtnl::open()?;
+        for segment in &self.plan.segments {
+            rtnl.add_address(&eth0, segment.with_prefix(segment.neighbour))?;
+        }
+        rtnl.set_link(&eth0, &switched_on())?;
+        for segment in &self.plan.segments {
+            for address in segment.server.iter().filter(|a| !segment.prefix.contains(*a)) {
+                rtnl.add_route(&NewRoute::new(IpNet::from(*address), None, &eth0))?;
+            }
+            rtnl.add_route(&NewRoute::new(everywhere(segment.router), Some(segment.router), &eth0))?;
+            self.route_lans(&mut rtnl, segment, &eth0, None)?;
+        }
+        await_carrier(&mut rtnl, &eth0)
+    }
+
+    fn lay_server(&self) -> Result<(), LabError> {
+        prepare(false)?;
+        let uplink = &self.plan.uplink;
+        let mut rtnl = Rtnl::open()?;
+        for segment in &self.plan.segments {
+            for address in &segment.server {
+                rtnl.add_address(uplink, segment.with_prefix(*address))?;
+            }
+        }
+        rtnl.set_link(uplink, &switched_on())?;
+        for segment in &self.plan.segments {
+            rtnl.add_route(&NewRoute::new(everywhere(segment.router), Some(segment.router), uplink))?;
+        }
+        await_carrier(&mut rtnl, uplink)
+    }
+
+    /// The attack of docs/traffic.md: the LANs' own subnets, sent at the server's public address.
+    fn route_lans(
+        &self,
+        rtnl: &mut Rtnl,
+        segment: &Segment,
+        link: &IfName,
+        source: Option<IpAddr>,
+    ) -> Result<(), LabError> {
+        let of_family = |net: &&IpNet| net.addr().is_ipv4() == segment.router.is_ipv4();
+        for lan in self.plan.lans.iter().filter(of_family) {
+            let route = NewRoute { source, ..NewRoute::new(*lan, segment.server.first().copied(), link) };
+            ignore_existing(rtnl.add_route(&route))?;
+        }
+        Ok(())
+    }
+}
+
+impl Place {
+    /// A namespace named for what it stands for; behind `lab-` where a guest has the name.
+    fn make(word: &str, guests: &[String]) -> Result<Self, LabError> {
+        let mut name = word.to_owned();
+        while guests.contains(&name) {
+            name.insert_str(0, "lab-");
+        }
+        let place = Self { netns: Netns::create(&name)?, name };
+        // It is no guest of warren's, and must not look like one to what is rehearsed here.
+        place.run(|| {
+            let unmarked = LinkChange { alias: Some(String::new()), ..LinkChange::default() };
+            Ok(Rtnl::open()?.set_link(&self::name("lo"), &unmarked)?)
+        })?;
+        Ok(place)
+    }
+
+    fn run<T: Send>(&self, f: impl FnOnce() -> Result<T, LabError> + Send) -> Result<T, LabError> {
+        self.netns.run(f).map_err(LabError::io(format!("enter the network namespace {}", self.name)))?
+    }
+}
+
+/// What a new namespace takes over from the machine's is put to the kernel's own defaults, so that a rehearsal is the
+/// same everywhere; and addresses serve at once, without duplicate address detection.
+fn prepare(is_router: bool) -> Result<(), LabError> {
+    let forwarding = if is_router { "1" } else { "0" };
+    let values = [
+        (IpFamilyWord::Ipv4, "all", "forwarding", forwarding),
+        (IpFamilyWord::Ipv4, "default", "forwarding", forwarding),
+        (IpFamilyWord::Ipv4, "all", "rp_filter", "0"),
+        (IpFamilyWord::Ipv4, "default", "rp_filter", "0"),
+        (IpFamilyWord::Ipv6, "all", "disable_ipv6", "0"),
+        (IpFamilyWord::Ipv6, "default", "disable_ipv6", "0"),
+        (IpFamilyWord::Ipv6, "all", "forwarding", forwarding),
+        (IpFamilyWord::Ipv6, "default", "accept_dad", "0"),
+    ];
+    for (family, scope, key, value) in values {
+        let sysctl = Sysctl { family, scope: scope.to_owned(), key: key.to_owned() };
+        match sysctl::write(&sysctl, value) {
+            // A kernel without IPv6.
+            Err(e) if e.is_absent() && family == IpFamilyWord::Ipv6 => {}
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the kernel has taken note that a cable is plugged in at both ends.
+fn await_carrier(rtnl: &mut Rtnl, link: &IfName) -> Result<(), LabError> {
+    let start = Instant::now();
+    while rtnl.link(link)?.operstate != OPER_UP && start.elapsed() < CARRIER {
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    Ok(())
+}
+
+fn ignore_existing(result: Result<(), KernelError>) -> Result<(), LabError> {
+    match result {
+        Err(e) if e.exists_already() => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+fn switched_on() -> LinkChange {
+    LinkChange { up: Some(true), ..LinkChange::default() }
+}
+
+fn everywhere(of: IpAddr) -> IpNet {
+    if of.is_ipv4() { IpNet::V4(Ipv4Net::default()) } else { IpNet::V6(Ipv6Net::default()) }
+}
+
+/// A name that stands in this file.
+#[allow(clippy::unwrap_used)]
+fn name(literal: &'static str) -> IfName {
+    IfName::new(literal).unwrap()
+}
