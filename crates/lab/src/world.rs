@@ -45,13 +45,21 @@ pub struct Lab {
 struct Place {
     netns: Netns,
     name: String,
+    kept: std::cell::Cell<bool>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // It is gone when the process is, at the latest.
-        let _ = Netns::delete(&self.name);
+        if !self.kept.get() {
+            // It is gone when the process is, at the latest.
+            let _ = Netns::delete(&self.name);
+        }
     }
+}
+
+/// The hardware address of a place's cable.
+fn mac_of(place: &Place) -> Mac {
+    Mac::derived(&["lab", &place.name])
 }
 
 impl Lab {
@@ -96,6 +104,7 @@ impl Lab {
             neighbour: self.plan.segments.iter().map(|s| s.neighbour).collect(),
             outside: true,
             public: self.plan.public.clone(),
+            uplink_mac: Some(mac_of(&self.server)),
         }
     }
 
@@ -119,6 +128,13 @@ impl Lab {
             }
         }
         Ok(vantages)
+    }
+
+    /// Leaves the names of its namespaces when it is dropped: whoever shares this process's mounts holds the lab then.
+    pub fn keep(&self) {
+        for place in [&self.world, &self.neighbour, &self.server] {
+            place.kept.set(true);
+        }
     }
 
     /// The line that steps into one of the lab's namespaces (`server`, `world`, `neighbour` or a guest's name) while
@@ -153,7 +169,7 @@ impl Lab {
             [("to-server", &self.server, self.plan.uplink.clone()), ("to-neighbour", &self.neighbour, name("eth0"))];
         for (near, place, far) in ends {
             let near = name(near);
-            let mac = Mac::derived(&["lab", &place.name]);
+            let mac = mac_of(place);
             let peer = VethPeer { netns: std::os::fd::AsFd::as_fd(&place.netns), name: &far, mac, mtu: MTU };
             rtnl.create_veth(&near, None, MTU, "a cable of the segment", &peer)?;
             let plug = LinkChange { master: Some(Some(bridge.clone())), up: Some(true), ..LinkChange::default() };

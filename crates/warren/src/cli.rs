@@ -94,6 +94,9 @@ pub enum Command {
         #[arg(value_enum)]
         format: ExportFormat,
     },
+    /// Hold a kept lab
+    #[command(hide = true)]
+    Hold,
 }
 
 /// What `export` writes.

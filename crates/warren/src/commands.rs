@@ -27,6 +27,7 @@ pub fn run(arguments: Arguments) -> Outcome {
         Command::Status => status::run(&context),
         Command::Check { from } => check::run(&context, from.as_deref()),
         Command::Rehearse { keep, .. } => rehearse::run(&context, keep),
+        Command::Hold => rehearse::holder(),
         Command::Map { output } => map::run(&context, output.as_deref()),
         Command::Export { format } => export::run(&context, format),
     }

@@ -9,10 +9,10 @@ use kernel::apply::{ApplyError, Engine, StepError};
 use kernel::error::KernelError;
 use kernel::journal::StoreError;
 use model::address::IfName;
-use model::config::{self, Config};
+use model::config::Config;
 use model::facts::HostFacts;
 use model::network::{self, Network};
-use model::problem::{Kind, Problem};
+use model::problem::{self, Kind, Problem};
 
 use crate::cli::Arguments;
 use crate::diagnostics;
@@ -63,7 +63,7 @@ pub struct Failure {
     /// What was being done, why it failed, what to do next; several lines, or a drawn list of problems.
     pub message: String,
     /// The problems of the file, for `--json`.
-    pub problems: Vec<serde_json::Value>,
+    pub problems: Vec<diagnostics::Diagnostic>,
 }
 
 /// A command's result.
@@ -139,14 +139,12 @@ pub struct Context {
     pub verbose: bool,
 }
 
-/// A file that was read and understood.
+/// A file that was read.
 pub struct Source {
     /// Its path.
     pub path: PathBuf,
     /// Its text.
     pub text: String,
-    /// What it says.
-    pub config: Config,
 }
 
 impl Context {
@@ -167,27 +165,15 @@ impl Context {
         Ok(Engine::new(&self.state_dir, &self.run_dir)?)
     }
 
-    /// Reads the file. Its syntax and words may still be wrong: the problems come along.
-    pub fn read(&self) -> Result<(Source, Vec<Problem>), Failure> {
+    /// The file's text.
+    pub fn read(&self) -> Result<Source, Failure> {
         let path = self.config.clone();
-        let text = fs::read_to_string(&path).map_err(|e| {
-            let hint = if e.kind() == std::io::ErrorKind::NotFound { "\nname another with `-c FILE`" } else { "" };
-            Failure::new(Exit::Usage, format!("cannot read the configuration {}: {e}{hint}", path.display()))
-        })?;
-        let (config, problems) = config::parse(&text);
-        Ok((Source { path, text, config }, problems))
-    }
-
-    /// The file as a network on a host of which `facts` are known; every problem at once.
-    pub fn network(&self, facts: &HostFacts, rehearsal: bool) -> Result<(Source, Network), Failure> {
-        let (source, mut problems) = self.read()?;
-        problems.extend(network::unsupported(&source.config, rehearsal));
-        match network::resolve(&source.config, facts) {
-            Ok(network) if problems.is_empty() => Ok((source, network)),
-            Ok(_) => Err(source.failure(problems)),
-            Err(more) => {
-                problems.extend(more);
-                Err(source.failure(problems))
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Source { path, text }),
+            Err(e) => {
+                let hint = if e.kind() == std::io::ErrorKind::NotFound { "\nname another with `-c FILE`" } else { "" };
+                let message = format!("cannot read the configuration {}: {e}{hint}", path.display());
+                Err(Failure::new(Exit::Usage, message))
             }
         }
     }
@@ -196,8 +182,10 @@ impl Context {
     /// runs as root.
     pub fn network_here(&self) -> Result<(Source, Network), Failure> {
         trusted(&self.config)?;
+        let source = self.read()?;
         let facts = kernel::facts::gather()?;
-        self.network(&facts, false)
+        let network = source.network(&facts, false)?;
+        Ok((source, network))
     }
 
     /// Refuses to go on without the privileges that changing the network takes.
@@ -218,24 +206,29 @@ impl Context {
 }
 
 impl Source {
+    /// The file as a network on a host of which `facts` are known; every problem at once. With `rehearsal` what can be
+    /// stood in for is no problem.
+    pub fn network(&self, facts: &HostFacts, rehearsal: bool) -> Result<Network, Failure> {
+        network::load(&self.text, facts, rehearsal).map(|(_, network)| network).map_err(|p| self.failure(p))
+    }
+
     /// The problems of this file as a failure: drawn for people, listed for programs.
     pub fn failure(&self, mut problems: Vec<Problem>) -> Failure {
-        problems.sort_by_key(|p| (p.span.start, p.span.end));
-        problems.dedup();
+        problem::sort(&mut problems);
         let wrong = problems.iter().any(|p| p.kind != Kind::Conflict);
         let exit = if wrong { Exit::Usage } else { Exit::Conflict };
         let name = self.path.display().to_string();
         Failure {
             exit,
             message: diagnostics::render(&name, &self.text, &problems, output::colour_on_stderr()),
-            problems: problems.iter().map(|p| diagnostics::json(&self.text, p)).collect(),
+            problems: diagnostics::json(&self.text, &problems),
         }
     }
 }
 
-/// The file's name in messages and facts of a host of which nothing is known.
+/// Facts of a host of which nothing is known but that it has the uplink that the file names.
 pub fn assumed_facts(config: &Config) -> HostFacts {
-    let named = config.uplink().cloned();
+    let named = config.host.as_ref().and_then(|host| host.uplink.as_ref()).map(|uplink| uplink.value.clone());
     HostFacts::assumed(named.unwrap_or_else(eth0))
 }
 

@@ -11,6 +11,7 @@ mod context;
 mod diagnostics;
 mod output;
 mod picture;
+mod proof;
 
 fn main() -> ExitCode {
     let arguments = match cli::Arguments::try_parse() {

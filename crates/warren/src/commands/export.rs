@@ -1,5 +1,6 @@
 //! `warren export`: the network as files of other tools'.
 
+use model::config;
 use model::ruleset::{build, text};
 
 use crate::cli::ExportFormat;
@@ -8,13 +9,16 @@ use crate::output;
 
 /// Writes the format to stdout.
 pub fn run(context: &Context, format: ExportFormat) -> Outcome {
-    let facts = kernel::facts::gather().or_else(|_| context.read().map(|(source, _)| assumed_facts(&source.config)))?;
-    let (_, network) = context.network(&facts, true)?;
+    let source = context.read()?;
+    // Where this is not the host that the file is for, it says what it needs itself.
+    let facts = match kernel::facts::gather() {
+        Ok(facts) => facts,
+        Err(_) => assumed_facts(&config::parse(&source.text).0),
+    };
+    let network = source.network(&facts, true)?;
     match format {
         ExportFormat::Nft => {
-            for table in build(&network) {
-                output::line(&text::table(&table));
-            }
+            output::line(text::script(&build(&network)).trim_end());
         }
     }
     Ok(Exit::Done)

@@ -3,13 +3,16 @@
 use std::fs;
 use std::path::Path;
 
+use model::config;
+
 use crate::context::{Context, Exit, Failure, Outcome, assumed_facts};
 use crate::{output, picture};
 
 /// Draws to stdout, or into a `.txt` file.
 pub fn run(context: &Context, to: Option<&Path>) -> Outcome {
-    let (source, _) = context.read()?;
-    let (_, network) = context.network(&assumed_facts(&source.config), true)?;
+    let source = context.read()?;
+    let (config, _) = config::parse(&source.text);
+    let network = source.network(&assumed_facts(&config), true)?;
     let drawing = picture::text(&network);
     match to {
         None => output::line(drawing.trim_end()),

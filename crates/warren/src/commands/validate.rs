@@ -1,30 +1,30 @@
 //! `warren validate`: the file alone.
 
+use model::config;
 use model::network;
 use model::problem::Kind;
 
 use crate::context::{Context, Exit, Outcome, assumed_facts};
-use crate::output;
+use crate::{diagnostics, output};
 
 /// Every problem of the file; what is not built yet is said, but is no problem of the file's.
 pub fn run(context: &Context) -> Outcome {
-    let (source, mut problems) = context.read()?;
-    if let Err(more) = network::resolve(&source.config, &assumed_facts(&source.config)) {
-        // What depends on a host is for `plan` and `up` to say.
-        problems.extend(more.into_iter().filter(|p| p.kind == Kind::Config));
+    let source = context.read()?;
+    let (config, _) = config::parse(&source.text);
+    let problems = network::load(&source.text, &assumed_facts(&config), false).err().unwrap_or_default();
+    // What depends on a host is for `plan` and `up` to say.
+    let (later, wrong): (Vec<_>, Vec<_>) =
+        problems.into_iter().filter(|p| p.kind != Kind::Conflict).partition(|p| p.kind == Kind::Unsupported);
+    if !wrong.is_empty() {
+        return Err(source.failure(wrong));
     }
-    if !problems.is_empty() {
-        return Err(source.failure(problems));
-    }
-    let later = network::unsupported(&source.config, false);
     if context.json {
-        let later: Vec<_> = later.iter().map(|p| crate::diagnostics::json(&source.text, p)).collect();
         output::json(&serde_json::json!({
             "version": output::JSON_VERSION,
             "ok": true,
             "config": source.path,
             "problems": [],
-            "not_supported_yet": later,
+            "not_supported_yet": diagnostics::json(&source.text, &later),
         }));
     } else if !context.quiet {
         output::line(&format!("{}: valid", source.path.display()));
