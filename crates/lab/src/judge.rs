@@ -185,10 +185,10 @@ fn misplaced(expect: &Expect, sighting: &Sighting) -> String {
         let _ = write!(seen, ", not at {}", place(at, *port));
         return seen;
     }
-    if let (Some(port), Some(found)) = (port, sighting.port) {
-        if *port != found {
-            let _ = write!(seen, ", not at port {port}");
-        }
+    if let (Some(port), Some(found)) = (port, sighting.port)
+        && *port != found
+    {
+        let _ = write!(seen, ", not at port {port}");
     }
     if let Some(address) = address.filter(|a| *a != sighting.destination) {
         let _ = write!(seen, " as {}, not {address}", sighting.destination);
@@ -275,5 +275,72 @@ mod millis {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let value = f64::deserialize(deserializer)?;
         Duration::try_from_secs_f64(value / 1000.0).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use model::probe::Packet;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_micros(80);
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn probe(expect: Expect) -> Probe {
+        let packet = Packet { to: ip("203.0.113.2"), kind: PacketKind::Tcp(22210) };
+        Probe { name: String::new(), row: String::new(), from: Spot::World, packet, expect }
+    }
+
+    fn cnx6() -> Spot {
+        Spot::Guest("cnx6".to_owned())
+    }
+
+    fn arrives() -> Expect {
+        Expect::Arrives { at: cnx6(), address: Some(ip("10.1.1.6")), port: Some(22), source: None }
+    }
+
+    fn sighting() -> Sighting {
+        Sighting { spot: cnx6(), source: ip("198.51.100.7"), destination: ip("10.1.1.6"), port: Some(22), after: SOON }
+    }
+
+    fn reply(source: &str, answer: Answer) -> Reply {
+        Reply { source: ip(source), answer, after: SOON }
+    }
+
+    fn words(expect: Expect, evidence: &Evidence, is_watched: bool) -> (bool, String) {
+        let outcome = judge(&probe(expect), evidence, |_| is_watched);
+        (outcome.held, outcome.seen)
+    }
+
+    #[test]
+    fn an_answer_from_elsewhere_is_no_answer() {
+        let mut evidence = Evidence { sightings: vec![sighting()], ..Evidence::default() };
+        assert_eq!(words(arrives(), &evidence, true), (true, "arrived at cnx6:22 from 198.51.100.7".to_owned()));
+        evidence.replies = vec![reply("10.1.1.6", Answer::Accepted)];
+        let (held, seen) = words(arrives(), &evidence, true);
+        assert!(!held && seen.ends_with("but 10.1.1.6 answered in place of 203.0.113.2"), "{seen}");
+        evidence.replies.push(reply("203.0.113.2", Answer::Accepted));
+        assert!(words(arrives(), &evidence, true).0);
+    }
+
+    #[test]
+    fn where_nobody_looks_out_answers_speak() {
+        let reset = Evidence { replies: vec![reply("203.0.113.2", Answer::Reset)], ..Evidence::default() };
+        let outcome = judge(&probe(arrives()), &reset, |_| false);
+        assert!(outcome.held && outcome.nothing_listens, "{outcome:?}");
+        assert!(!words(arrives(), &reset, true).0, "it would have been seen");
+        // A reset in answer to what must be blocked: the firewall's word, if the packet would have been seen.
+        let blocked = || Expect::Blocked { at: vec![cnx6()] };
+        assert!(words(blocked(), &reset, true).0);
+        assert!(!words(blocked(), &reset, false).0);
+        let error =
+            Evidence { replies: vec![reply("203.0.113.2", Answer::Error(Refusal::Prohibited))], ..Evidence::default() };
+        assert_eq!(words(blocked(), &error, false), (true, "203.0.113.2 says: prohibited".to_owned()));
+        assert!(!words(arrives(), &error, false).0);
     }
 }

@@ -112,8 +112,8 @@ pub(crate) fn next_frame(socket: &Socket, buffer: &mut [u8; BUFFER]) -> io::Resu
         return Ok(Some(Frame { to_us: false, leaving: false, loopback: false, length }));
     };
     Ok(Some(Frame {
-        to_us: link.sll_pkttype == libc::PACKET_HOST as u8,
-        leaving: link.sll_pkttype == libc::PACKET_OUTGOING as u8,
+        to_us: link.sll_pkttype == libc::PACKET_HOST,
+        leaving: link.sll_pkttype == libc::PACKET_OUTGOING,
         loopback: link.sll_hatype == LOOPBACK,
         length,
     }))

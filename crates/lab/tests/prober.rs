@@ -368,11 +368,11 @@ fn sixty_probes_are_fast_and_thousands_bounded() {
     let pair = pair();
     rule(&pair.host, "input", "udp dport 10000-19999 drop");
     let make = |n: u16| {
-        let to = if n % 2 == 0 { GUEST4 } else { GUEST6 };
+        let to = if n.is_multiple_of(2) { GUEST4 } else { GUEST6 };
         match n % 4 {
             0 | 1 => probe(Spot::Host, to, PacketKind::Tcp(20000 + n), arrives(cnx6())),
             _ => {
-                let to = if n % 2 == 0 { HOST4 } else { HOST6 };
+                let to = if n.is_multiple_of(2) { HOST4 } else { HOST6 };
                 probe(cnx6(), to, PacketKind::Udp(10000 + n), blocked(&[Spot::Host]))
             }
         }
