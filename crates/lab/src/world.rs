@@ -45,12 +45,12 @@ pub struct Lab {
 struct Place {
     netns: Netns,
     name: String,
-    kept: std::cell::Cell<bool>,
+    kept: std::sync::atomic::AtomicBool,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if !self.kept.get() {
+        if !self.kept.load(std::sync::atomic::Ordering::Relaxed) {
             // It is gone when the process is, at the latest.
             let _ = Netns::delete(&self.name);
         }
@@ -133,7 +133,7 @@ impl Lab {
     /// Leaves the names of its namespaces when it is dropped: whoever shares this process's mounts holds the lab then.
     pub fn keep(&self) {
         for place in [&self.world, &self.neighbour, &self.server] {
-            place.kept.set(true);
+            place.kept.store(true, std::sync::atomic::Ordering::Relaxed);
         }
     }
 
@@ -253,7 +253,7 @@ impl Place {
         while guests.contains(&name) {
             name.insert_str(0, "lab-");
         }
-        let place = Self { netns: Netns::create(&name)?, name };
+        let place = Self { netns: Netns::create(&name)?, name, kept: false.into() };
         // It is no guest of warren's, and must not look like one to what is rehearsed here.
         place.run(|| {
             let unmarked = LinkChange { alias: Some(String::new()), ..LinkChange::default() };

@@ -9,7 +9,14 @@ use clap::{ArgAction, Parser, Subcommand};
 #[command(name = "warren", version, max_term_width = 110, propagate_version = true)]
 pub struct Arguments {
     /// The configuration
-    #[arg(short, long, value_name = "FILE", env = "WARREN_CONFIG", default_value = "/etc/warren/warren.toml", global = true)]
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        env = "WARREN_CONFIG",
+        default_value = "/etc/warren/warren.toml",
+        global = true
+    )]
     pub config: PathBuf,
 
     /// What must outlive a restart: prior values of what was changed, the journal

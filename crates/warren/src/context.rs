@@ -104,7 +104,8 @@ impl From<KernelError> for Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        let denied = matches!(&error, StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied);
+        let denied =
+            matches!(&error, StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied);
         Self::new(if denied { Exit::Privilege } else { Exit::Failed }, error.to_string())
     }
 }
@@ -115,8 +116,12 @@ impl From<ApplyError> for Failure {
             ApplyError::Conflicts(_) => Exit::Conflict,
             ApplyError::OtherConfig { .. } => Exit::Usage,
             ApplyError::Observe(e) if e.is_forbidden() => Exit::Privilege,
-            ApplyError::Step { cause, .. } if matches!(&**cause, StepError::Kernel(e) if e.is_forbidden()) => Exit::Privilege,
-            ApplyError::Observe(_) | ApplyError::Step { .. } | ApplyError::Unsettled { .. } | ApplyError::Store(_) => Exit::Failed,
+            ApplyError::Step { cause, .. } if matches!(&**cause, StepError::Kernel(e) if e.is_forbidden()) => {
+                Exit::Privilege
+            }
+            ApplyError::Observe(_) | ApplyError::Step { .. } | ApplyError::Unsettled { .. } | ApplyError::Store(_) => {
+                Exit::Failed
+            }
         };
         Self::new(exit, error.to_string())
     }
@@ -228,7 +233,7 @@ impl Source {
 
 /// Facts of a host of which nothing is known but that it has the uplink that the file names.
 pub fn assumed_facts(config: &Config) -> HostFacts {
-    let named = config.host.as_ref().and_then(|host| host.uplink.as_ref()).map(|uplink| uplink.value.clone());
+    let named = config.host.uplink.as_ref().map(|uplink| uplink.value.clone());
     HostFacts::assumed(named.unwrap_or_else(eth0))
 }
 

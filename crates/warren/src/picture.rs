@@ -60,7 +60,8 @@ fn draw_guest(network: &Network, guest: &Guest) -> String {
         GuestKind::Reserved => "reserved",
     };
     let mut line = format!("{}  {addresses}  ({kind})", guest.name);
-    let forwards: Vec<_> = network.forwards.iter().filter(|f| f.guest.as_deref() == Some(guest.name.as_str())).collect();
+    let forwards: Vec<_> =
+        network.forwards.iter().filter(|f| f.guest.as_deref() == Some(guest.name.as_str())).collect();
     for forward in forwards.iter().take(SHOWN_FORWARDS) {
         let at = forward.address.map(|a| format!("{a} ")).unwrap_or_default();
         let _ = write!(line, "  ◄ {at}{}/{} to :{}", forward.ports, forward.transport, forward.to_port);

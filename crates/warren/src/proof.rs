@@ -41,7 +41,9 @@ pub fn summary(outcomes: &[Outcome]) -> String {
     let passing = outcomes.iter().filter(must_pass).count();
     if broken.is_empty() {
         let note = if silent > 0 {
-            format!(" ({silent} arrived where nothing listens: the network is right, a service is missing or stood in for)")
+            format!(
+                " ({silent} arrived where nothing listens: the network is right, a service is missing or stood in for)"
+            )
         } else {
             String::new()
         };
@@ -53,7 +55,14 @@ pub fn summary(outcomes: &[Outcome]) -> String {
             outcomes.len() - passing,
         );
     }
-    format!("{}{} of {} probes did not hold:{} {}", output::RED, broken.len(), outcomes.len(), output::RESET, broken.join("; "))
+    format!(
+        "{}{} of {} probes did not hold:{} {}",
+        output::RED,
+        broken.len(),
+        outcomes.len(),
+        output::RESET,
+        broken.join("; ")
+    )
 }
 
 /// The outcomes as docs/json.md describes them.

@@ -19,7 +19,10 @@ pub fn run(context: &Context, to: Option<&Path>) -> Outcome {
         Some(path) if path.extension().is_some_and(|e| e == "txt") => fs::write(path, drawing)
             .map_err(|e| Failure::new(Exit::Failed, format!("cannot write {}: {e}", path.display())))?,
         Some(path) => {
-            return Err(Failure::new(Exit::Usage, format!("{}: only .txt is drawn; .svg is not supported yet", path.display())));
+            return Err(Failure::new(
+                Exit::Usage,
+                format!("{}: only .txt is drawn; .svg is not supported yet", path.display()),
+            ));
         }
     }
     Ok(Exit::Done)

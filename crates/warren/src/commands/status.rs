@@ -89,7 +89,14 @@ fn people(network: &Network, observed: &State) {
             Some(false) => "unplugged",
             None => "",
         };
-        rows.push(row(&[&guest.name, kind(&guest.kind), guest.lan.as_str(), &addresses, &guest.mac.to_string(), state]));
+        rows.push(row(&[
+            &guest.name,
+            kind(&guest.kind),
+            guest.lan.as_str(),
+            &addresses,
+            &guest.mac.to_string(),
+            state,
+        ]));
     }
     output::line(&output::table(&rows));
 
@@ -97,7 +104,8 @@ fn people(network: &Network, observed: &State) {
         let mut rows = vec![row(&["FORWARD", "TO", "FROM THE WORLD"])];
         for forward in &network.forwards {
             let at = forward.address.map(|a| format!("{a}:")).unwrap_or_default();
-            let to = join(forward.to.iter().map(|a| std::net::SocketAddr::new(*a, forward.to_port).to_string()).collect());
+            let to =
+                join(forward.to.iter().map(|a| std::net::SocketAddr::new(*a, forward.to_port).to_string()).collect());
             let name = forward.guest.as_deref().map(|g| format!("{g} ({to})")).unwrap_or(to);
             let copy = to_copy(network, forward);
             rows.push(row(&[&format!("{at}{}/{}", forward.ports, forward.transport), &name, &copy]));

@@ -29,7 +29,10 @@ pub fn run(context: &Context) -> Outcome {
     } else if !context.quiet {
         output::line(&format!("{}: valid", source.path.display()));
         for problem in &later {
-            output::note(&format!("note: {}; `up` refuses it, `rehearse` stands in for it where it can", problem.message));
+            output::note(&format!(
+                "note: {}; `up` refuses it, `rehearse` stands in for it where it can",
+                problem.message
+            ));
         }
     }
     Ok(Exit::Done)
