@@ -261,10 +261,10 @@ impl Engine {
                 leftovers.push(format!("{step}: {e}"));
             }
         }
-        if leftovers.is_empty() {
-            if let Err(e) = self.forget(prior) {
-                leftovers.push(e.to_string());
-            }
+        if leftovers.is_empty()
+            && let Err(e) = self.forget(prior)
+        {
+            leftovers.push(e.to_string());
         }
         leftovers
     }

@@ -144,7 +144,7 @@ fn up_twice_changes_nothing_and_down_leaves_nothing() {
         let up = take();
         let ports = tool("bridge link show");
         for port in ["cnx6", "cnx7", "tap0", "win"] {
-            assert!(ports.contains(&format!("{port}")), "{port} is not plugged in:\n{ports}");
+            assert!(ports.contains(port), "{port} is not plugged in:\n{ports}");
         }
         assert!(tool("ip -netns cnx6 -br address").contains("10.1.1.6/24"));
         assert!(tool("ip -netns cnx6 route").contains("default via 10.1.1.1"));

@@ -211,6 +211,11 @@ impl Context {
 }
 
 impl Source {
+    /// The file's name for good: what is remembered must not depend on where one stood.
+    pub fn canonical(&self) -> PathBuf {
+        fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone())
+    }
+
     /// The file as a network on a host of which `facts` are known; every problem at once. With `rehearsal` what can be
     /// stood in for is no problem.
     pub fn network(&self, facts: &HostFacts, rehearsal: bool) -> Result<Network, Failure> {

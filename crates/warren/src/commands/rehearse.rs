@@ -43,7 +43,7 @@ pub fn run(context: &Context, keep: bool) -> Ended {
             "took_ms": took.as_secs_f64() * 1000.0,
         }));
     } else if !context.quiet {
-        output::line(&picture::text(&network));
+        output::line(&picture::text(&sketch));
         output::line(&proof::table(&outcomes));
         for sentence in &stood_in {
             output::line(&format!("{}stood in{} {sentence}", output::YELLOW, output::RESET));
@@ -64,7 +64,7 @@ pub fn up(source: &Source, lab: &Lab) -> Result<(Network, Vec<String>), Failure>
             let mut network = source.network(&facts(lab)?, true)?;
             let stood_in = Lab::stand_in(&mut network);
             let engine = Engine::new(Path::new(STATE_DIR), Path::new(RUN_DIR))?;
-            engine.up(&network, &source.path, false, &mut |_, _| Ok(()))?;
+            engine.up(&network, &source.canonical(), false, &mut |_, _| Ok(()))?;
             Ok((network, stood_in))
         })
         .map_err(|e| Failure::new(Exit::Failed, format!("cannot enter the lab's server: {e}")))?
@@ -106,10 +106,9 @@ fn hold(context: &Context, source: &Source, lab: &Lab, network: &Network) -> Res
     for place in ["server", "world", "neighbour"].into_iter().chain(guest) {
         output::line(&format!("  {}", lab.step_in(pid, place)));
     }
-    let path = std::fs::canonicalize(&source.path).unwrap_or_else(|_| source.path.clone());
     output::line(&format!(
         "In the server, warren finds its network with\n  export WARREN_STATE_DIR={STATE_DIR} WARREN_RUN_DIR={RUN_DIR} WARREN_CONFIG={}",
-        path.display()
+        source.canonical().display()
     ));
     Ok(())
 }

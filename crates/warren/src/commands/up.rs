@@ -1,7 +1,5 @@
 //! `warren up`: the network becomes what the file says.
 
-use std::fs;
-
 use kernel::apply::Report;
 use model::plan::Step;
 
@@ -12,8 +10,6 @@ use crate::output;
 pub fn run(context: &Context, replace: bool) -> Outcome {
     context.require_privilege("change this network")?;
     let (source, network) = context.network_here()?;
-    // The record names the file for good, so not by a path that depends on where one stands.
-    let path = fs::canonicalize(&source.path).unwrap_or_else(|_| source.path.clone());
     let verbose = context.verbose && !context.json;
     let mut watch = |_: usize, step: &Step| {
         if verbose {
@@ -21,7 +17,7 @@ pub fn run(context: &Context, replace: bool) -> Outcome {
         }
         Ok(())
     };
-    let report = context.engine()?.up(&network, &path, replace, &mut watch)?;
+    let report = context.engine()?.up(&network, &source.canonical(), replace, &mut watch)?;
     tell(context, &report, "The network is up", "Nothing to change: the network is as the file says.");
     Ok(Exit::Done)
 }
