@@ -6,8 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use model::facts::HostFacts;
+use model::plan::{plan, undo};
 use model::problem::{self, Problem};
-use model::{config, network};
+use model::simulate::simulate;
+use model::state::{Baseline, Ids, IpFamilyWord, Sysctl, desired, nothing};
+use model::{config, network, ruleset};
 
 fn cases(kind: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(kind);
@@ -102,4 +105,38 @@ fn the_seed_is_clean() {
     assert_eq!(network.lans.len(), 1);
     assert_eq!(network.guests.iter().map(|guest| guest.name.as_str()).collect::<Vec<_>>(), ["cnx6", "cnx7"]);
     assert_eq!(network.forwards.len(), 2);
+}
+
+/// The network of a case's file; of `current.toml` for what is up before, where there is one.
+fn network_of(case: &Path, file: &str) -> Option<network::Network> {
+    let text = fs::read_to_string(case.join(file)).ok()?;
+    let (config, problems) = config::parse(&text);
+    assert!(problems.is_empty(), "{}/{file}: {problems:?}", case.display());
+    Some(network::resolve(&config, &facts(case)).unwrap())
+}
+
+/// `warren.toml` over `current.toml` (or over nothing): what is planned, what undoes it, and the ruleset.
+#[test]
+fn every_plan_is_what_it_should_be() {
+    let mut differences = Vec::new();
+    for case in cases("plan") {
+        // What the uplink had before the first touch.
+        let forwarding = |family| Sysctl::new(family, "eth0", "forwarding");
+        let force = Sysctl::new(IpFamilyWord::Ipv6, "eth0", "force_forwarding");
+        let switches = [(forwarding(IpFamilyWord::Ipv4), "0".to_owned()), (force, "0".to_owned())];
+        let baseline = Baseline { sysctls: switches.into(), global_forwarding: false };
+        let state = |network: &network::Network| desired(network, &baseline, &Ids::default());
+        let wanted = network_of(&case, "warren.toml").unwrap();
+        let current = network_of(&case, "current.toml").map_or_else(|| nothing(&baseline), |n| state(&n));
+        let goal = state(&wanted);
+        let there = plan(&current, &goal);
+        let back = undo(&there);
+        assert_eq!(simulate(current.clone(), &there), goal, "{}", case.display());
+        assert_eq!(simulate(goal, &back), current, "{}", case.display());
+        differences.extend(compare(&case.join("plan.txt"), &there.to_string()));
+        differences.extend(compare(&case.join("undo.txt"), &back.to_string()));
+        let ruleset = ruleset::text::tables(&ruleset::build(&wanted));
+        differences.extend(compare(&case.join("ruleset.nft"), &ruleset));
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
 }

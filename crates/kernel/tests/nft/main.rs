@@ -5,6 +5,9 @@
 mod changes;
 mod dumps;
 mod generator;
+/// Random networks, as the pure crate's own tests make them.
+#[path = "../../../model/tests/common/mod.rs"]
+mod networks;
 mod renderings;
 mod support;
 mod tables;

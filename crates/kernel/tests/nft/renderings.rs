@@ -4,10 +4,12 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use kernel::nft::fingerprint;
-use model::ruleset::{Family, Table, text};
+use model::facts::HostFacts;
+use model::network;
+use model::ruleset::{self, Family, Table, text};
 
 use crate::support::{create, in_namespace, list, load_text, nft, open};
-use crate::{generator, tables};
+use crate::{generator, networks, tables};
 
 /// PROPTEST_CASES asks for more.
 fn runner(cases: u32) -> TestRunner {
@@ -108,6 +110,41 @@ fn the_script_replaces() {
         load_text(&script).unwrap();
         assert_eq!((list(all[0].family), list(all[1].family)), once);
     });
+}
+
+/// The rulesets that warren really writes: those of the pure crate's golden cases and of the examples...
+#[test]
+fn the_goldens_and_the_examples() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut files: Vec<_> = std::fs::read_dir(root.join("examples")).unwrap().map(|e| e.unwrap().path()).collect();
+    for case in std::fs::read_dir(root.join("crates/model/tests/plan")).unwrap() {
+        files.push(case.unwrap().path().join("warren.toml"));
+    }
+    let mut tables = 0;
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let facts = HostFacts::assumed("eth0".parse().unwrap());
+        let (_, network) = network::load(&text, &facts, true).unwrap_or_else(|p| panic!("{}: {p:?}", file.display()));
+        for table in ruleset::build(&network) {
+            assert_equal(&table);
+            tables += 1;
+        }
+    }
+    assert!(tables > 10, "only {tables} tables were compared");
+}
+
+/// ... and those of random networks.
+#[test]
+fn random_networks() {
+    let result = runner(48).run(&networks::networks(), |network| {
+        for table in ruleset::build(&network) {
+            if let Err(e) = check(&table) {
+                prop_assert!(false, "{}", e);
+            }
+        }
+        Ok(())
+    });
+    result.unwrap_or_else(|e| panic!("{e}"));
 }
 
 #[test]
