@@ -52,6 +52,7 @@ fn guest(text: &str, bridge: &str, kind: GuestKind, addresses: &[&str]) -> Guest
         mac: Mac::derived(&[bridge, text]),
         port: name(&format!("p-{text}")),
         addresses: ips(addresses),
+        allowed: Vec::new(),
     }
 }
 
