@@ -15,8 +15,8 @@ mod build;
 pub mod evaluate;
 pub mod text;
 
-pub use build::build;
 pub use build::bridge::{TRIES, Try};
+pub use build::build;
 
 /// What every table of ours bears as its comment: whoever has our name without it is not ours.
 pub const MARK: &str = "warren: made by warren up, changes here are undone";

@@ -79,12 +79,32 @@ fn same_lan(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
             }
         }
     }
+    // Whoever is behind a tap has an address of nobody else's.
+    for tap in taps(scene, lan) {
+        for (_, to) in scene.sources(lan) {
+            let source = free(lan, to);
+            for payload in some_of_each(to) {
+                cases.push(Case::new(scene.tap_sends(&tap, source, to, payload), at_guest(lan, to, source)));
+            }
+        }
+    }
     for (guest, source, to) in pairs(scene, lan, lan) {
         for payload in some_of_each(to) {
             cases.push(Case::new(scene.guest_sends(guest, source, to, payload), at_guest(lan, to, source)));
         }
     }
     cases
+}
+
+/// An address of the LAN's that nobody has, of that one's family.
+fn free(lan: &Lan, like: IpAddr) -> IpAddr {
+    match lan.gateway_for(like).unwrap() {
+        IpAddr::V4(a) => {
+            let [x, y, z, _] = a.octets();
+            IpAddr::from([x, y, z, 250])
+        }
+        IpAddr::V6(a) => IpAddr::V6((a.to_bits() | 0xfa00).into()),
+    }
 }
 
 fn other_lan(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
@@ -216,7 +236,8 @@ fn own6(scene: &Scene<'_>, lan: &Lan, guest: &model::network::Guest) -> Vec<Stri
         IpAddr::V4(_) => None,
     });
     let nested = scene.network.nested(lan).map(|(_, net)| net).collect::<Vec<_>>();
-    let allowed = guest.allowed.iter().filter(|net| !nested.contains(net)).flat_map(|net| [net.network(), net.broadcast()]);
+    let allowed =
+        guest.allowed.iter().filter(|net| !nested.contains(net)).flat_map(|net| [net.network(), net.broadcast()]);
     let link_local = IpAddr::V6(guest.mac.link_local());
     let all = fixed.chain(made).chain(allowed).chain([link_local]).filter(IpAddr::is_ipv6);
     all.map(|address| address.to_string()).collect()
@@ -551,9 +572,11 @@ fn spoofed_ip(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
                 cases.push(Case::new(scene.guest_sends(guest, source, destination, udp(53)), Pass::Anywhere));
             }
         }
-        for source in link_locals(scene, lan, guest) {
-            let packet = scene.guest_sends(guest, source, "ff02::1".parse().unwrap(), udp(53));
-            cases.push(Case::new(packet, Pass::Anywhere));
+        let beside = scene.sources(lan).filter(|(other, a)| other.name != guest.name && a.is_ipv6());
+        for to in beside.map(|(_, address)| address).chain(["ff02::1".parse().unwrap()]) {
+            for source in link_locals(scene, lan, guest) {
+                cases.push(Case::new(scene.guest_sends(guest, source, to, udp(53)), Pass::Anywhere));
+            }
         }
         // Before it has an address it asks everybody, and for nothing else.
         let none = Ipv4Addr::UNSPECIFIED.into();
@@ -639,6 +662,21 @@ fn taps(_: &Scene<'_>, lan: &Lan) -> Vec<model::address::IfName> {
 
 fn rogue(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
     let mut cases = Vec::new();
+    // Straight to one neighbour, so that nothing else stops them.
+    let ports = |source, destination| Payload::Ports { transport: Transport::Udp, source, destination };
+    for (guest, source, to) in pairs(scene, lan, lan) {
+        let offers: &[Payload] = if source.is_ipv4() {
+            &[ports(67, 68)]
+        } else {
+            &[ports(547, 546), Payload::Icmp(134), Payload::Icmp(137)]
+        };
+        for offer in offers {
+            cases.push(Case::new(scene.guest_sends(guest, source, to, *offer), Pass::Anywhere));
+            for tap in taps(scene, lan) {
+                cases.push(Case::new(scene.tap_sends(&tap, free(lan, to), to, *offer), Pass::Anywhere));
+            }
+        }
+    }
     for (guest, source) in scene.sources(lan) {
         let offers = |source, destination| Payload::Ports { transport: Transport::Udp, source, destination };
         let frames: &[(&str, Payload)] = if source.is_ipv4() {

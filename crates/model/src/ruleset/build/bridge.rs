@@ -90,7 +90,9 @@ pub(super) fn table(network: &Network) -> Option<Table> {
     }
     let nested = [IpFamily::V4, IpFamily::V6]
         .into_iter()
-        .filter(|family| ports.guests.iter().any(|(_, g)| g.allowed.iter().any(|net| IpFamily::of(net.addr()) == *family)))
+        .filter(|family| {
+            ports.guests.iter().any(|(_, g)| g.allowed.iter().any(|net| IpFamily::of(net.addr()) == *family))
+        })
         .collect::<Vec<_>>();
     let mut chains = Vec::new();
     if !ports.guests.is_empty() {
@@ -287,8 +289,10 @@ fn prerouting(ports: &Ports<'_>) -> Chain {
 }
 
 fn guest() -> Chain {
-    let mut rules =
-        vec![rule("its own hardware address", [in_set(&[Field::IifName, Field::EtherSaddr], "guest_macs"), goto("guest_frames")])];
+    let mut rules = vec![rule(
+        "its own hardware address",
+        [in_set(&[Field::IifName, Field::EtherSaddr], "guest_macs"), goto("guest_frames")],
+    )];
     rules.extend(drop_as(Try::HardwareAddress, "another's hardware address"));
     Chain { name: "guest".into(), hook: None, rules }
 }
@@ -423,7 +427,8 @@ fn jump(chain: &str) -> Statement {
 /// Who is behind such a tap is not said, so whatever is nobody else's may be its own.
 fn tap() -> Chain {
     let mut rules: Vec<Rule> =
-        drop_when(&[in_set(&[Field::EtherSaddr], "known_macs")], Try::HardwareAddress, "another's hardware address").into();
+        drop_when(&[in_set(&[Field::EtherSaddr], "known_macs")], Try::HardwareAddress, "another's hardware address")
+            .into();
     rules.push(rule("", [goto("tap_frames")]));
     Chain { name: "tap".into(), hook: None, rules }
 }
