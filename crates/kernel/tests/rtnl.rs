@@ -248,7 +248,7 @@ fn routes_come_and_go() {
             let route = NewRoute::new(net(to), via.map(ip), &br1);
             rtnl().add_route(&route).unwrap();
             let all = rtnl().routes().unwrap();
-            let found = all.iter().find(|r| r.to == net(to) && r.protocol == header::RTPROT_STATIC).unwrap();
+            let found = all.iter().find(|r| r.to == net(to) && r.protocol == kernel::rtnl::PROTOCOL).unwrap();
             assert_eq!((found.via, found.oif, found.table), (via.map(ip), Some(index), 254));
             assert_eq!(found.is_default(), to.ends_with("/0"));
             assert!(rtnl().add_route(&route).unwrap_err().exists_already());

@@ -33,7 +33,10 @@ pub fn run(context: &Context, from: Option<&str>) -> Ended {
     context.require_privilege("send packets from this host and its guests")?;
     let engine = context.engine()?;
     let Some(network) = engine.record()?.and_then(|record| record.network) else {
-        return Err(Failure::new(Exit::Failed, "no network of warren's is up here\nbring it up with `warren up`, or try the file with `warren rehearse`"));
+        return Err(Failure::new(
+            Exit::Failed,
+            "no network of warren's is up here\nbring it up with `warren up`, or try the file with `warren rehearse`",
+        ));
     };
     let from = from.map(|word| spot_of(word, &network)).transpose()?;
     let survey = engine.survey(&network)?;
@@ -42,7 +45,8 @@ pub fn run(context: &Context, from: Option<&str>) -> Ended {
     let facts = kernel::facts::gather()?;
     let suspects = suspects()?;
 
-    let wanted = |spot: &Spot| from.as_ref().is_none_or(|f| f == spot || (*f == Spot::World && *spot == Spot::Neighbour));
+    let wanted =
+        |spot: &Spot| from.as_ref().is_none_or(|f| f == spot || (*f == Spot::World && *spot == Spot::Neighbour));
     let here = match &from {
         Some(Spot::World) => Vec::new(),
         _ => prove_here(&network, &facts, wanted)?,
@@ -104,7 +108,8 @@ fn spot_of(word: &str, network: &Network) -> Result<Spot, Failure> {
         name if network.guest(name).is_some() => Ok(Spot::Guest(name.to_owned())),
         name => {
             let guests: Vec<&str> = network.guests.iter().map(|g| g.name.as_str()).collect();
-            let message = format!("cannot check from {name}: it is no guest\nsay host, world, or one of {}", guests.join(", "));
+            let message =
+                format!("cannot check from {name}: it is no guest\nsay host, world, or one of {}", guests.join(", "));
             Err(Failure::new(Exit::Usage, message))
         }
     }
