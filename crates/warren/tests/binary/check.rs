@@ -43,7 +43,10 @@ fn a_sound_network_is_proved_and_stays_as_it_is() {
         assert_eq!(document["ok"], true);
         let probes = document["probes"].as_array().unwrap();
         let replica = document["replica"]["probes"].as_array().unwrap();
-        assert!(probes.iter().any(|p| p["row"] == "G-W" && p["nothing_listens"] == false), "the world's server was heard");
+        assert!(
+            probes.iter().any(|p| p["row"] == "G-W" && p["nothing_listens"] == false),
+            "the world's server was heard"
+        );
         assert!(replica.iter().any(|p| p["row"] == "W-G-forward") && replica.iter().any(|p| p["row"] == "W-G-direct"));
         assert_same(&before, &take(), "check changes nothing");
     });

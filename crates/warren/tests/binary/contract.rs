@@ -78,7 +78,8 @@ fn from_nothing_to_up_and_back() {
         scene.warren("up").says(0, &["Nothing to change"]);
         scene.warren("plan --exit-code").says(0, &["Nothing to change"]);
         assert_same(&up, &take(), "the second up changes nothing");
-        let words = ["br1", "cnx6", "22210/tcp", "ssh -p 22210 root@", "ifname=win", "<target dev='win'", "As the file"];
+        let words =
+            ["br1", "cnx6", "22210/tcp", "ssh -p 22210 root@", "ifname=win", "<target dev='win'", "As the file"];
         scene.warren("status").says(0, &words);
         assert_eq!(scene.warren("-q up").ends(0).out, "");
 
@@ -257,9 +258,7 @@ fn another_file_s_network_is_replaced_only_when_asked() {
         let up = take();
         let other = scene.folder().join("other.toml");
         write(&other, &NETWORK.replace("22210", "22211"));
-        let by = |arguments: &str| {
-            Ran::of(scene.command().arg("-c").arg(&other).args(arguments.split_whitespace()))
-        };
+        let by = |arguments: &str| Ran::of(scene.command().arg("-c").arg(&other).args(arguments.split_whitespace()));
         by("up").says(2, &["warren.toml", "--replace", "warren down"]);
         assert_same(&up, &take(), "refused");
         by("up --replace").ends(0);
@@ -341,7 +340,9 @@ fn colour_is_a_terminal_s_alone_and_not_where_no_color_is_set() {
             if let Some(value) = no_color {
                 script.env("NO_COLOR", value);
             }
-            Ran::of(script.args(["--quiet", "--return", "--command", &format!("{WARREN} plan"), "/dev/null"])).ends(0).out
+            Ran::of(script.args(["--quiet", "--return", "--command", &format!("{WARREN} plan"), "/dev/null"]))
+                .ends(0)
+                .out
         };
         assert!(on_terminal(None).contains("\u{1b}[32m"));
         assert!(on_terminal(Some("")).contains("\u{1b}[32m"));

@@ -1,4 +1,5 @@
-//! docs/json.md says what `--json` prints: every key of it, and none that there is not.
+//! The documents are true: docs/json.md has every key of `--json`, what README.md and docs/guide.md show can be typed,
+//! and links lead somewhere.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -113,7 +114,78 @@ fn every_key_is_documented_and_every_documented_key_is_there() {
             let page = &documented[section];
             let missing: Vec<_> = printed.difference(page).collect();
             let gone: Vec<_> = page.difference(&printed).collect();
-            assert!(missing.is_empty() && gone.is_empty(), "{section}: not on the page {missing:?}; not printed {gone:?}");
+            assert!(
+                missing.is_empty() && gone.is_empty(),
+                "{section}: not on the page {missing:?}; not printed {gone:?}"
+            );
         }
     });
+}
+
+/// The blocks of a page that are fenced as `language`.
+fn blocks(page: &str, language: &str) -> Vec<String> {
+    let fence = format!("```{language}\n");
+    page.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
+}
+
+const README: &str = include_str!("../../../../README.md");
+const GUIDE: &str = include_str!("../../../../docs/guide.md");
+
+#[test]
+fn what_the_readme_draws_is_what_is_drawn() {
+    lab(|| {
+        let scene = Scene::new();
+        scene.write(&blocks(README, "toml")[0]);
+        let drawn = scene.warren("map").ends(0).out;
+        assert_eq!(drawn.trim_end(), blocks(README, "text")[0].trim_end());
+        assert_eq!(scene.warren("--json validate").ends(0).json()["not_supported_yet"], serde_json::json!([]));
+        scene.warren("rehearse").ends(0);
+    });
+}
+
+#[test]
+fn what_the_guide_shows_is_a_network() {
+    lab(|| {
+        let scene = Scene::new();
+        scene.write(&blocks(GUIDE, "toml").concat());
+        assert_eq!(scene.warren("--json validate").ends(0).json()["not_supported_yet"], serde_json::json!([]));
+        scene.warren("rehearse").ends(0);
+    });
+}
+
+#[test]
+fn every_command_that_is_shown_is_one() {
+    lab(|| {
+        let scene = Scene::new();
+        let help = scene.warren("--help").ends(0).out;
+        let known: Vec<&str> =
+            help.lines().filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next()).collect();
+        for line in [README, GUIDE].iter().flat_map(|page| blocks(page, "sh")).collect::<String>().lines() {
+            let line = line.split('#').next().unwrap().replace("target/release/warren", "warren");
+            let Some((_, typed)) = line.trim().split_once("warren ") else { continue };
+            let mut words =
+                typed.split_whitespace().skip_while(|word| word.starts_with('-') || word.ends_with(".toml"));
+            let command = words.next().unwrap();
+            assert!(known.contains(&command), "there is no `warren {command}`");
+            let usage = scene.warren(&format!("{command} --help")).ends(0).out;
+            for option in words.filter(|word| word.starts_with("--")) {
+                assert!(usage.contains(option), "`warren {command}` has no {option}");
+            }
+        }
+    });
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut pages: Vec<_> =
+        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|p| root.join(p)).into();
+    pages.extend(std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path()));
+    for page in pages {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+            let target = page.parent().unwrap().join(link.split('#').next().unwrap());
+            assert!(link.starts_with("https://") || target.exists(), "{}: {link}", page.display());
+        }
+    }
 }

@@ -77,7 +77,11 @@ fn every_example_holds_for_root_and_for_anybody() {
                 assert_eq!(document["ok"], true);
                 let probes = document["probes"].as_array().unwrap();
                 let blocked = probes.iter().filter(|p| p["expected"] == "nothing").count();
-                assert!(blocked > 3 && probes.len() - blocked > 3, "both sorts are tried: {blocked} of {}", probes.len());
+                assert!(
+                    blocked > 3 && probes.len() - blocked > 3,
+                    "both sorts are tried: {blocked} of {}",
+                    probes.len()
+                );
                 assert!(document["kept"].is_null());
             }
         }
@@ -257,7 +261,8 @@ fn a_kept_lab_is_told_to_programs_and_to_the_quiet_too() {
         tool(&format!("kill {pid}"));
 
         let mut warren = players.warren(None);
-        let quiet = Ran::of(warren.args(["-q", "rehearse", "--keep"]).arg(&file)).says(0, &["The lab stands", "nsenter"]);
+        let quiet =
+            Ran::of(warren.args(["-q", "rehearse", "--keep"]).arg(&file)).says(0, &["The lab stands", "nsenter"]);
         let pid = quiet.out.split("held by process ").nth(1).unwrap().split(';').next().unwrap();
         tool(&format!("kill {pid}"));
     });
@@ -267,7 +272,10 @@ fn a_kept_lab_is_told_to_programs_and_to_the_quiet_too() {
 const BREAKAGES: [(&str, &[&str], &[&str]); 6] = [
     (
         "another's table that drops forwarding",
-        &["server nft add table inet evil", "server nft add chain inet evil forward { type filter hook forward priority 0 ; policy drop ; }"],
+        &[
+            "server nft add table inet evil",
+            "server nft add chain inet evil forward { type filter hook forward priority 0 ; policy drop ; }",
+        ],
         &["cnx6 out to the world", "forward 22210/tcp from the world", "evil"],
     ),
     (
