@@ -88,7 +88,7 @@ impl Failure {
                 "version": output::JSON_VERSION,
                 "ok": false,
                 "exit": self.exit.number(),
-                "error": self.message,
+                "error": anstream::adapter::strip_str(&self.message).to_string(),
                 "problems": self.problems,
             }));
         }

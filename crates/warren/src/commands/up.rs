@@ -29,7 +29,7 @@ pub fn tell(context: &Context, report: &Report, done: &str, nothing: &str) {
             "version": output::JSON_VERSION,
             "ok": true,
             "changes": report.done.steps.len(),
-            "steps": report.done.steps,
+            "steps": output::steps(&report.done),
             "recovered": report.recovered,
             "flows_ended": report.flows_ended,
             "kept": report.kept,
