@@ -147,7 +147,7 @@ fn public(network: &Network) -> Vec<String> {
 
 fn kind(kind: &GuestKind) -> &'static str {
     match kind {
-        GuestKind::Lxc => "lxc",
+        GuestKind::Lxc(_) => "lxc",
         GuestKind::Vm { .. } => "vm",
         GuestKind::Netns => "netns",
         GuestKind::Reserved => "reserved",
@@ -157,7 +157,7 @@ fn kind(kind: &GuestKind) -> &'static str {
 /// Whether a guest's cable is in its LAN's bridge; nothing for those that plug themselves in.
 fn plugged(observed: &State, guest: &model::network::Guest) -> Option<bool> {
     match guest.kind {
-        GuestKind::Reserved | GuestKind::Lxc => None,
+        GuestKind::Reserved | GuestKind::Lxc(_) => None,
         GuestKind::Vm { .. } | GuestKind::Netns => {
             Some(observed.links.get(&guest.port).is_some_and(|link| link.master.as_ref() == Some(&guest.lan)))
         }
