@@ -157,7 +157,7 @@ fn install() -> Done {
 /// Whether a program is where root's shell would find it: a plain user's PATH has no sbin.
 fn on_path(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
-    let folders = env::split_paths(&path).map(PathBuf::from);
+    let folders = env::split_paths(&path);
     folders.chain(["/usr/sbin".into(), "/sbin".into()]).any(|folder| folder.join(program).exists())
 }
 

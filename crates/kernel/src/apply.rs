@@ -227,17 +227,19 @@ impl Engine {
             let mut whole = done.clone();
             whole.steps.extend(next.steps.iter().cloned());
             self.store.write_journal(&Journal { prior: prior.clone(), plan: whole })?;
-            for step in next.steps {
-                let index = done.steps.len();
-                let result = watch(index, &step).map_err(StepError::Stopped);
-                if let Err(cause) = result.and_then(|()| Ok(executor.step(&step)?)) {
+            let mut left = next.steps.as_slice();
+            while !left.is_empty() {
+                let (now, later) = left.split_at(Executor::together(left));
+                left = later;
+                if let Err((nth, cause)) = do_together(&mut executor, now, done.steps.len(), watch) {
                     if matches!(&cause, StepError::Kernel(e) if e.is_partial()) {
-                        done.steps.push(step.clone());
+                        done.steps.extend_from_slice(now);
                     }
                     let leftovers = self.put_back(&mut executor, &done, &prior);
-                    return Err(ApplyError::Step { step: Box::new(step), index, cause: Box::new(cause), leftovers });
+                    let (step, index) = (Box::new(now[nth].clone()), done.steps.len() + nth);
+                    return Err(ApplyError::Step { step, index, cause: Box::new(cause), leftovers });
                 }
-                done.steps.push(step);
+                done.steps.extend_from_slice(now);
             }
             // What we wrote is only known as ours once its dump's fingerprint is kept.
             if let Some(record) = record {
@@ -256,9 +258,13 @@ impl Engine {
     /// Undoes `done`, going on past what fails; says what is left. The journal stays where something is.
     fn put_back(&self, executor: &mut Executor, done: &Plan, prior: &Prior) -> Vec<String> {
         let mut leftovers = Vec::new();
-        for step in undo(done).steps {
-            if let Err(e) = executor.step(&step) {
-                leftovers.push(format!("{step}: {e}"));
+        let back = undo(done);
+        let mut left = back.steps.as_slice();
+        while !left.is_empty() {
+            let (now, later) = left.split_at(Executor::together(left));
+            left = later;
+            if let Err(e) = executor.steps(now) {
+                leftovers.push(format!("{}: {e}", now[0]));
             }
         }
         if leftovers.is_empty()
@@ -384,6 +390,14 @@ impl Engine {
         });
         Ok(kept)
     }
+}
+
+/// Does `steps`, which belong together, the first of which is the plan's `index`th. On failure says which it was.
+fn do_together(executor: &mut Executor, steps: &[Step], index: usize, watch: Watch) -> Result<(), (usize, StepError)> {
+    for (nth, step) in steps.iter().enumerate() {
+        watch(index + nth, step).map_err(|why| (nth, StepError::Stopped(why)))?;
+    }
+    executor.steps(steps).map_err(|e| (0, e.into()))
 }
 
 fn global_forwarding() -> Sysctl {

@@ -17,6 +17,9 @@ pub struct Executor {
     guests: HashMap<String, Guest>,
 }
 
+/// The group of links that are about to be taken away together: our own group's neighbour.
+const DOOMED: u32 = crate::rtnl::GROUP + 1;
+
 /// A guest's namespace, held open, and a socket in it.
 struct Guest {
     netns: Netns,
@@ -27,6 +30,30 @@ impl Executor {
     /// For the calling thread's network namespace.
     pub fn new() -> Result<Self> {
         Ok(Self { rtnl: Rtnl::open()?, guests: HashMap::new() })
+    }
+
+    /// How many of `steps`, from the first on, are best done together: links are taken away all at once, since the
+    /// kernel waits out its readers for each removal (some 15 ms), however many links go in it.
+    #[must_use]
+    pub fn together(steps: &[Step]) -> usize {
+        let cable = |step: &&Step| matches!(step, Step::DeleteLink { link, .. } if link.kind != LinkKind::Bridge);
+        steps.iter().take_while(cable).count().max(1)
+    }
+
+    /// Does as many steps as [`Self::together`] says.
+    pub fn steps(&mut self, steps: &[Step]) -> Result<()> {
+        if let [step] = steps {
+            return self.step(step);
+        }
+        let names = steps.iter().filter_map(|step| match step {
+            Step::DeleteLink { name, .. } => Some(name),
+            _ => None,
+        });
+        let doomed = LinkChange { group: Some(DOOMED), ..LinkChange::default() };
+        for name in names {
+            gone_is_fine(self.rtnl.set_link(name, &doomed))?;
+        }
+        gone_is_fine(self.rtnl.delete_group(DOOMED))
     }
 
     /// Does one step: all of it, or an error and nothing.

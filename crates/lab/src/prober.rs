@@ -210,7 +210,16 @@ impl Prober {
         match &trial.probe.expect {
             Expect::Blocked { .. } => {
                 let watched = |spot: &Spot| self.stations.iter().any(|s| s.spot == *spot);
-                if trial.evidence.leak(trial.probe, watched).is_some() { Step::Done } else { until(QUIET, quiet) }
+                if trial.evidence.leak(trial.probe, watched).is_some() {
+                    Step::Done
+                } else if trial.resent {
+                    until(QUIET, quiet)
+                } else if quiet >= QUIET / 2 {
+                    // Once more: silence because a neighbour was not known yet would prove nothing.
+                    Step::Resend
+                } else {
+                    Step::Wait(QUIET / 2 - quiet)
+                }
             }
             Expect::Arrives { .. } => {
                 if let Some(arrival) = trial.evidence.arrival(&trial.probe.expect) {

@@ -28,7 +28,7 @@ const MTU: u32 = 1500;
 const OPER_UP: u8 = 6;
 /// What a link's report of its carrier may take. It is asked for again and again, since nothing depends on it but
 /// speed: a packet sent before would be lost.
-const CARRIER: Duration = Duration::from_millis(500);
+const CARRIER: Duration = Duration::from_secs(5);
 
 /// A world that stands. It ends when this is dropped, or with the process.
 #[derive(Debug)]
@@ -156,7 +156,9 @@ impl Lab {
     fn lay(&self) -> Result<(), LabError> {
         self.world.run(|| self.lay_world())?;
         self.neighbour.run(|| self.lay_neighbour())?;
-        self.server.run(|| self.lay_server())
+        self.server.run(|| self.lay_server())?;
+        // The bridge has a carrier once a port has, and only then speaks IPv6.
+        self.world.run(|| await_carrier(&mut Rtnl::open()?, &name("segment")))
     }
 
     /// The world's own links and addresses, and the cables to the others.

@@ -1,5 +1,6 @@
 //! Folders of files as people write them, and what is said of each. `UPDATE_GOLDENS=1` rewrites what is expected.
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, reason = "a test reads its goldens")]
 
 use std::fmt::Write as _;
 use std::fs;

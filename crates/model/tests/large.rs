@@ -1,8 +1,7 @@
-//! Ten thousand forwards are read and resolved at once, and so are ten thousand that collide.
+//! Ten thousand forwards are read and resolved, and so are ten thousand that collide. (How fast is for the benches.)
 #![allow(clippy::unwrap_used)]
 
 use std::fmt::Write as _;
-use std::time::Instant;
 
 use model::facts::{HostFacts, Listener};
 use model::network;
@@ -25,13 +24,8 @@ fn text(listen: impl Fn(u32) -> String) -> String {
     text
 }
 
-/// Milliseconds; a debug build on a busy machine gets ten times as many.
-fn limit(milliseconds: u128) -> u128 {
-    if cfg!(debug_assertions) { milliseconds * 20 } else { milliseconds }
-}
-
 #[test]
-fn ten_thousand_forwards_are_fast() {
+fn ten_thousand_forwards_are_read() {
     let mut facts = HostFacts::assumed("eth0".parse().unwrap());
     let listener = |port| Listener {
         transport: model::address::Transport::Tcp,
@@ -44,27 +38,17 @@ fn ten_thousand_forwards_are_fast() {
     let good = text(|i| format!("{}/tcp", 20_000 + i));
     let (config, problems) = model::config::parse(&good);
     assert_eq!(problems, []);
-    let begin = Instant::now();
     let network = network::resolve(&config, &facts).unwrap();
-    let took = begin.elapsed();
-    println!("resolve: {took:?}");
     assert_eq!(network.forwards.len(), 10_000);
-    assert!(took.as_millis() < limit(100), "{took:?}");
-    let begin = Instant::now();
     network::load(&good, &facts, false).unwrap();
-    println!("load: {:?}", begin.elapsed());
 }
 
 #[test]
-fn ten_thousand_collisions_are_fast() {
+fn ten_thousand_collisions_are_all_told() {
     let facts = HostFacts::assumed("eth0".parse().unwrap());
     for bad in [text(|_| "8080".to_owned()), text(|i| format!("{}-{}/tcp,udp", 1000 + i, 30_000 + i))] {
         let (config, _) = model::config::parse(&bad);
-        let begin = Instant::now();
         let problems = network::resolve(&config, &facts).unwrap_err();
-        let took = begin.elapsed();
-        println!("{} problems: {took:?}", problems.len());
         assert!(problems.len() >= 9_999);
-        assert!(took.as_millis() < limit(200), "{took:?}");
     }
 }

@@ -175,11 +175,7 @@ impl Context {
         let path = self.config.clone();
         match fs::read_to_string(&path) {
             Ok(text) => Ok(Source { path, text }),
-            Err(e) => {
-                let hint = if e.kind() == std::io::ErrorKind::NotFound { "\nname another with `-c FILE`" } else { "" };
-                let message = format!("cannot read the configuration {}: {e}{hint}", path.display());
-                Err(Failure::new(Exit::Usage, message))
-            }
+            Err(e) => Err(unreadable(&path, &e)),
         }
     }
 
@@ -248,10 +244,14 @@ pub fn eth0() -> IfName {
     IfName::new("eth0").expect("eth0 is an interface name")
 }
 
+fn unreadable(config: &Path, error: &std::io::Error) -> Failure {
+    let hint = if error.kind() == std::io::ErrorKind::NotFound { "\nname another with `-c FILE`" } else { "" };
+    Failure::new(Exit::Usage, format!("cannot read the configuration {}: {error}{hint}", config.display()))
+}
+
 /// The file and its folder belong to root, or to who runs sudo, and nobody else may write to them.
 fn trusted(config: &Path) -> Result<(), Failure> {
-    let path = fs::canonicalize(config)
-        .map_err(|e| Failure::new(Exit::Usage, format!("cannot read the configuration {}: {e}", config.display())))?;
+    let path = fs::canonicalize(config).map_err(|e| unreadable(config, &e))?;
     let sudo = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse::<u32>().ok());
     let folder = path.parent().map(Path::to_owned);
     for place in [Some(path), folder].into_iter().flatten() {

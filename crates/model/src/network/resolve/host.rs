@@ -36,7 +36,7 @@ pub(super) fn check_networks(scope: &Scope<'_>, problems: &mut Vec<Problem>) {
                 let help = if net.value.addr().is_ipv6() && interface.is_some() && interface == scope.uplink {
                     "an IPv6 LAN may be a part of the uplink's subnet, but one that holds neither this host nor its router"
                 } else {
-                    "take a subnet that nothing of the host's uses; `warren init` finds one"
+                    "take a subnet that nothing of the host's uses"
                 };
                 problems.push(Problem::conflict(net.span.clone(), message).help(help));
             }

@@ -1,0 +1,11 @@
+//! The whole binary, in labs, held to what people are promised, with tools that are not ours: `ip`, `nft`, `curl`,
+//! `socat`, `ping`, `conntrack`.
+
+mod check;
+#[path = "../../../kernel/tests/common/mod.rs"]
+mod common;
+mod contract;
+mod documents;
+mod rehearse;
+mod support;
+mod traffic;
