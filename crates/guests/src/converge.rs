@@ -5,12 +5,13 @@ use std::sync::Mutex;
 
 use model::network::{Container, Network};
 
+use crate::create::{self, Line, Said};
 use crate::error::Result;
 use crate::host::{Host, State};
 use crate::record::Record;
 use crate::run::{self, Started};
 use crate::settings::Settings;
-use crate::{GuestError, create, port};
+use crate::{GuestError, port};
 
 /// What `up` does with a guest, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,10 +64,10 @@ pub fn survey(host: &Host, network: &Network) -> Result<Vec<(String, Vec<Action>
 
 /// Creates, starts and plugs in what the file names, as many at once as the machine has processors. `said` is told the
 /// guest and a line.
-pub fn up(host: &Host, network: &Network, said: &(dyn Fn(&str, &str) + Sync)) -> Vec<Report> {
+pub fn up(host: &Host, network: &Network, said: &(dyn Fn(&str, Line<'_>) + Sync)) -> Vec<Report> {
     in_parallel(of(network).collect(), |(settings, container)| {
         let mut notes = Vec::new();
-        let tell = |line: &str| said(&settings.name, line);
+        let tell = |line: Line<'_>| said(&settings.name, line);
         let result = one(host, &settings, container, &tell, &mut notes);
         Report { guest: settings.name, result, notes }
     })
@@ -127,7 +128,7 @@ fn one(
     host: &Host,
     settings: &Settings,
     container: &Container,
-    said: create::Said,
+    said: Said,
     notes: &mut Vec<String>,
 ) -> Result<Vec<Action>> {
     let actions = decide(host, settings, container)?;
@@ -138,7 +139,7 @@ fn one(
             Action::Tell => {
                 let change = run::refresh(host, settings, container)?;
                 if runs && change.before.is_some() {
-                    said("its settings changed");
+                    said(Line::Stage("its settings changed"));
                     notes.push(format!(
                         "its new settings hold from its next start: `warren guest restart {}`",
                         settings.name
@@ -160,7 +161,7 @@ fn one(
                         ),
                     });
                 }
-                said("plugging it in");
+                said(Line::Stage("plugging it in"));
                 port::plug(settings)?;
             }
         }

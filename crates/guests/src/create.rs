@@ -23,8 +23,17 @@ use crate::tools::Tool;
 /// Where LXC keeps its templates.
 const TEMPLATES: &str = "/usr/share/lxc/templates";
 
-/// Is told in a line what is being done, and what a template says.
-pub type Said<'a> = &'a (dyn Fn(&str) + Sync);
+/// A line for who watches.
+#[derive(Clone, Copy, Debug)]
+pub enum Line<'a> {
+    /// What is being done now.
+    Stage(&'a str),
+    /// What a program says while it does it.
+    Output(&'a str),
+}
+
+/// Is told what is being done.
+pub type Said<'a> = &'a (dyn Fn(Line<'_>) + Sync);
 
 /// Makes and prepares a guest, and does not start it.
 pub fn create(host: &Host, settings: &Settings, container: &Container, said: Said) -> Result<()> {
@@ -57,14 +66,18 @@ fn make(host: &Host, settings: &Settings, source: &Source, said: Said) -> Result
     let base = lxc::defaults(&fs::read_to_string("/etc/lxc/default.conf").unwrap_or_default());
     match source {
         Source::Template { name, args } => {
-            said(&format!("creating it from the template {name}"));
+            said(Line::Stage(&format!("creating it from the template {name}")));
             let mut file = tempfile::NamedTempFile::new().context("make", "a file for lxc-create")?;
             file.write_all(base.as_bytes()).context("write", file.path().display())?;
             let tool = host.tool("lxc-create", guest, format!("create {guest} from the template {name}"));
-            tool.arg("-f").arg(file.path()).args(["-t", name, "--"]).args(args).watched(said)
+            tool.arg("-f")
+                .arg(file.path())
+                .args(["-t", name, "--"])
+                .args(args)
+                .watched(&|line| said(Line::Output(line)))
         }
         Source::Rootfs(path) => {
-            said(&format!("creating it from {path}"));
+            said(Line::Stage(&format!("creating it from {path}")));
             let from = Path::new(path);
             let meta = fs::metadata(from).map_err(|e| not_a_root(guest, from, e.to_string()))?;
             let folder = host.folder(guest);
@@ -75,13 +88,13 @@ fn make(host: &Host, settings: &Settings, source: &Source, said: Said) -> Result
             if meta.is_dir() {
                 check_init(guest, &Root::open(from, 0)?, from)?;
                 let copy = Tool::new("cp", operation).args(["--archive", "--reflink=auto", "--one-file-system", "--"]);
-                copy.arg(from.join(".")).arg(&to).watched(said)?;
+                copy.arg(from.join(".")).arg(&to).watched(&|line| said(Line::Output(line)))?;
             } else {
                 let unpack =
                     Tool::new("tar", operation).args(["--extract", "--preserve-permissions", "--numeric-owner"]);
                 let unpack =
                     unpack.args(["--xattrs", "--xattrs-include=*", "--file"]).arg(from).arg("--directory").arg(&to);
-                unpack.watched(said)?;
+                unpack.watched(&|line| said(Line::Output(line)))?;
             }
             let config = format!("{base}lxc.rootfs.path = dir:{}\n", to.display());
             record::replace(&host.config(guest), &config, 0o640)
@@ -92,7 +105,7 @@ fn make(host: &Host, settings: &Settings, source: &Source, said: Said) -> Result
 /// Everything that makes it this network's guest.
 fn finish(host: &Host, settings: &Settings, container: &Container, first: Option<u32>, said: Said) -> Result<()> {
     let guest = settings.name.as_str();
-    said("preparing it");
+    said(Line::Stage("preparing it"));
     let path = host.rootfs(guest)?;
     let root = Root::open(&path, 0)?;
     check_init(guest, &root, &path)?;
@@ -109,7 +122,7 @@ fn finish(host: &Host, settings: &Settings, container: &Container, first: Option
         Ids { first, count: idmap::COUNT, idmapped }
     });
     if let Some(ids) = ids.filter(|ids| !ids.idmapped) {
-        said("giving its files to user ids of its own");
+        said(Line::Stage("giving its files to user ids of its own"));
         idmap::shift(&path, ids.first)?;
     }
     // A program that the guest's root makes setuid is the host's root's on the disk where owners are translated: nobody
@@ -291,9 +304,7 @@ impl Mark {
 
     /// From now on what is in the guest's folder is ours; keeps a range of ids for an unprivileged one.
     fn reserve(&mut self, host: &Host, privileged: bool) -> Result<Option<u32>> {
-        let path = host.lxc_path();
-        let folder = File::open(path).context("open", path.display())?;
-        rustix::fs::flock(&folder, FlockOperation::LockExclusive).context("lock", path.display())?;
+        let _lock = idmap::lock(host)?;
         let first = if privileged { None } else { Some(idmap::free_range(host)?) };
         let text = first.map_or_else(|| "privileged".to_owned(), |first| first.to_string());
         let write = || -> std::io::Result<()> {

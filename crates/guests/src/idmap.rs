@@ -14,6 +14,7 @@ use rustix::thread::UnshareFlags;
 use crate::error::{Context as _, GuestError, Result};
 use crate::host::Host;
 use crate::lxc;
+use crate::tools::{self, Tool};
 
 /// How many ids a guest has: as many as its programs may count with (nobody is 65534).
 pub const COUNT: u32 = 65536;
@@ -54,6 +55,49 @@ fn first_free(taken: &[(u32, u32)]) -> Option<u32> {
     let overlaps =
         |at: u32| taken.iter().any(|(first, count)| at < first.saturating_add(*count) && *first < at + COUNT);
     (FIRST..=LAST - COUNT + 1).step_by(COUNT as usize).find(|at| !overlaps(*at))
+}
+
+/// Makes a range root's own in subuid(5) and subgid(5). With shadow's newuidmap on the host LXC maps no others, so that
+/// nobody else is handed them; without it, nobody looks.
+pub(crate) fn own(host: &Host, first: u32) -> Result<()> {
+    if !tools::is_on_path("newuidmap") || is_owned(first) {
+        return Ok(());
+    }
+    change_owned(host, first, ["--add-subuids", "--add-subgids"])
+}
+
+/// Gives it back.
+pub(crate) fn disown(host: &Host, first: u32) -> Result<()> {
+    if !is_owned(first) {
+        return Ok(());
+    }
+    change_owned(host, first, ["--del-subuids", "--del-subgids"])
+}
+
+fn change_owned(host: &Host, first: u32, options: [&str; 2]) -> Result<()> {
+    // usermod does not wait for another that is at it; ours do.
+    let _lock = lock(host)?;
+    let range = format!("{first}-{}", first + COUNT - 1);
+    let tool = Tool::new("usermod", format!("write the user ids {range} into /etc/subuid"));
+    tool.args([options[0], &range, options[1], &range, "root"]).text().map(drop)
+}
+
+fn is_owned(first: u32) -> bool {
+    let owned = |file: &str| {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        let roots: String =
+            text.lines().filter(|line| line.starts_with("root:")).flat_map(|line| [line, "\n"]).collect();
+        subordinate(&roots).iter().any(|(at, count)| *at <= first && first + COUNT <= at.saturating_add(*count))
+    };
+    owned("/etc/subuid") && owned("/etc/subgid")
+}
+
+/// What only one process does at a time; until the file is closed.
+pub(crate) fn lock(host: &Host) -> Result<File> {
+    let path = host.lxc_path();
+    let folder = File::open(path).context("open", path.display())?;
+    rustix::fs::flock(&folder, rustix::fs::FlockOperation::LockExclusive).context("lock", path.display())?;
+    Ok(folder)
 }
 
 /// subuid(5): name, first id, count.

@@ -1,6 +1,8 @@
 //! A container's LXC configuration (lxc.container.conf(5)) as text: what others wrote in it stays, what warren writes
 //! stands in a marked block at the end, where it has the last word.
 
+use ipnet::IpNet;
+
 use crate::settings::Settings;
 
 /// Where LXC keeps what all containers include.
@@ -129,8 +131,11 @@ fn lines(block: &Block<'_>) -> Vec<String> {
     say("lxc.net.0.script.up", block.plugged);
     if block.sets_addresses {
         for net in &block.settings.addresses {
-            let family = if net.addr().is_ipv4() { "ipv4" } else { "ipv6" };
-            say(&format!("lxc.net.0.{family}.address"), &net.to_string());
+            // The broadcast address that LXC 5.0 computes is wrong (0.0.0.255).
+            match net {
+                IpNet::V4(net) => say("lxc.net.0.ipv4.address", &format!("{net} {}", net.broadcast())),
+                IpNet::V6(net) => say("lxc.net.0.ipv6.address", &net.to_string()),
+            }
         }
         for gateway in &block.settings.gateways {
             let family = if gateway.is_ipv4() { "ipv4" } else { "ipv6" };

@@ -10,9 +10,10 @@ use model::network::Container;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::create::{self, Said};
+use crate::create::{self, Line, Said};
 use crate::error::{Context as _, GuestError, Result};
 use crate::host::{Host, State};
+use crate::idmap;
 use crate::lxc::Ids;
 use crate::port;
 use crate::prepare;
@@ -96,8 +97,11 @@ pub enum Started {
 pub fn start(host: &Host, settings: &Settings, container: &Container, said: Said) -> Result<Started> {
     let guest = settings.name.as_str();
     refresh(host, settings, container)?;
+    if let Some(ids) = Record::read(host, guest)?.filter(|record| record.made_by_us).and_then(|record| record.ids) {
+        idmap::own(host, ids.first)?;
+    }
     check_cable(settings)?;
-    said("starting it");
+    said(Line::Stage("starting it"));
     let log = host.folder(guest).join("lxc.log");
     // Of the last start alone.
     let _ = fs::remove_file(&log);
@@ -209,7 +213,9 @@ pub fn destroy(host: &Host, guest: &str) -> Result<()> {
         return host.tool("lxc-destroy", guest, format!("destroy {guest}")).text().map(drop);
     }
     // lxc-destroy would delete as the guest's ids, to which nothing on the disk belongs where owners are translated.
-    create::remove_tree(&folder)
+    let ids = Record::read(host, guest)?.filter(|record| record.made_by_us).and_then(|record| record.ids);
+    create::remove_tree(&folder)?;
+    ids.map_or(Ok(()), |ids| idmap::disown(host, ids.first))
 }
 
 /// What runs `command` in a guest, with this process's stdin, stdout and terminal, a cleared environment, and the

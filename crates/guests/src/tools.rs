@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::io::{self, BufRead as _, BufReader, Read};
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 
@@ -128,10 +129,16 @@ pub(crate) fn path() -> String {
     path
 }
 
+/// Whether a program is where root's shell would find it.
+pub(crate) fn is_on_path(program: &str) -> bool {
+    path().split(':').any(|folder| Path::new(folder).join(program).exists())
+}
+
 /// Debian's package that has a program.
 fn package_of(program: &str) -> &'static str {
     match program {
         "ssh-keygen" => "openssh-client",
+        "usermod" => "passwd",
         "tar" => "tar",
         "cp" => "coreutils",
         _ => "lxc",
