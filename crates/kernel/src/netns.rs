@@ -52,6 +52,13 @@ impl Netns {
         Ok(Self { fd: file.into(), label: name.to_owned() })
     }
 
+    /// The namespace of a process, such as a container's first one. Fails with ENOENT where there is no such process.
+    pub fn of_process(pid: u32) -> Result<Self> {
+        let what = || format!("the network namespace of process {pid}");
+        let file = File::open(format!("/proc/{pid}/ns/net")).context("open", what())?;
+        Ok(Self { fd: file.into(), label: format!("process {pid}'s") })
+    }
+
     /// A new namespace without a name, with its loopback interface up. It ends with the last descriptor, socket or
     /// process in it: with the process that made it, however that ends.
     pub fn unnamed(label: &str) -> Result<Self> {
@@ -110,8 +117,12 @@ impl Netns {
         let mut names = Vec::new();
         for entry in entries {
             let entry = entry.context("list", NETNS_DIR)?;
-            // Opening fails for what has just gone, and for bare files of mode 0 where we are not root.
-            let held = File::open(entry.path()).and_then(|f| is_namespace(&f)).unwrap_or(false);
+            let held = match File::open(entry.path()).and_then(|f| is_namespace(&f)) {
+                Ok(held) => held,
+                // What has just gone, and bare files of mode 0 where we are not root.
+                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => false,
+                Err(e) => return Err(e).context("open", entry.path().display().to_string()),
+            };
             if let (true, Ok(name)) = (held, entry.file_name().into_string()) {
                 names.push(name);
             }

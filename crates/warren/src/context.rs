@@ -88,7 +88,7 @@ impl Failure {
                 "version": output::JSON_VERSION,
                 "ok": false,
                 "exit": self.exit.number(),
-                "error": self.message,
+                "error": anstream::adapter::strip_str(&self.message).to_string(),
                 "problems": self.problems,
             }));
         }
@@ -98,6 +98,19 @@ impl Failure {
 impl From<KernelError> for Failure {
     fn from(error: KernelError) -> Self {
         let exit = if error.is_forbidden() { Exit::Privilege } else { Exit::Failed };
+        Self::new(exit, error.to_string())
+    }
+}
+
+impl From<guests::GuestError> for Failure {
+    fn from(error: guests::GuestError) -> Self {
+        let exit = if error.is_forbidden() {
+            Exit::Privilege
+        } else if matches!(error, guests::GuestError::InTheWay { .. }) {
+            Exit::Conflict
+        } else {
+            Exit::Failed
+        };
         Self::new(exit, error.to_string())
     }
 }
