@@ -168,8 +168,9 @@ pub fn inet() -> Table {
         port: false,
     };
     mapped.push(rule([keeps("same-4")]));
-    mapped.push(rule([Statement::Dnat("10.1.1.6".parse().unwrap())]));
-    mapped.push(rule([Statement::Dnat("fd00::6".parse().unwrap())]));
+    mapped.push(rule([is(Field::IpDaddr, value(v4("192.0.2.9"))), Statement::Dnat("10.1.1.6".parse().unwrap())]));
+    mapped.push(rule([is(Field::Ip6Daddr, value(v6("2001:db8::9"))), Statement::Dnat("fd00::6".parse().unwrap())]));
+    mapped.push(rule([is(Field::L4Proto, value(Value::Proto(47))), Statement::Dnat("fd00::6".parse().unwrap())]));
     table.chains.push(base("nat-pre", HookPoint::Prerouting, ChainKind::Nat, -100, mapped.clone()));
     table.chains.push(base("nat-out", HookPoint::Output, ChainKind::Nat, -90, mapped));
     let source = |net_text: &str| is(Field::IpSaddr, net(net_text));

@@ -169,7 +169,7 @@ pub(super) fn chains(network: &Network, sets: &BTreeMap<String, Set>) -> Vec<Cha
         chains.push(writer.dmz("dmz_uplink", true));
         chains.push(writer.dmz("dmz_inside", false));
     }
-    chains.extend([writer.from_uplink(), writer.from_inside()]);
+    chains.extend([writer.uplink(), writer.inside()]);
     chains
 }
 
@@ -256,7 +256,7 @@ impl Chains<'_> {
         rules
     }
 
-    fn from_uplink(&self) -> Chain {
+    fn uplink(&self) -> Chain {
         let mut rules = self.turned_away(true, true, true);
         rules.extend(self.forwards_at());
         rules.extend(self.turned_away(true, false, true));
@@ -275,7 +275,7 @@ impl Chains<'_> {
 
     /// From guests and from this host: there is no uplink to have come in by, so the public addresses are the local
     /// ones less the LANs' and loopback.
-    fn from_inside(&self) -> Chain {
+    fn inside(&self) -> Chain {
         let mut rules = self.turned_away(false, true, false);
         rules.extend(self.forwards_at());
         if matches!(self.network.public, Public::Dynamic) {
