@@ -199,11 +199,14 @@ impl Engine {
         if !found.conflicts.is_empty() {
             return Err(ApplyError::Conflicts(found.conflicts));
         }
-        if plan(&found.state, &goal) != Plan::default() {
-            self.store.write_baseline(&baseline)?;
-        }
         let record = Record { config: config.to_owned(), network: Some(network.clone()), ..Record::default() };
         let prior = Prior { state: found.state, record: self.store.record()?, had_baseline };
+        if !plan(&prior.state, &goal).is_empty()
+            && let Err(e) = self.store.write_baseline(&baseline)
+        {
+            self.forget(&prior)?;
+            return Err(e.into());
+        }
         report.done = self.converge(&prior, &goal, Some(&record), watch)?;
         if report.done.is_empty() {
             // The file may mean something new without anything to do in the kernel.
@@ -238,7 +241,13 @@ impl Engine {
 
     /// Plans and does until what is seen is what is wanted; on any failure undoes all of it.
     fn converge(&self, prior: &Prior, goal: &State, record: Option<&Record>, watch: Watch) -> Result<Plan, ApplyError> {
-        let mut executor = Executor::new()?;
+        let mut executor = match Executor::new() {
+            Ok(executor) => executor,
+            Err(e) => {
+                self.forget(prior)?;
+                return Err(e.into());
+            }
+        };
         let mut done = Plan::default();
         let trouble = match self.rounds(prior, goal, record, watch, &mut executor, &mut done) {
             Ok(()) => return Ok(done),

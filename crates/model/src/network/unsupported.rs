@@ -55,7 +55,6 @@ fn of_guest(guest: &Guest, rehearsal: bool, found: &mut impl FnMut(Option<Range<
         let place = guest.kind.as_ref().map_or(&guest.name.span, |kind| &kind.span);
         found(Some(place.clone()), "an LXC guest");
     }
-    found(at(&guest.allowed_addresses), "`allowed-addresses`");
     found(at(&guest.snat), "`snat` of a guest");
     found(at(&guest.limit), "`limit`");
     found(at(&guest.max_connections), "`max-connections`");
