@@ -484,7 +484,7 @@ fn ids_of(network: &Network) -> Result<Ids, KernelError> {
     let taps = network.lans.iter().flat_map(|lan| &lan.taps).map(|tap| (tap.owner.as_ref(), tap.group.as_ref()));
     let machines = network.guests.iter().filter_map(|guest| match &guest.kind {
         GuestKind::Vm { owner } => Some((owner.as_ref(), None)),
-        GuestKind::Lxc | GuestKind::Netns | GuestKind::Reserved => None,
+        GuestKind::Lxc(_) | GuestKind::Netns | GuestKind::Reserved => None,
     });
     for (owner, group) in taps.chain(machines) {
         if let Some(owner) = owner {

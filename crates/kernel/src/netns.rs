@@ -52,6 +52,13 @@ impl Netns {
         Ok(Self { fd: file.into(), label: name.to_owned() })
     }
 
+    /// The namespace of a process, such as a container's first one. Fails with ENOENT where there is no such process.
+    pub fn of_process(pid: u32) -> Result<Self> {
+        let what = || format!("the network namespace of process {pid}");
+        let file = File::open(format!("/proc/{pid}/ns/net")).context("open", what())?;
+        Ok(Self { fd: file.into(), label: format!("process {pid}'s") })
+    }
+
     /// A new namespace without a name, with its loopback interface up. It ends with the last descriptor, socket or
     /// process in it: with the process that made it, however that ends.
     pub fn unnamed(label: &str) -> Result<Self> {

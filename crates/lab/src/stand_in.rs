@@ -34,7 +34,7 @@ impl Lab {
 fn guests(network: &mut Network, said: &mut Vec<String>) {
     for guest in &mut network.guests {
         let what = match &guest.kind {
-            GuestKind::Lxc => "its container",
+            GuestKind::Lxc(_) => "its container",
             GuestKind::Vm { .. } => "its machine and tap",
             GuestKind::Reserved => "what will be plugged in",
             GuestKind::Netns => continue,

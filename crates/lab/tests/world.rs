@@ -70,7 +70,7 @@ fn network(public: &[&str], v6: bool) -> Network {
         public: if listed.is_empty() { Public::Dynamic } else { Public::Listed(listed) },
         lans: vec![lan],
         guests: vec![
-            guest("cnx6", GuestKind::Lxc, &["10.1.1.6"]),
+            guest("cnx6", GuestKind::Lxc(Box::default()), &["10.1.1.6"]),
             guest("cnx7", GuestKind::Vm { owner: None }, &[]),
             guest("cnx8", GuestKind::Reserved, &[]),
         ],

@@ -152,7 +152,7 @@ pub struct Guest {
 #[serde(rename_all = "lowercase")]
 pub enum GuestKind {
     /// An LXC container.
-    Lxc,
+    Lxc(Box<Container>),
     /// A virtual machine behind a tap.
     Vm {
         /// User that may open the tap.
@@ -162,6 +162,42 @@ pub enum GuestKind {
     Netns,
     /// Something that plugs itself in.
     Reserved,
+}
+
+/// What is an LXC container's alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// What it is made from, where the file says: a container that is there already needs nothing.
+    pub source: Option<Source>,
+    /// Whether root in it is root here.
+    pub privileged: bool,
+    /// Public keys that are put in for root before the first boot.
+    pub ssh_keys: Vec<String>,
+    /// Further lines for its LXC configuration.
+    pub config: Vec<String>,
+    /// Whether it is started when the network comes up.
+    pub autostart: bool,
+}
+
+impl Default for Container {
+    fn default() -> Self {
+        Self { source: None, privileged: false, ssh_keys: Vec::new(), config: Vec::new(), autostart: true }
+    }
+}
+
+/// What a container's root file system is made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// An LXC template.
+    Template {
+        /// Its name, or the path of its script.
+        name: String,
+        /// Its arguments.
+        args: Vec<String>,
+    },
+    /// A copy of a folder, or what a tar archive holds; an absolute path.
+    Rootfs(String),
 }
 
 /// One declared way in: one protocol, one run of ports.

@@ -87,7 +87,8 @@ fn network(public: Public, lans: Vec<Lan>, guests: Vec<Guest>, forwards: Vec<For
 /// The seed's network: one LAN, two containers, a forward to each.
 fn seed() -> Network {
     let public = ip("128.42.169.25");
-    let guests = ["cnx6", "cnx7"].map(|g| guest(g, "br1", GuestKind::Lxc, &[&format!("10.1.1.{}", &g[3..])]));
+    let guests =
+        ["cnx6", "cnx7"].map(|g| guest(g, "br1", GuestKind::Lxc(Box::default()), &[&format!("10.1.1.{}", &g[3..])]));
     let forwards = vec![
         forward(None, Transport::Tcp, (22210, 22210), (&guests[0], 22)),
         forward(None, Transport::Tcp, (22217, 22217), (&guests[1], 22)),

@@ -89,6 +89,12 @@ pub enum Command {
         #[arg(long)]
         keep: bool,
     },
+    /// The containers' life
+    Guest {
+        /// What to do
+        #[command(subcommand)]
+        command: GuestCommand,
+    },
     /// Draw the network
     Map {
         /// Write it there; a name that ends in .txt
@@ -104,6 +110,60 @@ pub enum Command {
     /// Hold a kept lab
     #[command(hide = true)]
     Hold,
+}
+
+/// What to do with a guest.
+#[derive(Debug, Subcommand)]
+pub enum GuestCommand {
+    /// Make a guest that the file names, without starting it
+    Create {
+        /// The guest
+        name: String,
+    },
+    /// Start a guest, and wait until it has its addresses
+    Start {
+        /// The guest
+        name: String,
+    },
+    /// Stop a guest: it is asked to end, and killed where it does not in time
+    Stop {
+        /// The guest
+        name: String,
+        /// How long it may take
+        #[arg(long, value_name = "SECONDS", default_value_t = guests::run::STOP.as_secs())]
+        timeout: u64,
+    },
+    /// Stop and start
+    Restart {
+        /// The guest
+        name: String,
+        /// How long it may take to stop
+        #[arg(long, value_name = "SECONDS", default_value_t = guests::run::STOP.as_secs())]
+        timeout: u64,
+    },
+    /// Run a command in a guest; it ends with the command's own exit code
+    Exec {
+        /// The guest
+        name: String,
+        /// The command and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Open root's shell in a guest
+    Shell {
+        /// The guest
+        name: String,
+    },
+    /// Delete a guest, its disk included
+    Destroy {
+        /// The guest
+        name: String,
+        /// Without asking
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Show the guests and what they do
+    List,
 }
 
 /// What `export` writes.

@@ -6,6 +6,7 @@ use crate::context::{Context, Outcome};
 mod check;
 mod down;
 mod export;
+mod guest;
 mod map;
 mod plan;
 mod rehearse;
@@ -22,12 +23,13 @@ pub fn run(arguments: Arguments) -> Outcome {
     match arguments.command {
         Command::Validate { .. } => validate::run(&context),
         Command::Plan { exit_code } => plan::run(&context, exit_code),
-        Command::Up { replace, no_guests: _ } => up::run(&context, replace),
-        Command::Down { guests: _ } => down::run(&context),
+        Command::Up { replace, no_guests } => up::run(&context, replace, no_guests),
+        Command::Down { guests } => down::run(&context, guests),
         Command::Status => status::run(&context),
         Command::Check { from } => check::run(&context, from.as_deref()),
         Command::Rehearse { keep, .. } => rehearse::run(&context, keep),
         Command::Hold => rehearse::holder(),
+        Command::Guest { command } => guest::run(&context, command),
         Command::Map { output } => map::run(&context, output.as_deref()),
         Command::Export { format } => export::run(&context, format),
     }

@@ -102,6 +102,19 @@ impl From<KernelError> for Failure {
     }
 }
 
+impl From<guests::GuestError> for Failure {
+    fn from(error: guests::GuestError) -> Self {
+        let exit = if error.is_forbidden() {
+            Exit::Privilege
+        } else if matches!(error, guests::GuestError::InTheWay { .. }) {
+            Exit::Conflict
+        } else {
+            Exit::Failed
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let denied =

@@ -54,7 +54,7 @@ fn draw_lan(out: &mut String, network: &Network, lan: &Lan) {
 fn draw_guest(network: &Network, guest: &Guest) -> String {
     let addresses = guest.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let kind = match guest.kind {
-        GuestKind::Lxc => "lxc",
+        GuestKind::Lxc(_) => "lxc",
         GuestKind::Vm { .. } => "vm",
         GuestKind::Netns => "netns",
         GuestKind::Reserved => "reserved",

@@ -16,6 +16,7 @@ use crate::problem::{self, Problem};
 
 mod allows;
 mod claims;
+mod containers;
 mod forwards;
 mod guests;
 mod host;

@@ -4,11 +4,11 @@ use std::ops::Range;
 
 use super::Mode;
 use crate::config::grammar::What;
-use crate::config::{Config, Forward, Guest, GuestKind, Lan, Spanned, Verdict};
+use crate::config::{Config, Forward, Guest, Lan, Spanned, Verdict};
 use crate::problem::{self, Problem};
 
-/// Every part of `config` that this version does not build, in the file's order. In a `rehearsal`, containers, sites,
-/// SOCKS and the web page are stood in for, and so not reported.
+/// Every part of `config` that this version does not build, in the file's order. In a `rehearsal`, sites, SOCKS and
+/// the web page are stood in for, and so not reported.
 #[must_use]
 pub fn unsupported(config: &Config, rehearsal: bool) -> Vec<Problem> {
     let mut list = Vec::new();
@@ -21,7 +21,7 @@ pub fn unsupported(config: &Config, rehearsal: bool) -> Vec<Problem> {
     found(on(&host.hosts_resolver), "`hosts-resolver`");
     found(on(&host.fix_foreign), "`fix-foreign`");
     config.lans.iter().for_each(|lan| of_lan(lan, &mut found));
-    config.guests.iter().for_each(|guest| of_guest(guest, rehearsal, &mut found));
+    config.guests.iter().for_each(|guest| of_guest(guest, &mut found));
     config.forwards.iter().for_each(|forward| of_forward(forward, &mut found));
     config.allows.iter().for_each(|allow| found(Some(allow.span.clone()), "[[allow]]"));
     if !rehearsal {
@@ -50,11 +50,7 @@ fn of_lan(lan: &Lan, found: &mut impl FnMut(Option<Range<usize>>, &str)) {
     found(on(&lan.port_isolation), "`port-isolation`");
 }
 
-fn of_guest(guest: &Guest, rehearsal: bool, found: &mut impl FnMut(Option<Range<usize>>, &str)) {
-    if guest.kind() == GuestKind::Lxc && !rehearsal && !(guest.broken && guest.kind.is_none()) {
-        let place = guest.kind.as_ref().map_or(&guest.name.span, |kind| &kind.span);
-        found(Some(place.clone()), "an LXC guest");
-    }
+fn of_guest(guest: &Guest, found: &mut impl FnMut(Option<Range<usize>>, &str)) {
     found(at(&guest.snat), "`snat` of a guest");
     found(at(&guest.limit), "`limit`");
     found(at(&guest.max_connections), "`max-connections`");

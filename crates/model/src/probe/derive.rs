@@ -104,7 +104,7 @@ impl<'a> Asking<'a> {
     fn new(network: &'a Network, view: &'a View) -> Self {
         let built =
             |guest: &Guest| network.lan(&guest.lan).is_some_and(|lan| matches!(lan.mode, Mode::Nat | Mode::Isolated));
-        let enterable = |guest: &Guest| view.outside || matches!(guest.kind, GuestKind::Lxc | GuestKind::Netns);
+        let enterable = |guest: &Guest| view.outside || matches!(guest.kind, GuestKind::Lxc(_) | GuestKind::Netns);
         let guests = network.guests.iter().filter(|guest| built(guest) && enterable(guest)).collect();
         let public = if !network.uplink.present {
             Vec::new()

@@ -120,7 +120,7 @@ fn add_guest(state: &mut State, network: &Network, guest: &Guest, hairpin: bool,
     let Some(lan) = network.lan(&guest.lan) else { return };
     let what = format!("guest {}", guest.name);
     match &guest.kind {
-        GuestKind::Lxc | GuestKind::Reserved => {}
+        GuestKind::Lxc(_) | GuestKind::Reserved => {}
         GuestKind::Vm { owner } => {
             let kind = LinkKind::Tap { owner: ids.user(owner.as_ref()), group: None };
             state.links.insert(guest.port.clone(), port(kind, lan, &guest.name, hairpin, &what));

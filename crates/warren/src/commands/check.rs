@@ -176,7 +176,7 @@ fn vantages(network: &Network) -> Result<Vec<Vantage>, Failure> {
                 Err(e) if e.is_absent() => {}
                 Err(e) => return Err(e.into()),
             },
-            GuestKind::Vm { .. } | GuestKind::Reserved | GuestKind::Lxc => {
+            GuestKind::Vm { .. } | GuestKind::Reserved | GuestKind::Lxc(_) => {
                 let capture = outgoing(guest.lan.as_str(), &guest.addresses);
                 vantages.push(Vantage { spot, netns: Netns::current()?, capture });
             }

@@ -2,12 +2,13 @@
 
 use model::plan::Step;
 
-use super::up;
+use super::{guest, up};
 use crate::context::{Context, Exit, Outcome};
 use crate::output;
 
-/// Takes away what warren made, and puts back what it changed. Needs no configuration.
-pub fn run(context: &Context) -> Outcome {
+/// Takes away what warren made, and puts back what it changed. Needs no configuration. Containers are unplugged by it
+/// and go on running, but where they are to be stopped first.
+pub fn run(context: &Context, stop_guests: bool) -> Outcome {
     context.require_privilege("change this network")?;
     let verbose = context.verbose && !context.json;
     let mut watch = |_: usize, step: &Step| {
@@ -16,7 +17,18 @@ pub fn run(context: &Context) -> Outcome {
         }
         Ok(())
     };
-    let report = context.engine()?.down(&mut watch)?;
-    up::tell(context, &report, "The network is down", "Nothing to take away: no network of warren's is up.");
-    Ok(Exit::Done)
+    let engine = context.engine()?;
+    let network = engine.record()?.and_then(|record| record.network).filter(|_| stop_guests);
+    let guests = network.map(|network| guest::down(context, &network)).unwrap_or_default();
+    let report = engine.down(&mut watch)?;
+    let failed = guests.iter().any(|guest| guest.result.is_err());
+    if context.json {
+        let mut document = up::document(&report);
+        document["ok"] = (!failed).into();
+        document["guests"] = guests.iter().map(guest::document).collect();
+        output::json(&document);
+    } else {
+        up::words(context, &report, "The network is down", "Nothing to take away: no network of warren's is up.");
+    }
+    Ok(if failed { Exit::Failed } else { Exit::Done })
 }

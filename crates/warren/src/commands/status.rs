@@ -19,6 +19,7 @@ pub fn run(context: &Context) -> Outcome {
         return Ok(Exit::Done);
     };
     let survey = engine.survey(&network)?;
+    let host = guests::Host::from_environment();
     let unfinished = engine.is_unfinished()?;
     let drift: Vec<String> = survey.plan.steps.iter().map(ToString::to_string).collect();
     if context.json {
@@ -39,6 +40,7 @@ pub fn run(context: &Context) -> Outcome {
             "guests": network.guests.iter().map(|guest| serde_json::json!({
                 "name": guest.name, "kind": kind(&guest.kind), "lan": guest.lan, "mac": guest.mac, "port": guest.port,
                 "addresses": guest.addresses, "plugged": plugged(&survey.observed, guest),
+                "container": matches!(guest.kind, GuestKind::Lxc(_)).then(|| super::guest::state_word(&host, &guest.name)),
             })).collect::<Vec<_>>(),
             "forwards": network.forwards.iter().map(|f| serde_json::json!({
                 "listen": { "address": f.address, "ports": f.ports.to_string(), "transport": f.transport },
@@ -67,6 +69,7 @@ pub fn run(context: &Context) -> Outcome {
 }
 
 fn people(network: &Network, observed: &State) {
+    let host = guests::Host::from_environment();
     let row = |cells: &[&str]| cells.iter().map(|c| (*c).to_owned()).collect::<Vec<_>>();
     let join = |list: Vec<String>| list.join(", ");
     let present = if network.uplink.present { "up" } else { "missing" };
@@ -92,6 +95,8 @@ fn people(network: &Network, observed: &State) {
             Some(false) => "unplugged",
             None => "",
         };
+        let container = matches!(guest.kind, GuestKind::Lxc(_)).then(|| super::guest::state_word(&host, &guest.name));
+        let state = container.as_deref().unwrap_or(state);
         rows.push(row(&[
             &guest.name,
             kind(&guest.kind),
@@ -150,7 +155,7 @@ fn public(network: &Network) -> Vec<String> {
 
 fn kind(kind: &GuestKind) -> &'static str {
     match kind {
-        GuestKind::Lxc => "lxc",
+        GuestKind::Lxc(_) => "lxc",
         GuestKind::Vm { .. } => "vm",
         GuestKind::Netns => "netns",
         GuestKind::Reserved => "reserved",
@@ -160,7 +165,7 @@ fn kind(kind: &GuestKind) -> &'static str {
 /// Whether a guest's cable is in its LAN's bridge; nothing for those that plug themselves in.
 fn plugged(observed: &State, guest: &model::network::Guest) -> Option<bool> {
     match guest.kind {
-        GuestKind::Reserved | GuestKind::Lxc => None,
+        GuestKind::Reserved | GuestKind::Lxc(_) => None,
         GuestKind::Vm { .. } | GuestKind::Netns => {
             Some(observed.links.get(&guest.port).is_some_and(|link| link.master.as_ref() == Some(&guest.lan)))
         }

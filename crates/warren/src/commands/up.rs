@@ -3,11 +3,12 @@
 use kernel::apply::Report;
 use model::plan::Step;
 
+use super::guest;
 use crate::context::{Context, Exit, Outcome};
 use crate::output;
 
-/// All of it, or nothing.
-pub fn run(context: &Context, replace: bool) -> Outcome {
+/// The network: all of it, or nothing. Then its guests, each by itself.
+pub fn run(context: &Context, replace: bool, no_guests: bool) -> Outcome {
     context.require_privilege("change this network")?;
     let (source, network) = context.network_here()?;
     let verbose = context.verbose && !context.json;
@@ -18,24 +19,35 @@ pub fn run(context: &Context, replace: bool) -> Outcome {
         Ok(())
     };
     let report = context.engine()?.up(&network, &source.canonical(), replace, &mut watch)?;
-    tell(context, &report, "The network is up", "Nothing to change: the network is as the file says.");
-    Ok(Exit::Done)
+    if !context.json {
+        words(context, &report, "The network is up", "Nothing to change: the network is as the file says.");
+    }
+    let guests = if no_guests { Vec::new() } else { guest::up(context, &network) };
+    let failed = guests.iter().any(|guest| guest.result.is_err());
+    if context.json {
+        let mut document = document(&report);
+        document["ok"] = (!failed).into();
+        document["guests"] = guests.iter().map(guest::document).collect();
+        output::json(&document);
+    }
+    Ok(if failed { Exit::Failed } else { Exit::Done })
 }
 
-/// What was done, for people or programs.
-pub fn tell(context: &Context, report: &Report, done: &str, nothing: &str) {
-    if context.json {
-        output::json(&serde_json::json!({
-            "version": output::JSON_VERSION,
-            "ok": true,
-            "changes": report.done.steps.len(),
-            "steps": output::steps(&report.done),
-            "recovered": report.recovered,
-            "flows_ended": report.flows_ended,
-            "kept": report.kept,
-        }));
-        return;
-    }
+/// What was done to the network, for programs.
+pub fn document(report: &Report) -> serde_json::Value {
+    serde_json::json!({
+        "version": output::JSON_VERSION,
+        "ok": true,
+        "changes": report.done.steps.len(),
+        "steps": output::steps(&report.done),
+        "recovered": report.recovered,
+        "flows_ended": report.flows_ended,
+        "kept": report.kept,
+    })
+}
+
+/// What was done to the network, for people.
+pub fn words(context: &Context, report: &Report, done: &str, nothing: &str) {
     if context.quiet {
         return;
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Scope, lans};
+use super::{Scope, containers, lans};
 use crate::address::{IfName, Mac};
 use crate::config::{self, GuestKind as Kind, Spanned, elements};
 use crate::network::{Guest, GuestKind, Mode};
@@ -12,6 +12,7 @@ pub(super) fn check(scope: &Scope<'_>, problems: &mut Vec<Problem>) {
     for (i, guest) in scope.config.guests.iter().enumerate() {
         check_lan(scope, guest, problems);
         check_kind(guest, problems);
+        containers::check(guest, problems);
         if let Some(lan) = scope.lan_of_guest(i) {
             check_has_address(guest, lan, problems);
             check_snat(guest, lan, problems);
@@ -168,7 +169,7 @@ pub(super) fn build(scope: &Scope<'_>, ports: Vec<Option<IfName>>) -> Vec<Guest>
 
 fn build_one(scope: &Scope<'_>, guest: &config::Guest, lan: &config::Lan, port: IfName) -> Option<Guest> {
     let kind = match guest.kind() {
-        Kind::Lxc => GuestKind::Lxc,
+        Kind::Lxc => GuestKind::Lxc(Box::new(containers::build(guest))),
         Kind::Netns => GuestKind::Netns,
         Kind::Reserved => GuestKind::Reserved,
         Kind::Vm => GuestKind::Vm { owner: guest.owner.as_ref().map(|owner| owner.value.clone()) },

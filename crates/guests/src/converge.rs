@@ -1,0 +1,180 @@
+//! The LXC guests of a network become what the file says, each by itself: one that fails leaves the others.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+use model::network::{Container, Network};
+
+use crate::create::{self, Line, Said};
+use crate::error::Result;
+use crate::host::{Host, State};
+use crate::record::Record;
+use crate::run::{self, Started};
+use crate::settings::Settings;
+use crate::{GuestError, port};
+
+/// What `up` does with a guest, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It is made.
+    Create,
+    /// What it was told of its network is something else now.
+    Tell,
+    /// It is started.
+    Start,
+    /// Its cable is plugged in.
+    Plug,
+}
+
+impl Action {
+    /// As a line of a plan, with the sign of a difference.
+    #[must_use]
+    pub fn words(&self, guest: &str) -> String {
+        match self {
+            Self::Create => format!("+ guest {guest}: create"),
+            Self::Tell => format!("~ guest {guest}: change its settings"),
+            Self::Start => format!("+ guest {guest}: start"),
+            Self::Plug => format!("+ guest {guest}: plug in"),
+        }
+    }
+}
+
+/// What became of a guest.
+#[derive(Debug)]
+pub struct Report {
+    /// Its name.
+    pub guest: String,
+    /// What was done; why not, where it failed.
+    pub result: Result<Vec<Action>>,
+    /// What a person should know of it.
+    pub notes: Vec<String>,
+}
+
+/// What `up` would do; changes nothing.
+pub fn survey(host: &Host, network: &Network) -> Result<Vec<(String, Vec<Action>)>> {
+    let mut all = Vec::new();
+    for (settings, container) in of(network) {
+        let actions = decide(host, &settings, container)?;
+        if !actions.is_empty() {
+            all.push((settings.name, actions));
+        }
+    }
+    Ok(all)
+}
+
+/// Creates, starts and plugs in what the file names, as many at once as the machine has processors. `said` is told the
+/// guest and a line.
+pub fn up(host: &Host, network: &Network, said: &(dyn Fn(&str, Line<'_>) + Sync)) -> Vec<Report> {
+    in_parallel(of(network).collect(), |(settings, container)| {
+        let mut notes = Vec::new();
+        let tell = |line: Line<'_>| said(&settings.name, line);
+        let result = one(host, &settings, container, &tell, &mut notes);
+        Report { guest: settings.name, result, notes }
+    })
+}
+
+/// Does `work` for each, as many at once as the machine has processors; the results are in the items' order.
+pub fn in_parallel<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(items.len().max(1));
+    let queue: Mutex<VecDeque<(usize, T)>> = Mutex::new(items.into_iter().enumerate().collect());
+    let done: Mutex<Vec<(usize, R)>> = Mutex::new(Vec::new());
+    // A panic of one worker's goes on when the scope ends; until then the others may go on, too.
+    let take = || queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop_front();
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some((nth, item)) = take() {
+                    let result = work(item);
+                    done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((nth, result));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    done.sort_by_key(|(nth, _)| *nth);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// The LXC guests of a network.
+pub fn of(network: &Network) -> impl Iterator<Item = (Settings, &Container)> {
+    network.guests.iter().filter_map(|guest| Settings::of(network, guest))
+}
+
+fn decide(host: &Host, settings: &Settings, container: &Container) -> Result<Vec<Action>> {
+    let guest = settings.name.as_str();
+    let mut actions = Vec::new();
+    let state = if host.exists(guest) { host.state(guest)? } else { State::Absent };
+    if state == State::Absent {
+        actions.push(Action::Create);
+    } else if Record::read(host, guest)?.is_none_or(|record| record.settings != *settings) {
+        actions.push(Action::Tell);
+    }
+    match state {
+        State::Running(_) => {
+            if !port::is_plugged(settings)? {
+                actions.push(Action::Plug);
+            }
+        }
+        State::Absent | State::Stopped | State::Other => {
+            if container.autostart {
+                actions.push(Action::Start);
+            }
+        }
+    }
+    Ok(actions)
+}
+
+fn one(
+    host: &Host,
+    settings: &Settings,
+    container: &Container,
+    said: Said,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Action>> {
+    let actions = decide(host, settings, container)?;
+    let runs = matches!(host.state(&settings.name)?, State::Running(_));
+    for action in &actions {
+        match action {
+            Action::Create => create::create(host, settings, container, said)?,
+            Action::Tell => {
+                let change = run::refresh(host, settings, container)?;
+                if runs && change.before.is_some() {
+                    said(Line::Stage("its settings changed"));
+                    notes.push(format!(
+                        "its new settings hold from its next start: `warren guest restart {}`",
+                        settings.name
+                    ));
+                }
+            }
+            Action::Start => {
+                if run::start(host, settings, container, said)? == Started::Waiting {
+                    notes.push(not_ready(settings));
+                }
+            }
+            Action::Plug => {
+                if !port::is_there(&settings.port)? {
+                    return Err(GuestError::InTheWay {
+                        operation: format!("plug in {}", settings.name),
+                        why: format!(
+                            "it runs without a port {} here: `warren guest restart {}` gives it one",
+                            settings.port, settings.name
+                        ),
+                    });
+                }
+                said(Line::Stage("plugging it in"));
+                port::plug(settings)?;
+            }
+        }
+    }
+    Ok(actions)
+}
+
+/// The line for a guest that runs without its addresses.
+#[must_use]
+pub fn not_ready(settings: &Settings) -> String {
+    format!(
+        "it runs, but after {} s it has not all its addresses; `warren guest shell {}` to see why",
+        run::READY.as_secs(),
+        settings.name
+    )
+}

@@ -1,0 +1,281 @@
+//! Which of the host's ids a guest's are, and how its files come to belong to them.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rustix::mount::OpenTreeFlags;
+use rustix::thread::UnshareFlags;
+
+use crate::error::{Context as _, GuestError, Result};
+use crate::host::Host;
+use crate::lxc;
+use crate::tools::{self, Tool};
+
+/// How many ids a guest has: as many as its programs may count with (nobody is 65534).
+pub const COUNT: u32 = 65536;
+
+/// The first of the ids that guests get: 1879048192, above those of systemd's containers. systemd's list of who uses
+/// which ids (systemd.io/UIDS-GIDS) has this range as nobody's, up to [`LAST`].
+const FIRST: u32 = 0x7000_0000;
+/// The last one, below the two thousand millions that some programs cannot count to.
+const LAST: u32 = 0x7ffd_ffff;
+
+/// The first range that nobody has: no container of this host's, none that is being made, and no user for subordinate
+/// ids. The caller holds the lock of the folder, and keeps what it got there.
+pub(crate) fn free_range(host: &Host) -> Result<u32> {
+    let mut taken = Vec::new();
+    for file in ["/etc/subuid", "/etc/subgid"] {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        taken.extend(subordinate(&text));
+    }
+    let entries = fs::read_dir(host.lxc_path()).context("list", host.lxc_path().display())?;
+    for path in entries.flatten().map(|entry| entry.path()) {
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(MARK)) {
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            taken.extend(text.trim().parse().ok().map(|first: u32| (first, COUNT)));
+        } else {
+            taken.extend(lxc::mapped(&fs::read_to_string(path.join("config")).unwrap_or_default()));
+        }
+    }
+    first_free(&taken).ok_or_else(|| GuestError::InTheWay {
+        operation: "choose user ids for a guest".to_owned(),
+        why: format!("all ranges from {FIRST} to {LAST} are taken; destroy a guest that is not needed"),
+    })
+}
+
+/// How the file begins that says that a guest is being made; in it is the first of its ids.
+pub(crate) const MARK: &str = ".warren-creating-";
+
+fn first_free(taken: &[(u32, u32)]) -> Option<u32> {
+    let overlaps =
+        |at: u32| taken.iter().any(|(first, count)| at < first.saturating_add(*count) && *first < at + COUNT);
+    (FIRST..=LAST - COUNT + 1).step_by(COUNT as usize).find(|at| !overlaps(*at))
+}
+
+/// Makes a range root's own in subuid(5) and subgid(5). With shadow's newuidmap on the host LXC maps no others, so that
+/// nobody else is handed them; without it, nobody looks.
+pub(crate) fn own(host: &Host, first: u32) -> Result<()> {
+    if !tools::is_on_path("newuidmap") || is_owned(first) {
+        return Ok(());
+    }
+    change_owned(host, first, ["--add-subuids", "--add-subgids"])
+}
+
+/// Gives it back.
+pub(crate) fn disown(host: &Host, first: u32) -> Result<()> {
+    if !is_owned(first) {
+        return Ok(());
+    }
+    change_owned(host, first, ["--del-subuids", "--del-subgids"])
+}
+
+fn change_owned(host: &Host, first: u32, options: [&str; 2]) -> Result<()> {
+    // usermod does not wait for another that is at it; ours do.
+    let _lock = lock(host)?;
+    let range = format!("{first}-{}", first + COUNT - 1);
+    let tool = Tool::new("usermod", format!("write the user ids {range} into /etc/subuid"));
+    tool.args([options[0], &range, options[1], &range, "root"]).text().map(drop)
+}
+
+fn is_owned(first: u32) -> bool {
+    let owned = |file: &str| {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        let roots: String =
+            text.lines().filter(|line| line.starts_with("root:")).flat_map(|line| [line, "\n"]).collect();
+        subordinate(&roots).iter().any(|(at, count)| *at <= first && first + COUNT <= at.saturating_add(*count))
+    };
+    owned("/etc/subuid") && owned("/etc/subgid")
+}
+
+/// What only one process does at a time; until the file is closed.
+pub(crate) fn lock(host: &Host) -> Result<File> {
+    let path = host.lxc_path();
+    let folder = File::open(path).context("open", path.display())?;
+    rustix::fs::flock(&folder, rustix::fs::FlockOperation::LockExclusive).context("lock", path.display())?;
+    Ok(folder)
+}
+
+/// subuid(5): name, first id, count.
+fn subordinate(text: &str) -> Vec<(u32, u32)> {
+    let range = |line: &str| {
+        let mut fields = line.trim().split(':').skip(1);
+        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+    };
+    text.lines().filter_map(range).collect()
+}
+
+/// Whether the file system of `folder` can be mounted with its owners translated (mount_setattr(2)): asked of the
+/// kernel by doing so, on a mount that is nowhere to be seen.
+pub fn can_translate(folder: &Path, first: u32) -> bool {
+    let try_it = || -> io::Result<()> {
+        let user = user_namespace(first)?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let tree = rustix::mount::open_tree(rustix::fs::CWD, folder, flags)?;
+        /// struct mount_attr of linux/mount.h.
+        #[repr(C)]
+        struct MountAttr {
+            attr_set: u64,
+            attr_clr: u64,
+            propagation: u64,
+            userns_fd: u64,
+        }
+        const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+        let attr = MountAttr {
+            attr_set: MOUNT_ATTR_IDMAP,
+            attr_clr: 0,
+            propagation: 0,
+            userns_fd: u64::try_from(user.as_raw_fd()).map_err(io::Error::other)?,
+        };
+        // SAFETY: both descriptors are open, the path is empty and terminated, and pointer and size are those of a
+        // live struct mount_attr.
+        let code = unsafe {
+            libc::syscall(
+                libc::SYS_mount_setattr,
+                tree.as_raw_fd(),
+                c"".as_ptr(),
+                libc::AT_EMPTY_PATH,
+                &raw const attr,
+                size_of::<MountAttr>(),
+            )
+        };
+        if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    try_it().is_ok()
+}
+
+/// A user namespace in which 0 is `first`: that of a process which waits in it for its input to end, and has by the
+/// time that this returns.
+fn user_namespace(first: u32) -> io::Result<File> {
+    let mut command = Command::new("/bin/cat");
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    // SAFETY: of unshare's flags only FILES makes descriptors that are believed open vanish; NEWUSER does not, and it
+    // is a bare system call between fork and exec.
+    unsafe { command.pre_exec(|| Ok(rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER)?)) };
+    let mut child = command.spawn()?;
+    let open = || {
+        let map = format!("0 {first} {COUNT}\n");
+        fs::write(format!("/proc/{}/uid_map", child.id()), &map)?;
+        fs::write(format!("/proc/{}/gid_map", child.id()), &map)?;
+        File::open(format!("/proc/{}/ns/user", child.id()))
+    };
+    let namespace = open();
+    drop(child.stdin.take());
+    child.wait()?;
+    namespace
+}
+
+/// Gives every file below `root` to the guest's ids, on the disk: what belongs to 0 then belongs to `first`. Files of
+/// ids that the guest cannot have become its root's.
+pub fn shift(root: &Path, first: u32) -> Result<()> {
+    // Depth first without recursion: a guest may nest folders deeper than our stack. Links are never followed.
+    let device = fs::symlink_metadata(root).context("look at", root.display())?.dev();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).context("list", folder.display())? {
+            let path = entry.context("list", folder.display())?.path();
+            let meta = fs::symlink_metadata(&path).context("look at", path.display())?;
+            if meta.dev() != device {
+                continue;
+            }
+            if meta.is_dir() {
+                folders.push(path.clone());
+            }
+            give(&path, &meta, first).context("give to the guest", path.display())?;
+        }
+    }
+    let meta = fs::symlink_metadata(root).context("look at", root.display())?;
+    give(root, &meta, first).context("give to the guest", root.display())
+}
+
+fn give(path: &Path, meta: &fs::Metadata, first: u32) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let moved = |id: u32| {
+        let within = first..first + COUNT;
+        // A file of two names is met twice.
+        if within.contains(&id) { id } else { first + if id < COUNT { id } else { 0 } }
+    };
+    let capability = if meta.is_file() { capability(path)? } else { None };
+    std::os::unix::fs::lchown(path, Some(moved(meta.uid())), Some(moved(meta.gid())))?;
+    if meta.is_symlink() {
+        return Ok(());
+    }
+    // Both are taken away with the owner.
+    if meta.mode() & 0o6000 != 0 {
+        fs::set_permissions(path, fs::Permissions::from_mode(meta.mode() & 0o7777))?;
+    }
+    match capability {
+        Some(bytes) => set_capability(path, &of_namespace(&bytes, first)),
+        None => Ok(()),
+    }
+}
+
+const CAPABILITY: &std::ffi::CStr = c"security.capability";
+
+/// capabilities(7): a file's capabilities of revision 2 are those of the host's root; of revision 3, with the root's id
+/// at the end, of a namespace's.
+fn of_namespace(bytes: &[u8], first: u32) -> Vec<u8> {
+    const REVISION_3: u32 = 0x0300_0000;
+    const V2: usize = 20;
+    let Some((head, rest)) = bytes.split_first_chunk::<4>().filter(|_| bytes.len() >= V2) else {
+        return bytes.to_vec();
+    };
+    let magic = (u32::from_le_bytes(*head) & 0x00ff_ffff) | REVISION_3;
+    [&magic.to_le_bytes(), &rest[..V2 - 4], &first.to_le_bytes()].concat()
+}
+
+fn capability(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = vec![0u8; 64];
+    match rustix::fs::lgetxattr(path, CAPABILITY, &mut bytes[..]) {
+        Ok(size) => {
+            bytes.truncate(size);
+            Ok(Some(bytes))
+        }
+        Err(rustix::io::Errno::NODATA | rustix::io::Errno::NOTSUP) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn set_capability(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    Ok(rustix::fs::lsetxattr(path, CAPABILITY, bytes, rustix::fs::XattrFlags::empty())?)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn ranges_that_somebody_has_are_passed_over() {
+        assert_eq!(first_free(&[]), Some(FIRST));
+        assert_eq!(first_free(&[(FIRST, COUNT)]), Some(FIRST + COUNT));
+        // One that ends within the first, and one that begins at the end of the second.
+        let taken = [(FIRST - 10, 11), (FIRST + 2 * COUNT - 1, 1)];
+        assert_eq!(first_free(&taken), Some(FIRST + 2 * COUNT));
+        // Somebody's subordinate ids over all of it.
+        assert_eq!(first_free(&[(100_000, u32::MAX)]), None);
+    }
+
+    #[test]
+    fn subordinate_ids_are_read_as_the_manual_says() {
+        assert_eq!(
+            subordinate("plain:100000:65536\n\nbroken\n1000:1879048192:65536\n"),
+            [(100_000, 65536), (FIRST, 65536)]
+        );
+    }
+
+    #[test]
+    fn capabilities_become_those_of_the_namespace() {
+        let v2 = [[1, 0, 0, 2].as_slice(), &[0x20; 16]].concat();
+        let v3 = of_namespace(&v2, FIRST);
+        assert_eq!(v3.len(), 24);
+        assert_eq!(v3[..4], [1, 0, 0, 3]);
+        assert_eq!(v3[4..20], v2[4..]);
+        assert_eq!(v3[20..], FIRST.to_le_bytes());
+        assert_eq!(of_namespace(&v3, FIRST), v3);
+    }
+}

@@ -1,0 +1,87 @@
+//! What a guest is told of its network: everything that is written into it or beside it follows from this value.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use model::address::{IfName, Mac};
+use model::network::{Container, Guest, GuestKind, Network};
+use serde::{Deserialize, Serialize};
+
+/// A guest's network as it is written down, for LXC and for the guest's own tools.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Its host name.
+    pub name: String,
+    /// The zone that it is in, which is its search domain.
+    pub domain: String,
+    /// The resolvers that it asks.
+    pub dns: Vec<IpAddr>,
+    /// Its addresses with the LAN's prefix lengths.
+    pub addresses: Vec<IpNet>,
+    /// The host on the LAN, one for a family that the guest has an address of.
+    pub gateways: Vec<IpAddr>,
+    /// Its hardware address.
+    pub mac: Mac,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// The LAN's bridge.
+    pub lan: IfName,
+    /// The host's end of its cable.
+    pub port: IfName,
+    /// Whether frames may leave by the port that they came in by: it asks for itself at the public address.
+    pub hairpin: bool,
+}
+
+impl Settings {
+    /// Of an LXC guest of the network's, with what is a container's alone; nothing for other guests.
+    #[must_use]
+    pub fn of<'a>(network: &Network, guest: &'a Guest) -> Option<(Self, &'a Container)> {
+        let GuestKind::Lxc(container) = &guest.kind else { return None };
+        let lan = network.lan(&guest.lan)?;
+        let addresses: Vec<IpNet> = guest
+            .addresses
+            .iter()
+            .filter_map(|address| {
+                let alone = if address.is_ipv4() { 32 } else { 128 };
+                IpNet::new(*address, lan.prefix_of(*address).unwrap_or(alone)).ok()
+            })
+            .collect();
+        let mut gateways: Vec<IpAddr> = Vec::new();
+        for gateway in guest.addresses.iter().filter_map(|address| lan.gateway_for(*address)) {
+            if !gateways.contains(&gateway) {
+                gateways.push(gateway);
+            }
+        }
+        let settings = Self {
+            name: guest.name.clone(),
+            domain: lan.domain.clone(),
+            dns: lan.dns.clone(),
+            addresses,
+            gateways,
+            mac: guest.mac,
+            mtu: lan.mtu,
+            lan: guest.lan.clone(),
+            port: guest.port.clone(),
+            hairpin: network.forwards.iter().any(|forward| forward.guest.as_deref() == Some(guest.name.as_str())),
+        };
+        Some((settings, container))
+    }
+
+    /// Name and zone.
+    #[must_use]
+    pub fn full_name(&self) -> String {
+        format!("{}.{}", self.name, self.domain)
+    }
+
+    /// The gateway of an address's family.
+    #[must_use]
+    pub fn gateway_for(&self, address: IpAddr) -> Option<IpAddr> {
+        self.gateways.iter().copied().find(|gateway| gateway.is_ipv4() == address.is_ipv4())
+    }
+
+    /// The first address of each family, then the further ones: the first has the gateway beside it.
+    #[must_use]
+    pub fn first_of_family(&self, net: &IpNet) -> bool {
+        self.addresses.iter().find(|other| other.addr().is_ipv4() == net.addr().is_ipv4()) == Some(net)
+    }
+}
