@@ -35,6 +35,7 @@ pub const ROWS: &[(&str, Packets)] = &[
     ("W-H-gateway", world_to_gateway),
     ("W-G-forward", forwards),
     ("W-G-direct", world_to_guest),
+    ("W-G-spoofed", world_with_our_source),
     ("X-G", container_to_guest),
     ("G-W-spoofed", foreign_source),
     ("reply", replies),
@@ -438,6 +439,21 @@ fn forwards(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
         for source in [world(way.to), neighbour(way.to)].into_iter().filter(|source| way.lets_in(*source)) {
             let packet = scene.wire_brings(scene.uplink().as_str(), source, way.public, way.payload);
             let pass = Pass::AtGuest { bridge: lan.bridge.clone(), address: way.to, port: way.to_port, source };
+            cases.push(Case::new(packet, pass));
+        }
+    }
+    cases
+}
+
+/// To every way in, with the source of a guest's or of a gateway of ours.
+fn world_with_our_source(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (public, transport, port, to, to_port) in scene.ways_in(lan) {
+        let lans = std::iter::once(lan).chain(scene.other_lans(lan));
+        let ours = lans.flat_map(|lan| scene.sources(lan).map(|(_, source)| source).chain(lan.gateway_for(to)));
+        for source in ours.filter(|source| source.is_ipv4() == to.is_ipv4()) {
+            let packet = scene.wire_brings(scene.uplink().as_str(), source, public, ports(transport, port));
+            let pass = Pass::AtGuest { bridge: lan.bridge.clone(), address: to, port: Some(to_port), source };
             cases.push(Case::new(packet, pass));
         }
     }
