@@ -161,8 +161,11 @@ impl Lab {
         self.world.run(|| self.lay_world())?;
         self.neighbour.run(|| self.lay_neighbour())?;
         self.server.run(|| self.lay_server())?;
-        // The bridge has a carrier once a port has, and only then speaks IPv6.
-        self.world.run(|| await_carrier(&mut Rtnl::open()?, &name("segment")))
+        // A port forwards once its carrier is noted, and the bridge speaks IPv6 once a port's is.
+        self.world.run(|| {
+            let mut rtnl = Rtnl::open()?;
+            ["to-server", "to-neighbour", "segment"].iter().try_for_each(|link| await_carrier(&mut rtnl, &name(link)))
+        })
     }
 
     /// The world's own links and addresses, and the cables to the others.
