@@ -18,7 +18,7 @@ use crate::prepare::{self, Edit, Mechanism};
 use crate::record::{self, Record};
 use crate::root::Root;
 use crate::settings::Settings;
-use crate::tools::Tool;
+use crate::tools::{self, Tool};
 
 /// Where LXC keeps its templates.
 const TEMPLATES: &str = "/usr/share/lxc/templates";
@@ -173,9 +173,7 @@ fn has_apparmor() -> bool {
 /// The tools and the template are there; told before anything is made.
 fn check_tools(guest: &str, source: &Source) -> Result<()> {
     let program = "lxc-create";
-    let on_path =
-        |program: &str| crate::tools::path().split(':').any(|folder| Path::new(folder).join(program).exists());
-    if !on_path(program) {
+    if !tools::is_on_path(program) {
         let operation = format!("create {guest}");
         return Err(GuestError::Missing { operation, program: program.to_owned(), package: "lxc" });
     }
