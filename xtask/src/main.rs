@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 /// Debian packages whose programs the tests use as peers and oracles, and the program by which each is known.
-const PACKAGES: [(&str, &str); 10] = [
+const PACKAGES: [(&str, &str); 18] = [
     ("nftables", "nft"),
     ("iptables", "iptables-nft"),
     ("iproute2", "ip"),
@@ -20,6 +20,15 @@ const PACKAGES: [(&str, &str); 10] = [
     ("socat", "socat"),
     ("util-linux", "nsenter"),
     ("procps", "sysctl"),
+    // Real containers, and what their templates call.
+    ("lxc", "lxc-create"),
+    ("uidmap", "newuidmap"),
+    ("busybox-static", "busybox"),
+    ("debootstrap", "debootstrap"),
+    ("rsync", "rsync"),
+    ("wget", "wget"),
+    ("openssh-client", "ssh"),
+    ("bsdutils", "script"),
 ];
 
 type Done = Result<(), String>;

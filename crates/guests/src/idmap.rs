@@ -14,7 +14,7 @@ use rustix::thread::UnshareFlags;
 use crate::error::{Context as _, GuestError, Result};
 use crate::host::Host;
 use crate::lxc;
-use crate::tools::{self, Tool};
+use crate::subid;
 
 /// How many ids a guest has: as many as its programs may count with (nobody is 65534).
 pub const COUNT: u32 = 65536;
@@ -29,10 +29,7 @@ const LAST: u32 = 0x7ffd_ffff;
 /// ids. The caller holds the lock of the folder, and keeps what it got there.
 pub(crate) fn free_range(host: &Host) -> Result<u32> {
     let mut taken = Vec::new();
-    for file in ["/etc/subuid", "/etc/subgid"] {
-        let text = fs::read_to_string(file).unwrap_or_default();
-        taken.extend(subordinate(&text));
-    }
+    taken.extend(subid::ranges());
     let entries = fs::read_dir(host.lxc_path()).context("list", host.lxc_path().display())?;
     for path in entries.flatten().map(|entry| entry.path()) {
         if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(MARK)) {
@@ -57,56 +54,12 @@ fn first_free(taken: &[(u32, u32)]) -> Option<u32> {
     (FIRST..=LAST - COUNT + 1).step_by(COUNT as usize).find(|at| !overlaps(*at))
 }
 
-/// Makes a range root's own in subuid(5) and subgid(5). With shadow's newuidmap on the host LXC maps no others, so that
-/// nobody else is handed them; without it, nobody looks.
-pub(crate) fn own(host: &Host, first: u32) -> Result<()> {
-    if !tools::is_on_path("newuidmap") || is_owned(first) {
-        return Ok(());
-    }
-    change_owned(host, first, ["--add-subuids", "--add-subgids"])
-}
-
-/// Gives it back.
-pub(crate) fn disown(host: &Host, first: u32) -> Result<()> {
-    if !is_owned(first) {
-        return Ok(());
-    }
-    change_owned(host, first, ["--del-subuids", "--del-subgids"])
-}
-
-fn change_owned(host: &Host, first: u32, options: [&str; 2]) -> Result<()> {
-    // usermod does not wait for another that is at it; ours do.
-    let _lock = lock(host)?;
-    let range = format!("{first}-{}", first + COUNT - 1);
-    let tool = Tool::new("usermod", format!("write the user ids {range} into /etc/subuid"));
-    tool.args([options[0], &range, options[1], &range, "root"]).text().map(drop)
-}
-
-fn is_owned(first: u32) -> bool {
-    let owned = |file: &str| {
-        let text = fs::read_to_string(file).unwrap_or_default();
-        let roots: String =
-            text.lines().filter(|line| line.starts_with("root:")).flat_map(|line| [line, "\n"]).collect();
-        subordinate(&roots).iter().any(|(at, count)| *at <= first && first + COUNT <= at.saturating_add(*count))
-    };
-    owned("/etc/subuid") && owned("/etc/subgid")
-}
-
 /// What only one process does at a time; until the file is closed.
 pub(crate) fn lock(host: &Host) -> Result<File> {
     let path = host.lxc_path();
     let folder = File::open(path).context("open", path.display())?;
     rustix::fs::flock(&folder, rustix::fs::FlockOperation::LockExclusive).context("lock", path.display())?;
     Ok(folder)
-}
-
-/// subuid(5): name, first id, count.
-fn subordinate(text: &str) -> Vec<(u32, u32)> {
-    let range = |line: &str| {
-        let mut fields = line.trim().split(':').skip(1);
-        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
-    };
-    text.lines().filter_map(range).collect()
 }
 
 /// Whether the file system of `folder` can be mounted with its owners translated (mount_setattr(2)): asked of the
@@ -258,14 +211,6 @@ mod tests {
         assert_eq!(first_free(&taken), Some(FIRST + 2 * COUNT));
         // Somebody's subordinate ids over all of it.
         assert_eq!(first_free(&[(100_000, u32::MAX)]), None);
-    }
-
-    #[test]
-    fn subordinate_ids_are_read_as_the_manual_says() {
-        assert_eq!(
-            subordinate("plain:100000:65536\n\nbroken\n1000:1879048192:65536\n"),
-            [(100_000, 65536), (FIRST, 65536)]
-        );
     }
 
     #[test]

@@ -178,18 +178,22 @@ fn is_one_of(line: &str, keys: &[&str]) -> bool {
     })
 }
 
-/// The script of [`Block::plugged`]: LXC calls it with name, `net`, `up`, `veth` and the port's name, also when a guest
-/// restarts by itself. What LXC cannot say is set here: the host does not speak at a guest's cable, and a guest that
-/// asks for itself at the public address gets its frames back.
+/// The script of [`Block::plugged`], which LXC calls also when a guest restarts by itself. What LXC cannot say is set
+/// here: the host has no address at a guest's cable, and a guest that asks for itself at the public address gets its
+/// frames back.
 #[must_use]
 pub fn plugged_script(settings: &Settings) -> String {
     let hairpin = u8::from(settings.hairpin);
     format!(
         "#!/bin/sh\n\
          # Written by warren: LXC calls it whenever the cable of {name} has been plugged in.\n\
-         port=\"${{5:-{port}}}\"\n\
-         echo 1 > \"/proc/sys/net/ipv6/conf/$port/disable_ipv6\"\n\
-         echo {hairpin} > \"/sys/class/net/$port/brport/hairpin_mode\"\n\
+         cd /proc/sys/net/ipv6/conf/{port} && {{\n\
+         \t# Off, without addresses of the kernel's own making from now on, and on again: as on warren's other ports.\n\
+         \techo 1 > disable_ipv6\n\
+         \techo 1 > addr_gen_mode\n\
+         \techo 0 > disable_ipv6\n\
+         }}\n\
+         echo {hairpin} > /sys/class/net/{port}/brport/hairpin_mode\n\
          exit 0\n",
         name = settings.name,
         port = settings.port,
