@@ -46,6 +46,14 @@ pub enum ApplyError {
         /// What could not be put back; empty where all was.
         leftovers: Vec<String>,
     },
+    /// The kernel could not be looked at, or a file of ours not be written, on the way.
+    #[error("{cause}\n{}", restored(.leftovers))]
+    Interrupted {
+        /// Why.
+        cause: Box<ApplyError>,
+        /// What could not be put back.
+        leftovers: Vec<String>,
+    },
     /// All steps were done, and yet the kernel is not what it should be: somebody else changes it at the same time.
     #[error("somebody changes the network while we do; still to be done after {ROUNDS} rounds:\n{left}\n{}", restored(.leftovers))]
     Unsettled {
@@ -93,8 +101,18 @@ pub struct Report {
     pub recovered: Option<String>,
     /// How many flows ended that are no longer permitted.
     pub flows_ended: usize,
-    /// What was left on purpose: switches that found another user meanwhile.
+    /// What was left: switches that found another user meanwhile, and why.
     pub kept: Vec<String>,
+}
+
+impl Report {
+    /// The network stands by now, so flows that could not be looked through are told, and no failure of it.
+    fn end_flows(&mut self, ended: Result<usize, KernelError>) {
+        match ended {
+            Ok(count) => self.flows_ended = count,
+            Err(e) => self.kept.push(format!("flows that are no longer permitted may live on: {e}")),
+        }
+    }
 }
 
 /// What would have to be done.
@@ -181,15 +199,22 @@ impl Engine {
         if !found.conflicts.is_empty() {
             return Err(ApplyError::Conflicts(found.conflicts));
         }
-        if plan(&found.state, &goal) != Plan::default() {
-            self.store.write_baseline(&baseline)?;
-        }
         let record = Record { config: config.to_owned(), network: Some(network.clone()), ..Record::default() };
         let prior = Prior { state: found.state, record: self.store.record()?, had_baseline };
-        report.done = self.converge(prior, &goal, Some(&record), watch)?;
-        self.store.write_record(&self.with_tables(record, &goal)?)?;
-        report.flows_ended = conntrack::reconcile(network)?;
+        if !plan(&prior.state, &goal).is_empty()
+            && let Err(e) = self.store.write_baseline(&baseline)
+        {
+            self.forget(&prior)?;
+            return Err(e.into());
+        }
+        report.done = self.converge(&prior, &goal, Some(&record), watch)?;
+        if report.done.is_empty() {
+            // The file may mean something new without anything to do in the kernel.
+            self.store.write_record(&self.with_tables(record, &goal)?)?;
+        }
         self.store.remove_journal()?;
+        // Each time, for an earlier run may have been ended between its rules and this.
+        report.end_flows(conntrack::reconcile(network));
         Ok(report)
     }
 
@@ -204,55 +229,76 @@ impl Engine {
         let found = self.observe(&goal)?;
         report.kept = self.keep_what_others_use(&baseline, &found.state, &mut goal)?;
         let prior = Prior { state: found.state, record: self.store.record()?, had_baseline };
-        report.done = self.converge(prior, &goal, None, watch)?;
-        if let Some(network) = self.store.record()?.and_then(|record| record.network) {
-            report.flows_ended = conntrack::end_all(&network)?;
-        }
+        report.done = self.converge(&prior, &goal, None, watch)?;
         self.store.remove_record()?;
         self.store.remove_baseline()?;
         self.store.remove_journal()?;
+        if let Some(network) = prior.record.and_then(|record| record.network) {
+            report.end_flows(conntrack::end_all(&network));
+        }
         Ok(report)
     }
 
-    /// Plans and does until what is seen is what is wanted; on failure undoes all of it.
-    fn converge(&self, prior: Prior, goal: &State, record: Option<&Record>, watch: Watch) -> Result<Plan, ApplyError> {
+    /// Plans and does until what is seen is what is wanted; on any failure undoes all of it.
+    fn converge(&self, prior: &Prior, goal: &State, record: Option<&Record>, watch: Watch) -> Result<Plan, ApplyError> {
+        let mut executor = match Executor::new() {
+            Ok(executor) => executor,
+            Err(e) => {
+                self.forget(prior)?;
+                return Err(e.into());
+            }
+        };
         let mut done = Plan::default();
+        let trouble = match self.rounds(prior, goal, record, watch, &mut executor, &mut done) {
+            Ok(()) => return Ok(done),
+            Err(trouble) => trouble,
+        };
+        if matches!(&trouble, Trouble::Step { cause: StepError::Kernel(e), .. } if e.is_partial()) {
+            done.steps.extend(trouble.step().cloned());
+        }
+        let leftovers = self.put_back(&mut executor, &done, prior);
+        Err(match trouble {
+            Trouble::Step { step, index, cause } => ApplyError::Step { step, index, cause: Box::new(cause), leftovers },
+            Trouble::Unsettled(left) => ApplyError::Unsettled { left, leftovers },
+            Trouble::Other(cause) => ApplyError::Interrupted { cause, leftovers },
+        })
+    }
+
+    /// The rounds themselves; what was done stands in `done`, whether they succeed or not.
+    fn rounds(
+        &self,
+        prior: &Prior,
+        goal: &State,
+        record: Option<&Record>,
+        watch: Watch,
+        executor: &mut Executor,
+        done: &mut Plan,
+    ) -> Result<(), Trouble> {
         let mut now = prior.state.clone();
-        let mut executor = Executor::new()?;
         for _ in 0..ROUNDS {
             let next = plan(&now, goal);
             if next.is_empty() {
-                return Ok(done);
+                return Ok(());
             }
             let mut whole = done.clone();
             whole.steps.extend(next.steps.iter().cloned());
-            self.store.write_journal(&Journal { prior: prior.clone(), plan: whole })?;
+            self.store.write_journal(&Journal { prior: prior.clone(), plan: whole }).map_err(ApplyError::from)?;
             let mut left = next.steps.as_slice();
             while !left.is_empty() {
                 let (now, later) = left.split_at(Executor::together(left));
                 left = later;
-                if let Err((nth, cause)) = do_together(&mut executor, now, done.steps.len(), watch) {
-                    if matches!(&cause, StepError::Kernel(e) if e.is_partial()) {
-                        done.steps.extend_from_slice(now);
-                    }
-                    let leftovers = self.put_back(&mut executor, &done, &prior);
-                    let (step, index) = (Box::new(now[nth].clone()), done.steps.len() + nth);
-                    return Err(ApplyError::Step { step, index, cause: Box::new(cause), leftovers });
-                }
+                do_together(executor, now, done.steps.len(), watch)?;
                 done.steps.extend_from_slice(now);
             }
             // What we wrote is only known as ours once its dump's fingerprint is kept.
             if let Some(record) = record {
-                self.store.write_record(&self.with_tables(record.clone(), goal)?)?;
+                let record = self.with_tables(record.clone(), goal)?;
+                self.store.write_record(&record).map_err(ApplyError::from)?;
             }
             now = self.observe(goal)?.state;
         }
         let left = plan(&now, goal);
-        if left.is_empty() {
-            return Ok(done);
-        }
-        let leftovers = self.put_back(&mut executor, &done, &prior);
-        Err(ApplyError::Unsettled { left, leftovers })
+        if left.is_empty() { Ok(()) } else { Err(Trouble::Unsettled(left)) }
     }
 
     /// Undoes `done`, going on past what fails; says what is left. The journal stays where something is.
@@ -392,12 +438,40 @@ impl Engine {
     }
 }
 
-/// Does `steps`, which belong together, the first of which is the plan's `index`th. On failure says which it was.
-fn do_together(executor: &mut Executor, steps: &[Step], index: usize, watch: Watch) -> Result<(), (usize, StepError)> {
-    for (nth, step) in steps.iter().enumerate() {
-        watch(index + nth, step).map_err(|why| (nth, StepError::Stopped(why)))?;
+/// Why the rounds did not come to their end.
+enum Trouble {
+    Step {
+        step: Box<Step>,
+        index: usize,
+        cause: StepError,
+    },
+    Unsettled(Plan),
+    /// The kernel could not be looked at, or a file of ours not be written.
+    Other(Box<ApplyError>),
+}
+
+impl Trouble {
+    fn step(&self) -> Option<&Step> {
+        match self {
+            Self::Step { step, .. } => Some(step),
+            Self::Unsettled(_) | Self::Other(_) => None,
+        }
     }
-    executor.steps(steps).map_err(|e| (0, e.into()))
+}
+
+impl From<ApplyError> for Trouble {
+    fn from(error: ApplyError) -> Self {
+        Self::Other(Box::new(error))
+    }
+}
+
+/// Does `steps`, which belong together, the first of which is the plan's `index`th.
+fn do_together(executor: &mut Executor, steps: &[Step], index: usize, watch: Watch) -> Result<(), Trouble> {
+    let failed = |nth: usize, cause| Trouble::Step { step: Box::new(steps[nth].clone()), index: index + nth, cause };
+    for (nth, step) in steps.iter().enumerate() {
+        watch(index + nth, step).map_err(|why| failed(nth, StepError::Stopped(why)))?;
+    }
+    executor.steps(steps).map_err(|e| failed(0, e.into()))
 }
 
 fn global_forwarding() -> Sysctl {

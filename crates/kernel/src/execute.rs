@@ -127,6 +127,8 @@ impl Executor {
                 let (owner, group) = (*owner, *group);
                 tap::create(&NewTap { name, mac: link.mac, mtu: link.mtu, alias: &link.alias, owner, group })?;
             }
+            // Only ever to put back what was found broken: a cable to nowhere, which is of no use to anybody.
+            LinkKind::Veth(peer) if peer.namespace.is_empty() => return Ok(()),
             LinkKind::Veth(peer) => {
                 let netns = self.guest(&peer.namespace)?.netns.try_clone();
                 let netns = netns.map_err(|e| KernelError::new("hold", peer.namespace.clone(), e))?;

@@ -263,18 +263,24 @@ impl Store {
         let body = serde_json::to_vec(&stamped)
             .map_err(|e| StoreError::Damaged { path: path.clone(), why: format!("it cannot be written: {e}") })?;
         let beside = folder.join(format!("{name}.new"));
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = options.open(&beside).map_err(io_error("write", &beside))?;
-        let mut put = |bytes: &[u8]| file.write_all(bytes);
-        put(checksum(&body).as_bytes())
-            .and_then(|()| put(b"\n"))
-            .and_then(|()| put(&body))
-            .map_err(io_error("write", &beside))?;
-        file.sync_all().map_err(io_error("sync", &beside))?;
-        fs::rename(&beside, &path).map_err(io_error("put in place", &path))?;
-        sync_folder(folder)
+        let written = write_synced(&beside, &[checksum(&body).as_bytes(), b"\n", &body])
+            .and_then(|()| fs::rename(&beside, &path).map_err(io_error("put in place", &path)));
+        if written.is_err() {
+            // The failure is what must be told; what is left beside is overwritten the next time.
+            let _ = fs::remove_file(&beside);
+        }
+        written.and_then(|()| sync_folder(folder))
     }
+}
+
+fn write_synced(path: &Path, parts: &[&[u8]]) -> Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut file = options.open(path).map_err(io_error("write", path))?;
+    for part in parts {
+        file.write_all(part).map_err(io_error("write", path))?;
+    }
+    file.sync_all().map_err(io_error("sync", path))
 }
 
 fn checksum(body: &[u8]) -> String {
@@ -290,7 +296,8 @@ fn make_folder(folder: &Path) -> Result<()> {
 
 fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
-        Ok(()) => path.parent().map_or(Ok(()), sync_folder),
+        // Not synced: only a boot could bring the file back, and what another boot wrote is not believed.
+        Ok(()) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(io_error("remove", path)(e)),
     }

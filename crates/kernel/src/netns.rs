@@ -117,8 +117,12 @@ impl Netns {
         let mut names = Vec::new();
         for entry in entries {
             let entry = entry.context("list", NETNS_DIR)?;
-            // Opening fails for what has just gone, and for bare files of mode 0 where we are not root.
-            let held = File::open(entry.path()).and_then(|f| is_namespace(&f)).unwrap_or(false);
+            let held = match File::open(entry.path()).and_then(|f| is_namespace(&f)) {
+                Ok(held) => held,
+                // What has just gone, and bare files of mode 0 where we are not root.
+                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => false,
+                Err(e) => return Err(e).context("open", entry.path().display().to_string()),
+            };
             if let (true, Ok(name)) = (held, entry.file_name().into_string()) {
                 names.push(name);
             }

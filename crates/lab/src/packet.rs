@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use model::address::Mac;
 
+pub mod frame;
 mod link;
 pub use link::{Arp, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet, neighbour_advertised, neighbour_solicit};
 
@@ -47,6 +48,8 @@ pub enum Kind {
     Udp,
     /// An ICMP or ICMPv6 echo.
     Echo,
+    /// What stays on its segment: ARP, neighbour discovery, router advertisement. The token stands behind it.
+    Local,
 }
 
 /// A probe to be sent: all that its bytes are made of.
@@ -141,12 +144,13 @@ pub fn craft(probe: &Craft) -> Option<Vec<u8>> {
         Kind::Tcp => tcp_syn(probe),
         Kind::Udp => udp(probe),
         Kind::Echo => echo(probe),
+        Kind::Local => return None,
     };
     let (protocol, at) = match (probe.kind, probe.source) {
         (Kind::Tcp, _) => (TCP, 16),
         (Kind::Udp, _) => (UDP, 6),
-        (Kind::Echo, IpAddr::V4(_)) => (ICMP, 2),
-        (Kind::Echo, IpAddr::V6(_)) => (ICMPV6, 2),
+        (Kind::Echo | Kind::Local, IpAddr::V4(_)) => (ICMP, 2),
+        (Kind::Echo | Kind::Local, IpAddr::V6(_)) => (ICMPV6, 2),
     };
     match (probe.source, probe.destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
@@ -370,6 +374,11 @@ pub fn read_body(source: IpAddr, destination: IpAddr, protocol: u8, body: &[u8])
 
 fn read_icmp(source: IpAddr, destination: IpAddr, protocol: u8, body: &[u8]) -> Option<Seen> {
     let (kind, code) = (*body.first()?, *body.get(1)?);
+    if protocol == ICMPV6 && matches!(kind, link::ROUTER_ADVERTISEMENT | link::NEIGHBOUR_ADVERTISEMENT) {
+        // Who it is about is who it says it is from.
+        let about = if kind == link::NEIGHBOUR_ADVERTISEMENT { address6(body, 8)?.into() } else { source };
+        return frame::read_trailer(body).map(|token| frame::seen(about, destination, token));
+    }
     let refusal = match (protocol, kind) {
         (ICMP, ECHO_4) | (ICMPV6, ECHO_6) | (ICMP, ECHO_REPLY_4) | (ICMPV6, ECHO_REPLY_6) => {
             let token = body.get(8..).and_then(read_payload)?.0;

@@ -308,6 +308,11 @@ impl Prober {
             PacketKind::Udp(port) => (Kind::Udp, port),
             PacketKind::Echo => (Kind::Echo, 0),
             PacketKind::ArpWhoHas => return self.question(destination, station, route),
+            PacketKind::Frame(frame) => {
+                let bytes = packet::frame::write(&frame, destination, sport, token);
+                let bytes = bytes.ok_or_else(|| format!("no such frame goes to {destination}"))?;
+                return Ok(Message::Frame { bytes, interface: route.interface });
+            }
         };
         let source = route.source.ok_or_else(|| format!("no source address for {destination}"))?;
         let craft = Craft { source, destination, kind, sport, dport, token };
@@ -370,6 +375,10 @@ impl Prober {
             Message::None => return,
             Message::Packet(bytes) => match &self.stations[station].sender {
                 Some(sender) => patiently(|| sender.sockets.send(bytes, trial.probe.packet.to)),
+                None => return,
+            },
+            Message::Frame { bytes, interface } => match &self.stations[station].sender {
+                Some(sender) => patiently(|| sender.sockets.send_frame(bytes, *interface)),
                 None => return,
             },
             Message::Question { bytes, to, ethertype, interface } => {
@@ -470,6 +479,7 @@ fn open_ears(capture: &Capture) -> io::Result<Vec<(Socket, Hears)>> {
         Capture::Incoming => [ETHERTYPE_IPV4, ETHERTYPE_IPV6]
             .into_iter()
             .map(|ethertype| Ok((sockets::packet_socket(ethertype, 0)?, Hears::Incoming)))
+            .chain([sockets::packet_socket(ETHERTYPE_ARP, 0).map(|socket| (socket, Hears::IncomingArp))])
             .collect(),
         Capture::Delivered => {
             let sockets = sockets::delivered_sockets()?;

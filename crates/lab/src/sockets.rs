@@ -230,6 +230,8 @@ pub(crate) struct SendSockets {
     v4: Socket,
     /// None where the kernel has no IPv6.
     v6: Option<Socket>,
+    /// For whole frames.
+    link: Socket,
 }
 
 impl SendSockets {
@@ -246,7 +248,15 @@ impl SendSockets {
             Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) => None,
             Err(e) => return Err(e),
         };
-        Ok(Self { v4, v6 })
+        // Of protocol 0: it receives nothing.
+        let link = Socket::new(Domain::PACKET, Type::RAW.nonblocking(), None)?;
+        Ok(Self { v4, v6, link })
+    }
+
+    /// Sends a whole frame, its header and all, by that interface.
+    pub(crate) fn send_frame(&self, frame: &[u8], interface: u32) -> io::Result<()> {
+        let ethertype = frame.get(12..14).and_then(|bytes| bytes.try_into().ok()).map_or(0, u16::from_be_bytes);
+        self.link.send_to(frame, &link_address(ethertype, interface, None)).map(|_| ())
     }
 
     pub(crate) fn send(&self, packet: &[u8], to: IpAddr) -> io::Result<()> {

@@ -42,6 +42,7 @@ fn guest(name: &str, kind: GuestKind, addresses: &[&str]) -> Guest {
         mac: Mac::derived(&["br1", name]),
         port: self::name(name),
         addresses: addresses.iter().map(|a| ip(a)).collect(),
+        allowed: Vec::new(),
     }
 }
 

@@ -107,6 +107,21 @@ impl Mac {
         Self(bytes)
     }
 
+    /// The address that a station of this hardware address makes itself under a /64 (RFC 4291, appendix A).
+    #[must_use]
+    pub fn address_in(self, prefix: std::net::Ipv6Addr) -> std::net::Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0;
+        let mut octets = prefix.octets();
+        octets[8..].copy_from_slice(&[a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
+        octets.into()
+    }
+
+    /// Its link-local address, as it makes it itself unless told otherwise.
+    #[must_use]
+    pub fn link_local(self) -> std::net::Ipv6Addr {
+        self.address_in(std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0))
+    }
+
     /// Whether one station owns it: the group bit (IEEE 802) is clear and it is not all zero.
     #[must_use]
     pub fn is_unicast(self) -> bool {

@@ -102,7 +102,8 @@ impl<'a> Grants<'a> {
 
     fn lan_of(&self, address: IpAddr) -> Option<&'a Lan> {
         let ours = |lan: &&Lan| lan.mode != Mode::Bridged;
-        self.network.lans.iter().filter(ours).find(|lan| lan.prefix_of(address).is_some())
+        let nested = |lan: &Lan| self.network.nested(lan).any(|(_, net)| net.contains(&address));
+        self.network.lans.iter().filter(ours).find(|lan| lan.prefix_of(address).is_some() || nested(lan))
     }
 
     fn is_local(&self, address: IpAddr) -> bool {

@@ -142,6 +142,9 @@ pub struct Guest {
     pub port: IfName,
     /// Its fixed addresses.
     pub addresses: Vec<IpAddr>,
+    /// Further networks that it may use: virtual addresses of its LAN's, or networks that lie behind it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed: Vec<IpNet>,
 }
 
 /// What a guest is.
@@ -322,6 +325,14 @@ impl Network {
     #[must_use]
     pub fn guest(&self, name: &str) -> Option<&Guest> {
         self.guests.iter().find(|guest| guest.name == name)
+    }
+
+    /// Networks that lie behind guests of a LAN, outside its own prefixes, each with the guest that leads there.
+    pub fn nested<'a>(&'a self, lan: &'a Lan) -> impl Iterator<Item = (&'a Guest, IpNet)> {
+        let outside = |net: &IpNet| !lan.addresses.iter().any(|own| own.contains(net));
+        self.guests_of(lan)
+            .flat_map(|guest| guest.allowed.iter().map(move |net| (guest, *net)))
+            .filter(move |(_, net)| outside(net))
     }
 
     /// The guests of a LAN.

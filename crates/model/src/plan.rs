@@ -381,6 +381,26 @@ impl Step {
     }
 }
 
+impl Step {
+    /// The sort of it, as docs/json.md lists them.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Rules { .. } => "rules",
+            Self::SetSysctl { .. } => "set-sysctl",
+            Self::CreateNamespace { .. } => "create-namespace",
+            Self::DeleteNamespace { .. } => "delete-namespace",
+            Self::CreateLink { .. } => "create-link",
+            Self::DeleteLink { .. } => "delete-link",
+            Self::ChangeLink { .. } => "change-link",
+            Self::AddAddress { .. } => "add-address",
+            Self::DeleteAddress { .. } => "delete-address",
+            Self::AddRoute { .. } => "add-route",
+            Self::DeleteRoute { .. } => "delete-route",
+        }
+    }
+}
+
 impl TableChange {
     fn undo(self) -> Self {
         match self {

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::address::Mac;
+
 mod derive;
 pub use derive::{View, derive};
 
@@ -57,6 +59,54 @@ pub enum PacketKind {
     Echo,
     /// An ARP request for the address: who answers holds it.
     ArpWhoHas,
+    /// A frame that the sender writes by hand, past its own IP stack: what it says need not be true.
+    Frame(Frame),
+}
+
+/// A frame as it is on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frame {
+    /// The hardware address that it says it is from.
+    pub ether_source: Mac,
+    /// Whom it is handed to.
+    pub ether_destination: Mac,
+    /// What is in it.
+    pub content: Content,
+}
+
+/// What a frame holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Content {
+    /// A UDP datagram.
+    Datagram {
+        /// The address that it says it is from.
+        source: IpAddr,
+        /// Its destination port.
+        port: u16,
+    },
+    /// The same behind a tag of VLAN 0 (802.1Q), which whoever receives it takes off.
+    Tagged {
+        /// The address that it says it is from.
+        source: IpAddr,
+        /// Its destination port.
+        port: u16,
+    },
+    /// An answer of ARP's or neighbour discovery's: the sender's hardware has this address.
+    Claim {
+        /// Which.
+        address: IpAddr,
+    },
+    /// What a DHCP server sends to a client.
+    Lease {
+        /// The server's address.
+        source: IpAddr,
+    },
+    /// A router advertisement.
+    Route {
+        /// The router's link-local address.
+        source: std::net::Ipv6Addr,
+    },
 }
 
 /// What must be seen of the packet.
@@ -82,6 +132,6 @@ pub enum Expect {
     /// Exactly this hardware address answers (ARP); none where it is unset.
     AnsweredBy {
         /// Whose.
-        mac: Option<crate::address::Mac>,
+        mac: Option<Mac>,
     },
 }

@@ -15,6 +15,7 @@ mod build;
 pub mod evaluate;
 pub mod text;
 
+pub use build::bridge::{TRIES, Try};
 pub use build::build;
 
 /// What every table of ours bears as its comment: whoever has our name without it is not ours.
@@ -64,6 +65,9 @@ pub struct Set {
     pub data: Vec<Type>,
     /// Whether keys may be ranges (NFT_SET_INTERVAL).
     pub interval: bool,
+    /// Whether each element counts the packets and bytes that found it; what it has counted is no part of the value.
+    #[serde(default)]
+    pub counted: bool,
     /// What is in it.
     pub elements: BTreeSet<Element>,
 }
@@ -83,6 +87,9 @@ pub enum Type {
     Proto,
     /// `inet_service`, 2 bytes, network order
     Port,
+    /// What a neighbour solicitation or advertisement is about, 16 bytes. nft 1.0.6 has no name for the field, so it
+    /// is to it the plain number `@th,64,128`.
+    NdTarget,
 }
 
 /// A value of one of the [`Type`]s.
@@ -100,6 +107,8 @@ pub enum Value {
     Proto(u8),
     /// Of [`Type::Port`]
     Port(u16),
+    /// Of [`Type::NdTarget`]
+    NdTarget(Ipv6Addr),
 }
 
 impl From<IpAddr> for Value {
@@ -122,6 +131,7 @@ impl Value {
             Self::IfName(_) => Type::IfName,
             Self::Proto(_) => Type::Proto,
             Self::Port(_) => Type::Port,
+            Self::NdTarget(_) => Type::NdTarget,
         }
     }
 }
@@ -327,6 +337,8 @@ pub enum Field {
     ArpSaddrEther,
     /// `arp saddr ip`
     ArpSaddrIp,
+    /// `@th,64,128`: of neighbour discovery, what it is about. A match of `icmpv6 type` must stand before it.
+    NdTarget,
 }
 
 /// What a field is compared with.
@@ -359,13 +371,13 @@ impl Set {
     /// An empty set of that key.
     #[must_use]
     pub fn of(key: &[Type]) -> Self {
-        Self { key: key.to_vec(), data: Vec::new(), interval: false, elements: BTreeSet::new() }
+        Self { key: key.to_vec(), data: Vec::new(), interval: false, counted: false, elements: BTreeSet::new() }
     }
 
     /// An empty map.
     #[must_use]
     pub fn map(key: &[Type], data: &[Type]) -> Self {
-        Self { key: key.to_vec(), data: data.to_vec(), interval: false, elements: BTreeSet::new() }
+        Self { key: key.to_vec(), data: data.to_vec(), interval: false, counted: false, elements: BTreeSet::new() }
     }
 }
 
@@ -403,7 +415,8 @@ impl Table {
             && self.chains == other.chains
             && self.sets.len() == other.sets.len()
             && self.sets.iter().zip(&other.sets).all(|((name, a), (other_name, b))| {
-                name == other_name && a.key == b.key && a.data == b.data && a.interval == b.interval
+                let flags = (a.interval, a.counted) == (b.interval, b.counted);
+                name == other_name && a.key == b.key && a.data == b.data && flags
             })
     }
 }
@@ -412,7 +425,7 @@ impl std::fmt::Display for Value {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Ipv4(a) => a.fmt(f),
-            Self::Ipv6(a) => a.fmt(f),
+            Self::Ipv6(a) | Self::NdTarget(a) => a.fmt(f),
             Self::Ether(mac) => mac.fmt(f),
             Self::IfName(name) => name.fmt(f),
             Self::Proto(6) => f.write_str("tcp"),

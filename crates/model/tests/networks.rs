@@ -48,6 +48,7 @@ fn traits(network: &Network) -> BTreeSet<&'static str> {
         note("netns", guest.kind == GuestKind::Netns);
         note("vm", matches!(guest.kind, GuestKind::Vm { .. }));
         note("reserved", guest.kind == GuestKind::Reserved);
+        note("allowed addresses", !guest.allowed.is_empty());
         note("two IPv4 addresses", guest.addresses.iter().filter(|a| a.is_ipv4()).count() == 2);
     }
     for forward in &network.forwards {
@@ -70,7 +71,7 @@ fn every_sort_of_network_comes_up() {
     for _ in 0..2000 {
         found.extend(traits(&strategy.new_tree(&mut runner).unwrap().current()));
     }
-    assert_eq!(found.len(), 24, "{found:?}");
+    assert_eq!(found.len(), 25, "{found:?}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::path::Path;
 use ipnet::IpNet;
 use model::address::{IfName, Mac, Ports, Transport};
 use model::network::{Forward, Guest, GuestKind, Ipv6Forwarding, Lan, Mode, Network, Public, Snat, Uplink};
-use model::probe::{Expect, PacketKind, Probe, Spot, View, derive};
+use model::probe::{Content, Expect, PacketKind, Probe, Spot, View, derive};
 use model::ruleset::evaluate::{Body, Flow, Origin, Outcome, Packet, Payload, evaluate};
 use model::ruleset::{Table, build};
 use proptest::prelude::*;
@@ -52,6 +52,7 @@ fn guest(text: &str, bridge: &str, kind: GuestKind, addresses: &[&str]) -> Guest
         mac: Mac::derived(&[bridge, text]),
         port: name(&format!("p-{text}")),
         addresses: ips(addresses),
+        allowed: Vec::new(),
     }
 }
 
@@ -157,6 +158,7 @@ fn print(probes: &[Probe]) -> String {
             PacketKind::Udp(port) => format!("udp {to} port {port}"),
             PacketKind::Echo => format!("echo {to}"),
             PacketKind::ArpWhoHas => format!("who has {to}"),
+            PacketKind::Frame(frame) => format!("{to} {:?} from {}", frame.content, frame.ether_source),
         };
         let expect = match &probe.expect {
             Expect::Arrives { at, address, port, source } => {
@@ -241,11 +243,30 @@ fn assert_names(probes: &[Probe]) {
 /// What the evaluation says of a probe; an error where it is not what the probe expects.
 fn holds(network: &Network, tables: &[Table], probe: &Probe) -> Result<(), String> {
     let to = probe.packet.to;
+    let (mut frame_source, mut frame_body) = (None, None);
     let payload = match probe.packet.kind {
         PacketKind::Tcp(port) => Payload::Ports { transport: Transport::Tcp, source: 40000, destination: port },
         PacketKind::Udp(port) => Payload::Ports { transport: Transport::Udp, source: 40000, destination: port },
         PacketKind::Echo => Payload::Icmp(if to.is_ipv4() { 8 } else { 128 }),
         PacketKind::ArpWhoHas => return Ok(()),
+        PacketKind::Frame(frame) => {
+            let ports = |source, destination| Payload::Ports { transport: Transport::Udp, source, destination };
+            let ip = |source, payload| Body::Ip { source, destination: to, payload };
+            frame_source = Some(frame.ether_source);
+            frame_body = Some(match frame.content {
+                Content::Datagram { source, port } => ip(source, ports(40000, port)),
+                Content::Tagged { .. } => Body::Other(0x8100),
+                Content::Claim { address: IpAddr::V4(sender) } => Body::Arp { sender_mac: frame.ether_source, sender },
+                Content::Claim { address: IpAddr::V6(target) } => {
+                    ip(IpAddr::V6(frame.ether_source.link_local()), Payload::Neighbour { advertises: true, target })
+                }
+                Content::Lease { source: source @ IpAddr::V4(_) } => ip(source, ports(67, 68)),
+                Content::Lease { source } => ip(source, ports(547, 546)),
+                Content::Route { source } => ip(source.into(), Payload::Icmp(134)),
+            });
+            // What it carries stands in the body.
+            Payload::Other(0)
+        }
     };
     let like = |address: &IpAddr| address.is_ipv4() == to.is_ipv4();
     let outside = lab(&[]);
@@ -270,7 +291,8 @@ fn holds(network: &Network, tables: &[Table], probe: &Probe) -> Result<(), Strin
         Spot::Guest(name) => network.guest(name).unwrap().mac,
         _ => Mac([2; 6]),
     };
-    let body = Body::Ip { source, destination: to, payload };
+    let ether_source = frame_source.unwrap_or(ether_source);
+    let body = frame_body.unwrap_or(Body::Ip { source, destination: to, payload });
     let packet = Packet { origin, ether_source, ether_destination, body, flow: Flow::NEW };
     let fate = evaluate(tables, &common::place(network, false), &packet).map_err(|fault| fault.to_string())?;
     let seen_at = |spot: &Spot| match (spot, &fate.outcome) {
@@ -278,7 +300,9 @@ fn holds(network: &Network, tables: &[Table], probe: &Probe) -> Result<(), Strin
         (Spot::World | Spot::Neighbour, Outcome::Sent(oif)) => oif == &network.uplink.name,
         (Spot::Guest(name), Outcome::Sent(bridge) | Outcome::Bridged(bridge)) => {
             let guest = network.guest(name).unwrap();
-            bridge == &guest.lan && fate.body.destination().is_some_and(|to| guest.addresses.contains(&to))
+            // A claim of ARP's has no destination of its own: it goes where the frame goes.
+            let there = fate.body.destination().is_none_or(|to| guest.addresses.contains(&to));
+            bridge == &guest.lan && there
         }
         _ => false,
     };
@@ -287,7 +311,11 @@ fn holds(network: &Network, tables: &[Table], probe: &Probe) -> Result<(), Strin
             seen_at(at)
                 && address.is_none_or(|address| fate.body.destination() == Some(address))
                 && port.is_none_or(|port| fate.body.port() == Some(port))
-                && source.is_none_or(|source| fate.body.source() == Some(source))
+                && source.is_none_or(|source| match fate.body {
+                    Body::Arp { sender, .. } => source == IpAddr::V4(sender),
+                    Body::Ip { payload: Payload::Neighbour { target, .. }, .. } => source == IpAddr::V6(target),
+                    _ => fate.body.source() == Some(source),
+                })
         }
         Expect::Blocked { at } => !at.iter().any(seen_at),
         Expect::AnsweredBy { .. } => true,
@@ -296,7 +324,7 @@ fn holds(network: &Network, tables: &[Table], probe: &Probe) -> Result<(), Strin
 }
 
 /// The rows of the document that probes stand for, beside those that are evaluated alone.
-const ROWS: [&str; 18] = [
+const ROWS: [&str; 23] = [
     "A-gateway",
     "A-guest",
     "A-public",
@@ -308,7 +336,12 @@ const ROWS: [&str; 18] = [
     "G-H-gateway-other",
     "G-H-other",
     "G-W",
+    "G-ethertype",
     "G-metadata",
+    "G-rogue",
+    "G-spoof-arp",
+    "G-spoof-ip",
+    "G-spoof-mac",
     "H-G",
     "H-G-forward",
     "W-G-direct",

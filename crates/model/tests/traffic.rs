@@ -175,7 +175,7 @@ fn every_cell_is_tried_in_both_families() {
     for row in table() {
         for mode in [Mode::Nat, Mode::Isolated] {
             // ARP is IPv4's, and tags are of no version.
-            let families: &[bool] = if row.name.starts_with("A-") || row.name == "G-spoof-arp" {
+            let families: &[bool] = if row.name.starts_with("A-") {
                 &[false]
             } else if row.name == "G-ethertype" {
                 &[]
@@ -197,7 +197,11 @@ fn every_cell_is_tried_in_both_families() {
 fn every_rule_and_element_is_missed() {
     // What these two do is not about passing: the one writes in SYNs, the other is a short cut past rules that name
     // our LANs and would not match.
-    let beside: &[&str] = &["never promise more than the way carries", "not of our LANs"];
+    // So do the counting of whose try it was, and what a port in hairpin mode must not reflect, which is no way of a
+    // packet but one copy too many (the evaluation floods none).
+    let beside: &[&str] =
+        &["never promise more than the way carries", "not of our LANs", "whose try it is", "nobody hears himself"];
+    let sets_beside = |name: &str| name.starts_with("tried_") || name == "same_port";
     let mut missed: BTreeMap<String, bool> = BTreeMap::new();
     for network in samples(60) {
         let tables = build(&network);
@@ -220,7 +224,7 @@ fn every_rule_and_element_is_missed() {
                     }
                 }
             }
-            for (name, set) in &table.sets {
+            for (name, set) in table.sets.iter().filter(|(name, _)| !sets_beside(name)) {
                 for which in [set.elements.first(), set.elements.last()].into_iter().flatten() {
                     let without = |tables: &mut [Table]| {
                         tables[t].sets.get_mut(name).unwrap().elements.remove(which);

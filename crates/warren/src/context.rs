@@ -88,7 +88,7 @@ impl Failure {
                 "version": output::JSON_VERSION,
                 "ok": false,
                 "exit": self.exit.number(),
-                "error": self.message,
+                "error": anstream::adapter::strip_str(&self.message).to_string(),
                 "problems": self.problems,
             }));
         }
@@ -132,9 +132,11 @@ impl From<ApplyError> for Failure {
             ApplyError::Step { cause, .. } if matches!(&**cause, StepError::Kernel(e) if e.is_forbidden()) => {
                 Exit::Privilege
             }
-            ApplyError::Observe(_) | ApplyError::Step { .. } | ApplyError::Unsettled { .. } | ApplyError::Store(_) => {
-                Exit::Failed
-            }
+            ApplyError::Observe(_)
+            | ApplyError::Interrupted { .. }
+            | ApplyError::Step { .. }
+            | ApplyError::Unsettled { .. }
+            | ApplyError::Store(_) => Exit::Failed,
         };
         Self::new(exit, error.to_string())
     }
@@ -271,7 +273,7 @@ fn trusted(config: &Path) -> Result<(), Failure> {
         let meta = fs::metadata(&place)
             .map_err(|e| Failure::new(Exit::Usage, format!("cannot look at {}: {e}", place.display())))?;
         let me = rustix::process::geteuid().as_raw();
-        let owner_is_fine = meta.uid() == 0 || Some(meta.uid()) == sudo || meta.uid() == me;
+        let owner_is_fine = meta.uid() == 0 || Some(meta.uid()) == sudo || meta.uid() == me || unknown(meta.uid());
         let mode = meta.mode() & 0o7777;
         let wrong = if !owner_is_fine {
             Some(format!("it belongs to user {}: `chown root {}`", meta.uid(), place.display()))
@@ -288,4 +290,13 @@ fn trusted(config: &Path) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Whether `uid` stands for users that this user namespace does not know: what we run then runs as the plain user who
+/// made the namespace, who could do it anyway.
+fn unknown(uid: u32) -> bool {
+    let overflow = fs::read_to_string("/proc/sys/kernel/overflowuid").ok().and_then(|text| text.trim().parse().ok());
+    let whole =
+        fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]));
+    !whole && Some(uid) == overflow
 }

@@ -2,6 +2,8 @@
 
 use std::io::{IsTerminal as _, Write as _};
 
+use model::plan::{Plan, Step};
+
 /// The version of every JSON document (docs/json.md). It rises when a field's meaning changes or a field goes; new
 /// fields may come without.
 pub const JSON_VERSION: u32 = 1;
@@ -9,6 +11,13 @@ pub const JSON_VERSION: u32 = 1;
 /// One JSON document to stdout.
 pub fn json(value: &serde_json::Value) {
     line(&format!("{value:#}"));
+}
+
+/// The steps of a plan as docs/json.md describes them: their sort and words, not what they carry within, which changes
+/// with every version.
+pub fn steps(plan: &Plan) -> serde_json::Value {
+    let step = |step: &Step| serde_json::json!({ "step": step.word(), "words": step.to_string() });
+    plan.steps.iter().map(step).collect::<Vec<_>>().into()
 }
 
 /// A line to stdout. A reader that went away (`warren status | head`) is no error of ours.

@@ -1,7 +1,7 @@
 //! What was proved: probes and their outcomes, as a table for people and as JSON.
 
 use lab::Outcome;
-use model::probe::{Expect, Packet, PacketKind, Spot};
+use model::probe::{Content, Expect, Packet, PacketKind, Spot};
 
 use crate::output;
 
@@ -99,6 +99,17 @@ fn destination(packet: &Packet) -> String {
         PacketKind::Udp(port) => format!("{} udp", at(port)),
         PacketKind::Echo => format!("{} echo", packet.to),
         PacketKind::ArpWhoHas => format!("{} who has", packet.to),
+        PacketKind::Frame(frame) => format!("{} {}", packet.to, content(&frame.content)),
+    }
+}
+
+fn content(content: &Content) -> &'static str {
+    match content {
+        Content::Datagram { .. } => "frame",
+        Content::Tagged { .. } => "tagged frame",
+        Content::Claim { .. } => "claim",
+        Content::Lease { .. } => "lease",
+        Content::Route { .. } => "route",
     }
 }
 

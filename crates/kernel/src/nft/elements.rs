@@ -115,6 +115,7 @@ fn value(bytes: &[u8], kind: Type) -> Option<Value> {
     Some(match kind {
         Type::Ipv4 => Value::Ipv4(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?)),
         Type::Ipv6 => Value::Ipv6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?)),
+        Type::NdTarget => Value::NdTarget(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?)),
         Type::Ether => Value::Ether(Mac(bytes.try_into().ok()?)),
         Type::IfName => Value::IfName(IfName::new(text(bytes)).ok()?),
         Type::Proto => Value::Proto(*bytes.first()?),

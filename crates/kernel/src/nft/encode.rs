@@ -117,6 +117,7 @@ pub(super) fn hook_number(at: HookPoint) -> u32 {
 /// The type's number in nft (enum datatypes of src/datatype.h), which the kernel only keeps.
 fn type_number(kind: Type) -> u32 {
     match kind {
+        Type::NdTarget => 4,
         Type::Ipv4 => 7,
         Type::Ipv6 => 8,
         Type::Ether => 9,
@@ -130,7 +131,7 @@ fn type_number(kind: Type) -> u32 {
 pub(super) fn width(kind: Type) -> usize {
     match kind {
         Type::Ipv4 => 4,
-        Type::Ipv6 | Type::IfName => 16,
+        Type::Ipv6 | Type::IfName | Type::NdTarget => 16,
         Type::Ether => 6,
         Type::Proto => 1,
         Type::Port => 2,
@@ -158,6 +159,36 @@ fn byteorder(types: &[Type]) -> u32 {
     }
 }
 
+/// `typeof @th,64,128`
+const TYPEOF_TARGET: [u8; 40] =
+    hex(b"0326000407000000011e000400000000010400000000020403000000030440000000040480000000");
+/// `typeof iifname . ether saddr . @th,64,128`
+const TYPEOF_PINNED_TARGET: [u8; 88] = hex(
+    b"035600040d000000014e000e00040900000001060004060000000114000407000000010c0004110000000104020000000226000407000000\
+      011e000400000000010400000000020403000000030440000000040480000000",
+);
+
+/// Reads hexadecimal, passing over everything else.
+const fn hex<const N: usize>(text: &[u8]) -> [u8; N] {
+    let mut bytes = [0; N];
+    let (mut at, mut digits) = (0, 0);
+    while at < text.len() {
+        let digit = match text[at] {
+            b @ b'0'..=b'9' => b - b'0',
+            b @ b'a'..=b'f' => b - b'a' + 10,
+            _ => {
+                at += 1;
+                continue;
+            }
+        };
+        bytes[digits / 2] = bytes[digits / 2] << 4 | digit;
+        digits += 1;
+        at += 1;
+    }
+    assert!(digits == 2 * N, "as many bytes as are declared");
+    bytes
+}
+
 fn write_set(w: &mut Writer, name: &str, set: &Set) {
     w.attr_str(NFTA_SET_TABLE, TABLE);
     w.attr_str(NFTA_SET_NAME, name);
@@ -182,6 +213,19 @@ fn write_set(w: &mut Writer, name: &str, set: &Set) {
         user.extend_from_slice(&[NFTNL_UDATA_SET_DATABYTEORDER, 4]);
         user.extend_from_slice(&byteorder(&set.data).to_ne_bytes());
     }
+    // nft lists a key with a raw field by what is looked up (NFTNL_UDATA_SET_KEY_TYPEOF of libnftnl), written as nft
+    // 1.0.6 writes it itself for the only two such keys that there are.
+    match set.key.as_slice() {
+        [Type::NdTarget] => user.extend_from_slice(&TYPEOF_TARGET),
+        [Type::IfName, Type::Ether, Type::NdTarget] => user.extend_from_slice(&TYPEOF_PINNED_TARGET),
+        _ => {}
+    }
+    if set.counted {
+        w.nest(NFTA_SET_EXPR, |w| {
+            w.attr_str(NFTA_EXPR_NAME, "counter");
+            w.nest(NFTA_EXPR_DATA, |_| {});
+        });
+    }
     // The kernel wants a number; rules name their sets by name.
     w.attr_be32(NFTA_SET_ID, 1);
     if set.interval && set.key.len() > 1 {
@@ -202,7 +246,7 @@ fn write_set(w: &mut Writer, name: &str, set: &Set) {
 pub(super) fn value_bytes(value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::Ipv4(a) => out.extend_from_slice(&a.octets()),
-        Value::Ipv6(a) => out.extend_from_slice(&a.octets()),
+        Value::Ipv6(a) | Value::NdTarget(a) => out.extend_from_slice(&a.octets()),
         Value::Ether(mac) => out.extend_from_slice(&mac.0),
         Value::IfName(name) => {
             let mut bytes = [0; 16];

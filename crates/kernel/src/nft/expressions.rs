@@ -52,6 +52,7 @@ fn source(field: Field) -> (Source, usize) {
         Field::EtherType => (Payload(LL, 12), 2),
         Field::ArpSaddrEther => (Payload(NH, 8), 6),
         Field::ArpSaddrIp => (Payload(NH, 14), 4),
+        Field::NdTarget => (Payload(TH, 8), 16),
     }
 }
 
@@ -90,7 +91,13 @@ impl Known {
                     self.ethernet = true;
                 }
             }
-            Field::IifName | Field::OifName | Field::NfProto | Field::L4Proto | Field::ThSport | Field::ThDport => {}
+            Field::IifName
+            | Field::OifName
+            | Field::NfProto
+            | Field::L4Proto
+            | Field::ThSport
+            | Field::ThDport
+            | Field::NdTarget => {}
         }
     }
 

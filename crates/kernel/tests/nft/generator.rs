@@ -25,6 +25,7 @@ fn value(kind: Type) -> BoxedStrategy<Value> {
             prop_oneof![any::<u32>(), 0x0a00_0000..0x0a00_0400_u32].prop_map(|bits| Value::Ipv4(bits.into())).boxed()
         }
         Type::Ipv6 => any::<u128>().prop_map(|bits| Value::Ipv6(Ipv6Addr::from_bits(bits))).boxed(),
+        Type::NdTarget => any::<u128>().prop_map(|bits| Value::NdTarget(Ipv6Addr::from_bits(bits))).boxed(),
         Type::Ether => any::<[u8; 6]>().prop_map(|bytes| Value::Ether(Mac(bytes))).boxed(),
         Type::IfName => "[a-z][a-z0-9-]{0,14}".prop_map(|name| Value::IfName(IfName::new(name).unwrap())).boxed(),
         Type::Proto => any::<u8>().prop_map(Value::Proto).boxed(),
@@ -40,7 +41,7 @@ fn plain(key: &'static [Type], data: &'static [Type]) -> impl Strategy<Value = S
     vec((values(key), values(data)), 0..6).prop_map(|all| {
         let unique: BTreeMap<Vec<Value>, Vec<Value>> = all.into_iter().collect();
         let elements = unique.into_iter().map(|(key, data)| Element::of(key).to(data)).collect();
-        Set { key: key.to_vec(), data: data.to_vec(), interval: false, elements }
+        Set { key: key.to_vec(), data: data.to_vec(), interval: false, counted: false, elements }
     })
 }
 
@@ -60,7 +61,7 @@ fn interval(kind: Type, data: &'static [Type]) -> impl Strategy<Value = Set> {
                 Element { key: vec![key], data }
             })
             .collect();
-        Set { key: vec![kind], data: data.to_vec(), interval: true, elements }
+        Set { key: vec![kind], data: data.to_vec(), interval: true, counted: false, elements }
     })
 }
 

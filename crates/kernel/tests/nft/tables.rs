@@ -247,6 +247,22 @@ pub fn bridge() -> Table {
     let mut four = Set::of(&[Type::Ipv4]);
     four.elements.insert(Element::of([v4("10.1.1.6")]));
     table.sets.insert("four-only".into(), four);
+    let mut counted = Set { counted: true, ..Set::of(&[Type::IfName, Type::Ether]) };
+    counted.elements.insert(Element::of([name("tap0"), mac("02:00:5e:10:00:01")]));
+    table.sets.insert("counted-ports".into(), counted);
+    let mut targets = Set { interval: true, ..Set::of(&[Type::IfName, Type::Ether, Type::NdTarget]) };
+    let target = |text: &str| Value::NdTarget(text.parse().unwrap());
+    for range in [(target("fe80::1"), target("fe80::1")), (target("fd00::"), target("fd00::ffff"))] {
+        let (first, last) = range;
+        let last = if first == last { KeyPart::One(first) } else { KeyPart::Range(first, last) };
+        let key = vec![KeyPart::One(name("tap0")), KeyPart::One(mac("02:00:5e:10:00:01")), last];
+        targets.elements.insert(Element { key, data: Vec::new() });
+    }
+    table.sets.insert("pin-targets".into(), targets);
+    let mut targets = Set::of(&[Type::NdTarget]);
+    targets.elements.insert(Element::of([target("fe80::2")]));
+    table.sets.insert("one-target".into(), targets);
+    let advertises = || is(Field::Icmp6Type, number(136));
     let ether_type = |n| is(Field::EtherType, number(n));
     let ip = [Field::IifName, Field::EtherSaddr, Field::IpSaddr];
     let ip6 = [Field::IifName, Field::EtherSaddr, Field::Ip6Saddr];
@@ -281,6 +297,10 @@ pub fn bridge() -> Table {
         rule([is(Field::IpSaddr, net("0.0.0.0/32")), is(Field::L4Proto, number(17)), dport(67), ACCEPT]),
         rule([ether_type(0x86dd), is(Field::L4Proto, number(17)), dport(547), DROP]),
         rule([is(Field::OifName, value(name("tap0"))), Statement::Verdict(Verdict::Return)]),
+        rule([in_set(&[Field::IifName, Field::EtherSaddr], "counted-ports"), ACCEPT]),
+        rule([advertises(), in_set(&[Field::IifName, Field::EtherSaddr, Field::NdTarget], "pin-targets"), ACCEPT]),
+        rule([advertises(), in_set(&[Field::NdTarget], "one-target"), DROP]),
+        rule([advertises(), is(Field::NdTarget, net("fe80::/64")), ACCEPT]),
     ];
     table.chains.push(base("port-pre", HookPoint::Prerouting, ChainKind::Filter, -300, checks));
     table.chains.push(base("port-forward", HookPoint::Forward, ChainKind::Filter, 0, vec![]));

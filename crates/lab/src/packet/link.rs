@@ -14,10 +14,11 @@ pub const ETHERTYPE_ARP: u16 = 0x0806;
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 
 const NEIGHBOUR_SOLICITATION: u8 = 135;
-const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+pub(super) const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+pub(super) const ROUTER_ADVERTISEMENT: u8 = 134;
 /// Options of neighbour discovery: source and target link-layer address.
 const SOURCE_LINK: u8 = 1;
-const TARGET_LINK: u8 = 2;
+pub(super) const TARGET_LINK: u8 = 2;
 
 /// An Ethernet frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use model::address::Mac;
-use model::probe::{PacketKind, Probe};
+use model::probe::{Content, PacketKind, Probe};
 use socket2::Socket;
 
 use super::Station;
@@ -24,6 +24,8 @@ pub(super) struct Ear {
 #[derive(Clone, Copy)]
 pub(super) enum Hears {
     Incoming,
+    /// ARP that comes in.
+    IncomingArp,
     Outgoing,
     /// Delivered; for IPv6 the protocol, as no header tells it.
     Delivered(Option<u8>),
@@ -47,7 +49,17 @@ pub(super) struct Trial<'a> {
 pub(super) enum Message {
     None,
     Packet(Vec<u8>),
-    Question { bytes: Vec<u8>, to: Mac, ethertype: u16, interface: u32 },
+    /// A whole frame, by that interface.
+    Frame {
+        bytes: Vec<u8>,
+        interface: u32,
+    },
+    Question {
+        bytes: Vec<u8>,
+        to: Mac,
+        ethertype: u16,
+        interface: u32,
+    },
 }
 
 /// A batch under way: which packet belongs to which probe.
@@ -76,6 +88,10 @@ impl Flight {
             PacketKind::Udp(_) => Kind::Udp,
             PacketKind::Echo => Kind::Echo,
             PacketKind::ArpWhoHas => return None,
+            PacketKind::Frame(frame) => match frame.content {
+                Content::Datagram { .. } | Content::Tagged { .. } | Content::Lease { .. } => Kind::Udp,
+                Content::Claim { .. } | Content::Route { .. } => Kind::Local,
+            },
         };
         (kind == seen.kind).then_some(index)
     }
@@ -94,7 +110,7 @@ pub(super) fn hear(
             None => return Ok(false),
             Some(seen) => seen,
         },
-        Hears::Incoming | Hears::Outgoing | Hears::Holders(_) => {
+        Hears::Incoming | Hears::IncomingArp | Hears::Outgoing | Hears::Holders(_) => {
             let Some(frame) = sockets::next_frame(&ear.socket, buffer)? else { return Ok(false) };
             let bytes = buffer.get(..frame.length).unwrap_or(&[]);
             match ear.hears {
@@ -103,6 +119,7 @@ pub(super) fn hear(
                     None
                 }
                 Hears::Incoming if frame.to_us && !frame.loopback => packet::read(bytes),
+                Hears::IncomingArp if frame.to_us => packet::frame::read_arp(bytes),
                 Hears::Outgoing if frame.leaving => packet::read(bytes)
                     .filter(|s| station.addresses.is_empty() || station.addresses.contains(&s.destination)),
                 _ => None,
@@ -124,7 +141,7 @@ fn note(seen: &Seen, station: &Station, flight: &Flight, trials: &mut [Trial<'_>
         // A datagram without token, back to the port that ours was sent from.
         (None, None) => packet::Answer::Accepted,
         (None, Some(_)) => {
-            let port = (seen.kind != Kind::Echo).then_some(seen.dport);
+            let port = matches!(seen.kind, Kind::Tcp | Kind::Udp).then_some(seen.dport);
             let (source, destination) = (seen.source, seen.destination);
             let known =
                 |s: &Sighting| (&s.spot, s.source, s.destination, s.port) == (&station.spot, source, destination, port);

@@ -10,6 +10,7 @@ use super::{Expect, Packet, PacketKind, Probe, Spot};
 use crate::address::{Mac, Transport};
 use crate::network::{Forward, Guest, GuestKind, Lan, Mode, Network, Public, Snat};
 
+mod forged;
 mod forwards;
 
 /// Where cloud providers answer with credentials.
@@ -169,6 +170,7 @@ impl<'a> Asking<'a> {
             if in_full {
                 self.ask_host(guest, lan, version);
                 self.ask_ring(guest, lan, version);
+                self.of_forgeries(guest, lan, version);
             }
         }
     }

@@ -19,6 +19,8 @@ use super::{
 use crate::address::{IfName, Transport};
 use crate::network::{Lan, Mode, Network, Public, Snat};
 
+pub(super) mod bridge;
+
 /// Priority of destination NAT (NF_IP_PRI_NAT_DST, linux/netfilter_ipv4.h).
 const DSTNAT: i32 = -100;
 /// Priority of source NAT (NF_IP_PRI_NAT_SRC).
@@ -44,7 +46,12 @@ const ND_FOR_US: [u32; 3] = [133, 135, 136];
 #[must_use]
 pub fn build(network: &Network) -> Vec<Table> {
     let filtered = network.lans.iter().any(|lan| lan.mode != Mode::Bridged);
-    if filtered { vec![inet(network)] } else { Vec::new() }
+    if !filtered {
+        return Vec::new();
+    }
+    let mut tables = vec![inet(network)];
+    tables.extend(bridge::table(network));
+    tables
 }
 
 fn inet(network: &Network) -> Table {
@@ -232,15 +239,8 @@ fn from_guest() -> Chain {
     for (field, to, port) in
         [(Field::IpDaddr, broadcast, 67), (Field::Ip6Daddr, Operand::Value(Value::Ipv6(DHCP6_AGENTS)), 547)]
     {
-        rules.push(rule(
-            "a client that asks everybody for a lease",
-            [
-                is(field, to),
-                is(Field::L4Proto, Operand::Value(Value::Proto(Transport::Udp.number()))),
-                is(Field::ThDport, Operand::Value(Value::Port(port))),
-                accept(),
-            ],
-        ));
+        let [proto, port] = udp(port);
+        rules.push(rule("a client that asks everybody for a lease", [is(field, to), proto, port, accept()]));
     }
     rules.push(rule("guests are kept off this host", [Statement::Counter, verdict(Verdict::Drop)]));
     Chain { name: "from_guest".into(), hook: None, rules }
@@ -304,10 +304,10 @@ fn forward(network: &Network) -> Chain {
         ));
     }
     for lan in network.lans.iter().filter(|lan| lan.mode == Mode::Nat) {
-        for net in &lan.addresses {
+        for net in nets(network, lan) {
             rules.push(rule(
                 &format!("{} out to the world", lan.bridge),
-                [iif(&lan.bridge), oif(&network.uplink.name), from(*net), accept()],
+                [iif(&lan.bridge), oif(&network.uplink.name), from(net), accept()],
             ));
         }
     }
@@ -326,13 +326,13 @@ fn forward(network: &Network) -> Chain {
 fn postrouting(network: &Network) -> Chain {
     let mut rules = Vec::new();
     for lan in network.lans.iter().filter(|lan| lan.mode == Mode::Nat) {
-        for net in &lan.addresses {
+        for net in nets(network, lan) {
             // Without it a neighbour would answer the guest directly, past the rewriting. No input interface is
             // looked at: there is none here for a bridged frame under br_netfilter.
             if let Some(gateway) = lan.gateway_for(net.addr()) {
                 rules.push(rule(
                     &format!("{}: guests at the public address", lan.bridge),
-                    [oif(&lan.bridge), from(*net), Statement::CtDnat, Statement::Snat(gateway)],
+                    [oif(&lan.bridge), from(net), Statement::CtDnat, Statement::Snat(gateway)],
                 ));
             }
             let rewrite = match lan.snat_for(net.addr()) {
@@ -342,11 +342,16 @@ fn postrouting(network: &Network) -> Chain {
             };
             rules.push(rule(
                 &format!("{} leaves by the public address", lan.bridge),
-                [oif(&network.uplink.name), from(*net), rewrite],
+                [oif(&network.uplink.name), from(net), rewrite],
             ));
         }
     }
     Chain { name: "postrouting".into(), hook: hook(HookPoint::Postrouting, ChainKind::Nat, SRCNAT), rules }
+}
+
+/// A LAN's networks: its own, and those behind its guests.
+fn nets(network: &Network, lan: &Lan) -> Vec<IpNet> {
+    lan.addresses.iter().copied().chain(network.nested(lan).map(|(_, net)| net)).collect()
 }
 
 // ---- words ----
@@ -387,11 +392,22 @@ fn oif(name: &IfName) -> Statement {
 
 /// From that network: the net's host bits are cut.
 fn from(net: IpNet) -> Statement {
-    let field = match net {
-        IpNet::V4(_) => Field::IpSaddr,
-        IpNet::V6(_) => Field::Ip6Saddr,
-    };
-    is(field, Operand::Prefix(net.trunc()))
+    is(saddr(IpFamily::of(net.addr())), Operand::Prefix(net.trunc()))
+}
+
+/// UDP to that port.
+fn udp(port: u16) -> [Statement; 2] {
+    [
+        is(Field::L4Proto, Operand::Value(Value::Proto(Transport::Udp.number()))),
+        is(Field::ThDport, Operand::Value(Value::Port(port))),
+    ]
+}
+
+fn saddr(family: IpFamily) -> Field {
+    match family {
+        IpFamily::V4 => Field::IpSaddr,
+        IpFamily::V6 => Field::Ip6Saddr,
+    }
 }
 
 fn in_set(fields: &[Field], set: &str) -> Statement {

@@ -9,7 +9,7 @@
 //! Where the kernel would refuse the ruleset (a missing set, a type that does not fit, `fib … iif` on a hook that
 //! has none), the answer is a [`Fault`]: such a ruleset is broken whatever the packet.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Family, HookPoint, Table};
 use crate::address::{IfName, Mac, Transport};
@@ -86,6 +86,13 @@ pub enum Payload {
     },
     /// ICMP in IPv4, ICMPv6 in IPv6: its type.
     Icmp(u8),
+    /// ICMPv6's neighbour discovery.
+    Neighbour {
+        /// Whether it says who has an address (136), and not asks (135).
+        advertises: bool,
+        /// The address that it is about.
+        target: Ipv6Addr,
+    },
     /// Another protocol, by its number.
     Other(u8),
 }
@@ -302,6 +309,7 @@ impl Fate {
                 // Echo requests (8 and 128) have answers (0 and 129); other types are their own.
                 Payload::Icmp(8) => *payload = Payload::Icmp(0),
                 Payload::Icmp(128) => *payload = Payload::Icmp(129),
+                Payload::Neighbour { advertises, .. } => *advertises = !*advertises,
                 Payload::Icmp(_) | Payload::Other(_) => {}
             }
         }

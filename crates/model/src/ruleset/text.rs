@@ -118,6 +118,7 @@ impl Type {
             Self::IfName => "ifname",
             Self::Proto => "inet_proto",
             Self::Port => "inet_service",
+            Self::NdTarget => "integer",
         }
     }
 }
@@ -158,13 +159,17 @@ impl Field {
             Self::EtherType => "ether type",
             Self::ArpSaddrEther => "arp saddr ether",
             Self::ArpSaddrIp => "arp saddr ip",
+            Self::NdTarget => ND_TARGET,
         }
     }
 }
 
 fn write_set(out: &mut String, name: &str, set: &Set) {
     let kind = if set.data.is_empty() { "set" } else { "map" };
-    let _ = write!(out, "\t{kind} {name} {{\n\t\ttype {}", types(&set.key));
+    let _ = match typeof_words(&set.key) {
+        Some(fields) => write!(out, "\t{kind} {name} {{\n\t\ttypeof {fields}"),
+        None => write!(out, "\t{kind} {name} {{\n\t\ttype {}", types(&set.key)),
+    };
     if !set.data.is_empty() {
         let _ = write!(out, " : {}", types(&set.data));
     }
@@ -172,11 +177,31 @@ fn write_set(out: &mut String, name: &str, set: &Set) {
     if set.interval {
         out.push_str("\t\tflags interval\n");
     }
+    if set.counted {
+        out.push_str("\t\tcounter\n");
+    }
     if !set.elements.is_empty() {
         let all: Vec<String> = set.elements.iter().map(element).collect();
         let _ = writeln!(out, "\t\telements = {{\n\t\t\t{}\n\t\t}}", all.join(",\n\t\t\t"));
     }
     out.push_str("\t}\n");
+}
+
+/// The raw field that [`Field::NdTarget`] is to nft: bit and length behind the transport header's beginning.
+const ND_TARGET: &str = "@th,64,128";
+
+/// A set with a raw field in its key can only be declared by what is looked up in it.
+fn typeof_words(key: &[Type]) -> Option<String> {
+    let words = |kind: &Type| match kind {
+        Type::Ipv4 => "ip saddr",
+        Type::Ipv6 => "ip6 saddr",
+        Type::Ether => "ether saddr",
+        Type::IfName => "iifname",
+        Type::Proto => "meta l4proto",
+        Type::Port => "th dport",
+        Type::NdTarget => ND_TARGET,
+    };
+    key.contains(&Type::NdTarget).then(|| key.iter().map(words).collect::<Vec<_>>().join(" . "))
 }
 
 fn types(types: &[Type]) -> String {
@@ -226,6 +251,7 @@ fn value(value: &Value) -> String {
         Value::IfName(name) => format!("\"{name}\""),
         Value::Proto(number) => protocol(*number),
         Value::Port(port) => port.to_string(),
+        Value::NdTarget(a) => format!("{:#034x}", a.to_bits()),
     }
 }
 
@@ -313,6 +339,11 @@ fn matching(field: Field, not: bool, with: &Operand) -> String {
     let words = field.words();
     let op = if not { "!= " } else { "" };
     match with {
+        Operand::Prefix(ipnet::IpNet::V6(net)) if field == Field::NdTarget => {
+            // A number of as many bits as the prefix is long, rounded to bytes: only such prefixes are used.
+            let bits = u32::from(net.prefix_len());
+            format!("@th,64,{bits} {op}{:#x}", net.network().to_bits() >> (128 - bits.clamp(1, 128)))
+        }
         Operand::Value(one) => format!("{words} {op}{}", value(one)),
         Operand::Prefix(net) => {
             let whole = match net.addr() {
@@ -368,7 +399,7 @@ fn ct_states(states: CtStates) -> String {
 #[must_use]
 pub fn has_field(family: Family, field: Field) -> bool {
     match family {
-        Family::Inet => !matches!(field, Field::ArpSaddrEther | Field::ArpSaddrIp),
+        Family::Inet => !matches!(field, Field::ArpSaddrEther | Field::ArpSaddrIp | Field::NdTarget),
         Family::Bridge => !matches!(field, Field::NfProto),
     }
 }

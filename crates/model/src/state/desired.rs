@@ -26,6 +26,15 @@ pub fn desired(network: &Network, baseline: &Baseline, ids: &Ids) -> State {
     // Whom a forward means may ask for itself at the public address. Gathered once: 500 guests times 10,000
     // forwards would be felt.
     let forwarded: BTreeSet<&str> = network.forwards.iter().filter_map(|f| f.guest.as_deref()).collect();
+    for lan in network.lans.iter().filter(|lan| lan.mode != Mode::Bridged) {
+        for (guest, net) in network.nested(lan) {
+            // A network that hangs on no address of its family cannot be reached, and none is needed to leave.
+            let via = guest.addresses.iter().copied().find(|address| address.is_ipv4() == net.addr().is_ipv4());
+            if via.is_some() {
+                state.routes.insert(Route { at: Place::host(&lan.bridge), to: net, via });
+            }
+        }
+    }
     for guest in &network.guests {
         add_guest(&mut state, network, guest, forwarded.contains(guest.name.as_str()), ids);
     }

@@ -44,6 +44,8 @@ struct GuestSketch {
     /// 0 what the LAN has, 1 without IPv6, 2 without IPv4.
     without: u8,
     second4: bool,
+    /// 0 to 2 nothing more, 3 a further address of its LAN's, 4 a network behind it.
+    allowed: u8,
 }
 
 #[derive(Clone, Debug)]
@@ -68,8 +70,9 @@ pub fn networks_up_to(lans: usize, guests: usize, forwards: usize) -> impl Strat
         snat,
         tap,
     });
-    let guest = (any::<prop::sample::Index>(), 0u8..3, 0u8..3, prop::bool::weighted(0.2));
-    let guest = guest.prop_map(|(lan, kind, without, second4)| GuestSketch { lan, kind, without, second4 });
+    let guest = (any::<prop::sample::Index>(), 0u8..3, 0u8..3, prop::bool::weighted(0.2), 0u8..5);
+    let guest =
+        guest.prop_map(|(lan, kind, without, second4, allowed)| GuestSketch { lan, kind, without, second4, allowed });
     let forward = (any::<prop::sample::Index>(), any::<bool>(), 0u8..5, any::<bool>(), any::<bool>());
     let forward = forward.prop_map(|(guest, udp, address, shares_port, same_port)| ForwardSketch {
         guest,
@@ -245,8 +248,31 @@ fn build_guest(nth: usize, sketch: &GuestSketch, lans: &[Lan]) -> Guest {
         lan: lan.bridge.clone(),
         mac: Mac::derived(&[lan.bridge.as_str(), &guest]),
         port: name(&format!("p-{guest}")),
+        allowed: match sketch.allowed {
+            3 => lan.addresses.iter().map(|net| further(net.addr(), own)).collect(),
+            4 => vec![
+                IpNet::new(Ipv4Addr::new(10, 9, own, 0).into(), 24).unwrap(),
+                IpNet::new(Ipv6Addr::new(0xfd09, 0, 0, u16::from(own), 0, 0, 0, 0).into(), 64).unwrap(),
+            ],
+            _ => Vec::new(),
+        },
         addresses: if keep.is_empty() { addresses } else { keep },
         name: guest,
+    }
+}
+
+/// Two further addresses beside that gateway's, the nth guest's alone.
+fn further(gateway: IpAddr, own: u8) -> IpNet {
+    match gateway {
+        IpAddr::V4(a) => {
+            let [x, y, z, _] = a.octets();
+            IpNet::new(Ipv4Addr::new(x, y, z, 100 + own * 2).into(), 31).unwrap()
+        }
+        IpAddr::V6(a) => {
+            let mut segments = a.segments();
+            segments[7] = 0x100 + u16::from(own) * 2;
+            IpNet::new(Ipv6Addr::from(segments).into(), 127).unwrap()
+        }
     }
 }
 

@@ -67,12 +67,44 @@ fn pairs<'a>(scene: &'a Scene<'_>, here: &'a Lan, there: &'a Lan) -> Vec<(&'a mo
 
 fn same_lan(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
     let mut cases = Vec::new();
+    // From what it was allowed besides, to a neighbour.
+    for guest in scene.guests(lan) {
+        for net in &guest.allowed {
+            for to in [net.network(), net.broadcast()].into_iter().filter_map(|source| {
+                let other = scene.sources(lan).find(|(g, a)| g.name != guest.name && a.is_ipv4() == source.is_ipv4());
+                Some((source, other?.1))
+            }) {
+                let (source, to) = to;
+                cases.push(Case::new(scene.guest_sends(guest, source, to, tcp(22)), at_guest(lan, to, source)));
+            }
+        }
+    }
+    // Whoever is behind a tap has an address of nobody else's.
+    for tap in taps(scene, lan) {
+        for (_, to) in scene.sources(lan) {
+            let source = free(lan, to);
+            for payload in some_of_each(to) {
+                cases.push(Case::new(scene.tap_sends(&tap, source, to, payload), at_guest(lan, to, source)));
+            }
+        }
+    }
     for (guest, source, to) in pairs(scene, lan, lan) {
         for payload in some_of_each(to) {
             cases.push(Case::new(scene.guest_sends(guest, source, to, payload), at_guest(lan, to, source)));
         }
     }
     cases
+}
+
+/// An address of the LAN's that nobody has, of that one's family.
+fn free(lan: &Lan, like: IpAddr) -> IpAddr {
+    match lan.gateway_for(like).unwrap() {
+        IpAddr::V4(a) => {
+            let [x, y, z, _] = a.octets();
+            IpAddr::from([x, y, z, 250])
+        }
+        IpAddr::V6(a) => IpAddr::V6((a.to_bits() | 0xfa00).into()),
+    }
 }
 
 fn other_lan(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
@@ -117,6 +149,19 @@ fn to_world(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
             cases.push(case);
         }
     }
+    // Networks behind guests leave as their LAN does.
+    for (guest, net) in scene.network.nested(lan) {
+        let source = net.broadcast();
+        let seen = match lan.snat_for(source) {
+            Snat::To(address) => address,
+            Snat::Masquerade => scene.uplink_address(source),
+            Snat::Keep => source,
+        };
+        if lan.gateway_for(source).is_some() {
+            let packet = scene.guest_sends(guest, source, world(source), tcp(443));
+            cases.push(Case::new(packet, Pass::Out(scene.uplink().clone(), seen)));
+        }
+    }
     cases
 }
 
@@ -158,14 +203,44 @@ fn to_everybody(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
         if let Some(gateway) = lan.gateway6() {
             to("fe80::6", "ff02::1:2", asks(546, 547));
             to("fe80::6", "ff02::2", Payload::Icmp(133));
-            // Neighbour discovery, and of one's own address with no source yet.
-            to("fe80::6", "ff02::1:ff00:1", Payload::Icmp(135));
-            to("::", "ff02::1:ff00:6", Payload::Icmp(135));
-            to("fe80::6", &gateway.to_string(), Payload::Icmp(135));
-            to("fe80::6", &gateway.to_string(), Payload::Icmp(136));
+            // Neighbour discovery, and of one's own addresses with no source yet.
+            let gateway = &gateway.to_string();
+            to("fe80::6", "ff02::1:ff00:1", solicits(gateway));
+            to("fe80::6", gateway, solicits(gateway));
+            to("fe80::6", gateway, advertises("fe80::6"));
+            let made = guest.mac.link_local().to_string();
+            to(&made, gateway, solicits(gateway));
+            for own in own6(scene, lan, guest) {
+                to("::", "ff02::1:ff00:6", solicits(&own));
+                to(&made, gateway, advertises(&own));
+                to(&own, gateway, solicits(gateway));
+            }
         }
     }
     cases
+}
+
+fn solicits(target: &str) -> Payload {
+    Payload::Neighbour { advertises: false, target: target.parse().unwrap() }
+}
+
+fn advertises(target: &str) -> Payload {
+    Payload::Neighbour { advertises: true, target: target.parse().unwrap() }
+}
+
+/// The IPv6 addresses that a guest has, makes itself, or was allowed.
+fn own6(scene: &Scene<'_>, lan: &Lan, guest: &model::network::Guest) -> Vec<String> {
+    let fixed = guest.addresses.iter().copied();
+    let made = lan.addresses.iter().filter_map(|net| match net.network() {
+        IpAddr::V6(net) => Some(IpAddr::V6(guest.mac.address_in(net))),
+        IpAddr::V4(_) => None,
+    });
+    let nested = scene.network.nested(lan).map(|(_, net)| net).collect::<Vec<_>>();
+    let allowed =
+        guest.allowed.iter().filter(|net| !nested.contains(net)).flat_map(|net| [net.network(), net.broadcast()]);
+    let link_local = IpAddr::V6(guest.mac.link_local());
+    let all = fixed.chain(made).chain(allowed).chain([link_local]).filter(IpAddr::is_ipv6);
+    all.map(|address| address.to_string()).collect()
 }
 
 fn to_host(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
@@ -433,11 +508,17 @@ fn others(scene: &Scene<'_>, _: &Lan) -> Vec<Case> {
 }
 
 /// Every ARP frame in which a guest claims an address that `claims` picks for it.
-fn arp(scene: &Scene<'_>, lan: &Lan, claims: fn(&Scene<'_>, &Lan, &str) -> Vec<IpAddr>) -> Vec<Case> {
+fn arp(scene: &Scene<'_>, lan: &Lan, own: bool, claims: fn(&Scene<'_>, &Lan, &str) -> Vec<IpAddr>) -> Vec<Case> {
     let mut cases = Vec::new();
     for guest in scene.guests(lan) {
         for sender in claims(scene, lan, &guest.name) {
             let IpAddr::V4(sender) = sender else { continue };
+            let mut packet = scene.guest_sends(guest, sender.into(), Ipv4Addr::BROADCAST.into(), tcp(0));
+            packet.body = Body::Arp { sender_mac: guest.mac, sender };
+            cases.push(Case::new(packet, Pass::Anywhere));
+        }
+        for net in guest.allowed.iter().filter(|_| own) {
+            let IpAddr::V4(sender) = net.broadcast() else { continue };
             let mut packet = scene.guest_sends(guest, sender.into(), Ipv4Addr::BROADCAST.into(), tcp(0));
             packet.body = Body::Arp { sender_mac: guest.mac, sender };
             cases.push(Case::new(packet, Pass::Anywhere));
@@ -447,7 +528,10 @@ fn arp(scene: &Scene<'_>, lan: &Lan, claims: fn(&Scene<'_>, &Lan, &str) -> Vec<I
 }
 
 fn arp_of_guest(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
-    arp(scene, lan, |scene, _, name| scene.network.guest(name).unwrap().addresses.clone())
+    // And no address yet.
+    let mut cases = arp(scene, lan, true, |scene, _, name| scene.network.guest(name).unwrap().addresses.clone());
+    cases.extend(arp(scene, lan, false, |_, _, _| vec![Ipv4Addr::UNSPECIFIED.into()]));
+    cases
 }
 
 /// The question reaches the host, and no guest holds the address.
@@ -488,6 +572,22 @@ fn spoofed_ip(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
                 cases.push(Case::new(scene.guest_sends(guest, source, destination, udp(53)), Pass::Anywhere));
             }
         }
+        let beside = scene.sources(lan).filter(|(other, a)| other.name != guest.name && a.is_ipv6());
+        for to in beside.map(|(_, address)| address).chain(["ff02::1".parse().unwrap()]) {
+            for source in link_locals(scene, lan, guest) {
+                cases.push(Case::new(scene.guest_sends(guest, source, to, udp(53)), Pass::Anywhere));
+            }
+        }
+        // Before it has an address it asks everybody, and for nothing else.
+        let none = Ipv4Addr::UNSPECIFIED.into();
+        cases.push(Case::new(scene.guest_sends(guest, none, Ipv4Addr::BROADCAST.into(), udp(68)), Pass::Anywhere));
+        let none = std::net::Ipv6Addr::UNSPECIFIED.into();
+        cases.push(Case::new(scene.guest_sends(guest, none, world(none), udp(53)), Pass::Anywhere));
+    }
+    for tap in taps(scene, lan) {
+        for source in of_others(scene, lan, "").into_iter().chain([lan.mac.link_local().into()]) {
+            cases.push(Case::new(scene.tap_sends(&tap, source, world(source), udp(53)), Pass::Anywhere));
+        }
     }
     cases
 }
@@ -502,25 +602,96 @@ fn spoofed_mac(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
             cases.push(Case::new(Packet { ether_source, ..packet }, Pass::Anywhere));
         }
     }
+    for tap in taps(scene, lan) {
+        for ether_source in scene.guests(lan).map(|guest| guest.mac).chain([lan.mac]) {
+            let free = if lan.gateway4().is_some() { "10.1.1.200" } else { "fd00::200" }.parse().unwrap();
+            let packet = scene.tap_sends(&tap, free, world(free), udp(53));
+            cases.push(Case::new(Packet { ether_source, ..packet }, Pass::Anywhere));
+        }
+    }
     cases
 }
 
 fn spoofed_arp(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
-    arp(scene, lan, of_others)
+    let mut cases = arp(scene, lan, false, of_others);
+    for guest in scene.guests(lan) {
+        // Right by one of the two hardware addresses alone.
+        for sender in guest.addresses.iter().filter(|a| a.is_ipv4()) {
+            let IpAddr::V4(sender) = *sender else { continue };
+            let mut packet = scene.guest_sends(guest, sender.into(), Ipv4Addr::BROADCAST.into(), tcp(0));
+            packet.body = Body::Arp { sender_mac: lan.mac, sender };
+            cases.push(Case::new(packet, Pass::Anywhere));
+        }
+        let groups = "ff02::1".parse().unwrap();
+        let own = IpAddr::V6(guest.mac.link_local());
+        for target in link_locals(scene, lan, guest).into_iter().chain(of_others(scene, lan, &guest.name)) {
+            let IpAddr::V6(target) = target else { continue };
+            let claims = |advertises| Payload::Neighbour { advertises, target };
+            cases.push(Case::new(scene.guest_sends(guest, own, groups, claims(true)), Pass::Anywhere));
+            let none = std::net::Ipv6Addr::UNSPECIFIED.into();
+            cases.push(Case::new(scene.guest_sends(guest, none, groups, claims(false)), Pass::Anywhere));
+        }
+    }
+    for tap in taps(scene, lan) {
+        for claimed in of_others(scene, lan, "").into_iter().chain([lan.mac.link_local().into()]) {
+            let mut packet = scene.tap_sends(&tap, claimed, claimed, tcp(0));
+            packet.body = match claimed {
+                IpAddr::V4(sender) => Body::Arp { sender_mac: packet.ether_source, sender },
+                IpAddr::V6(target) => Body::Ip {
+                    source: "fe80::99".parse().unwrap(),
+                    destination: "ff02::1".parse().unwrap(),
+                    payload: Payload::Neighbour { advertises: true, target },
+                },
+            };
+            cases.push(Case::new(packet, Pass::Anywhere));
+        }
+    }
+    cases
+}
+
+/// The link-local addresses of everybody else's on the LAN.
+fn link_locals(scene: &Scene<'_>, lan: &Lan, guest: &model::network::Guest) -> Vec<IpAddr> {
+    let others = scene.guests(lan).filter(|other| other.name != guest.name).map(|other| other.mac);
+    others.chain([lan.mac]).map(|mac| mac.link_local().into()).collect()
+}
+
+/// The taps of whom it is not said who is behind.
+fn taps(_: &Scene<'_>, lan: &Lan) -> Vec<model::address::IfName> {
+    lan.taps.iter().map(|tap| tap.name.clone()).collect()
 }
 
 fn rogue(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
     let mut cases = Vec::new();
+    // Straight to one neighbour, so that nothing else stops them.
+    let ports = |source, destination| Payload::Ports { transport: Transport::Udp, source, destination };
+    for (guest, source, to) in pairs(scene, lan, lan) {
+        let offers: &[Payload] = if source.is_ipv4() {
+            &[ports(67, 68)]
+        } else {
+            &[ports(547, 546), Payload::Icmp(134), Payload::Icmp(137)]
+        };
+        for offer in offers {
+            cases.push(Case::new(scene.guest_sends(guest, source, to, *offer), Pass::Anywhere));
+            for tap in taps(scene, lan) {
+                cases.push(Case::new(scene.tap_sends(&tap, free(lan, to), to, *offer), Pass::Anywhere));
+            }
+        }
+    }
     for (guest, source) in scene.sources(lan) {
         let offers = |source, destination| Payload::Ports { transport: Transport::Udp, source, destination };
         let frames: &[(&str, Payload)] = if source.is_ipv4() {
             &[("255.255.255.255", offers(67, 68))]
         } else {
-            &[("ff02::1", Payload::Icmp(134)), ("fe80::99", offers(547, 546))]
+            &[("ff02::1", Payload::Icmp(134)), ("ff02::1", Payload::Icmp(137)), ("fe80::99", offers(547, 546))]
         };
         for (to, payload) in frames {
             let packet = scene.guest_sends(guest, source, to.parse().unwrap(), *payload);
             cases.push(Case::new(packet, Pass::Anywhere));
+            for tap in taps(scene, lan) {
+                let free = if source.is_ipv4() { "10.1.1.200" } else { "fe80::200" }.parse().unwrap();
+                let packet = scene.tap_sends(&tap, free, to.parse().unwrap(), *payload);
+                cases.push(Case::new(packet, Pass::Anywhere));
+            }
         }
     }
     cases
@@ -533,6 +704,10 @@ fn ether_types(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
         for ether_type in [0x8100, 0x88a8, 0x88cc] {
             let packet = scene.guest_sends(guest, source, lan.gateway_for(source).unwrap(), tcp(0));
             cases.push(Case::new(Packet { body: Body::Other(ether_type), ..packet }, Pass::Anywhere));
+            for tap in taps(scene, lan) {
+                let packet = scene.tap_sends(&tap, source, source, tcp(0));
+                cases.push(Case::new(Packet { body: Body::Other(ether_type), ..packet }, Pass::Anywhere));
+            }
         }
     }
     cases

@@ -186,6 +186,18 @@ impl Scene<'_> {
         }
     }
 
+    /// From a tap of whom it is not said who is behind, with a hardware address of nobody else's.
+    pub fn tap_sends(&self, tap: &IfName, source: IpAddr, destination: IpAddr, payload: Payload) -> Packet {
+        let lan = self.network.lans.iter().find(|lan| lan.taps.iter().any(|t| t.name == *tap)).unwrap();
+        Packet {
+            origin: Origin::Port(tap.clone()),
+            ether_source: Mac::derived(&["behind", tap.as_str()]),
+            ether_destination: self.next_hop(lan, destination),
+            body: Body::Ip { source, destination, payload },
+            flow: Flow::NEW,
+        }
+    }
+
     pub fn wire_brings(&self, name: &str, source: IpAddr, destination: IpAddr, payload: Payload) -> Packet {
         Packet {
             origin: Origin::Interface(IfName::new(name).unwrap()),

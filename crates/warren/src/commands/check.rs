@@ -87,6 +87,8 @@ pub fn run(context: &Context, from: Option<&str>) -> Ended {
 
 fn tell(context: &Context, here: &[Outcome], there: &Replica) {
     if context.quiet {
+        let outcomes = [here, there.outcomes.as_slice()];
+        outcomes.iter().filter(|o| o.iter().any(|o| !o.held)).for_each(|o| output::error(&proof::summary(o)));
         return;
     }
     for (title, outcomes) in [("On this host", here), ("On a replica of this network, from outside", &there.outcomes)] {

@@ -15,14 +15,12 @@ pub fn run(context: &Context, exit_code: bool) -> Outcome {
     }
     let changes = survey.plan.steps.len();
     if context.json {
-        let words: Vec<String> = survey.plan.steps.iter().map(ToString::to_string).collect();
         output::json(&serde_json::json!({
             "version": output::JSON_VERSION,
             "ok": true,
             "config": source.path,
             "changes": changes,
-            "steps": survey.plan.steps,
-            "words": words,
+            "steps": output::steps(&survey.plan),
         }));
     } else if changes == 0 {
         if !context.quiet {

@@ -32,6 +32,7 @@ pub fn run(context: &Context, keep: bool) -> Ended {
     let outcomes = probe(&lab, &network)?;
     let held = outcomes.iter().all(|o| o.held);
     let took = begun.elapsed();
+    let kept = keep.then(|| hold(&lab, &network)).transpose()?;
 
     if context.json {
         output::json(&serde_json::json!({
@@ -41,8 +42,13 @@ pub fn run(context: &Context, keep: bool) -> Ended {
             "stood_in": stood_in,
             "probes": proof::json(&outcomes),
             "took_ms": took.as_secs_f64() * 1000.0,
+            "kept": kept.as_ref().map(|kept| serde_json::json!({
+                "pid": kept.pid, "step_in": kept.doors, "state_dir": STATE_DIR, "run_dir": RUN_DIR,
+            })),
         }));
-    } else if !context.quiet {
+        return Ok(if held { Exit::Done } else { Exit::Failed });
+    }
+    if !context.quiet {
         output::line(&picture::text(&sketch));
         output::line(&proof::table(&outcomes));
         for sentence in &stood_in {
@@ -50,9 +56,11 @@ pub fn run(context: &Context, keep: bool) -> Ended {
         }
         let how = if entered.user { "in a user namespace, without root" } else { "as root, in namespaces of its own" };
         output::line(&format!("\n{}\nRehearsed {how}, in {:.2} s.", proof::summary(&outcomes), took.as_secs_f64()));
+    } else if !held {
+        output::error(&proof::summary(&outcomes));
     }
-    if keep {
-        hold(context, &source, &lab, &network)?;
+    if let Some(kept) = kept {
+        tell_kept(&kept, &source);
     }
     Ok(if held { Exit::Done } else { Exit::Failed })
 }
@@ -86,8 +94,23 @@ pub fn probe(lab: &Lab, network: &Network) -> Result<Vec<Outcome>, Failure> {
     Ok(prober.run(&probes)?)
 }
 
-/// Leaves the lab to a process of its own that does nothing but hold it, and says how to step in and how to end it.
-fn hold(context: &Context, source: &Source, lab: &Lab, network: &Network) -> Result<(), Failure> {
+/// A lab that outlives this process.
+struct Kept {
+    /// The process that holds it.
+    pid: u32,
+    /// The places that can be stepped into, and the line that does it.
+    doors: Vec<Door>,
+}
+
+/// A way into a kept lab.
+#[derive(serde::Serialize)]
+struct Door {
+    place: String,
+    line: String,
+}
+
+/// Leaves the lab to a process of its own that does nothing but hold it.
+fn hold(lab: &Lab, network: &Network) -> Result<Kept, Failure> {
     let failed = |e: std::io::Error| Failure::new(Exit::Failed, format!("cannot leave the lab standing: {e}"));
     let holder = Command::new("/proc/self/exe")
         .arg("hold")
@@ -98,19 +121,23 @@ fn hold(context: &Context, source: &Source, lab: &Lab, network: &Network) -> Res
         .map_err(failed)?;
     let pid = holder.id();
     lab.keep();
-    if context.json || context.quiet {
-        return Ok(());
-    }
+    let places = ["server", "world", "neighbour"].into_iter().chain(network.guests.iter().map(|g| g.name.as_str()));
+    let doors = places.map(|place| Door { place: place.to_owned(), line: lab.step_in(pid, place) }).collect();
+    Ok(Kept { pid, doors })
+}
+
+/// Says how to step into a kept lab, and how to end it; quiet or not, for nobody could find it otherwise.
+fn tell_kept(kept: &Kept, source: &Source) {
+    let pid = kept.pid;
     output::line(&format!("\nThe lab stands, held by process {pid}; `kill {pid}` ends it. Step into it with:"));
-    let guest = network.guests.first().map(|g| g.name.as_str());
-    for place in ["server", "world", "neighbour"].into_iter().chain(guest) {
-        output::line(&format!("  {}", lab.step_in(pid, place)));
+    // The server, the world, the neighbour, and one guest to show how.
+    for door in kept.doors.iter().take(4) {
+        output::line(&format!("  {}", door.line));
     }
     output::line(&format!(
         "In the server, warren finds its network with\n  export WARREN_STATE_DIR={STATE_DIR} WARREN_RUN_DIR={RUN_DIR} WARREN_CONFIG={}",
         source.canonical().display()
     ));
-    Ok(())
 }
 
 /// What the holder of a kept lab does: nothing, until it is ended.

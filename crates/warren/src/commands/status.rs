@@ -29,7 +29,10 @@ pub fn run(context: &Context) -> Outcome {
             "up": true,
             "config": config,
             "uplink": { "name": network.uplink.name, "present": network.uplink.present },
-            "public": public(&network),
+            "public": match &network.public {
+                Public::Listed(addresses) => Some(addresses),
+                Public::Dynamic => None,
+            },
             "lans": network.lans.iter().map(|lan| serde_json::json!({
                 "bridge": lan.bridge, "mode": lan.mode, "addresses": lan.addresses, "mtu": lan.mtu, "domain": lan.domain,
                 "up": survey.observed.links.get(&lan.bridge).is_some_and(|l| l.up),

@@ -39,7 +39,7 @@ pub fn document(report: &Report) -> serde_json::Value {
         "version": output::JSON_VERSION,
         "ok": true,
         "changes": report.done.steps.len(),
-        "steps": report.done.steps,
+        "steps": output::steps(&report.done),
         "recovered": report.recovered,
         "flows_ended": report.flows_ended,
         "kept": report.kept,

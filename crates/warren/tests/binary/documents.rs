@@ -1,1 +1,191 @@
-//! wip
+//! The documents are true: docs/json.md has every key of `--json`, what README.md and docs/guide.md show can be typed,
+//! and links lead somewhere.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::common::{lab, tool};
+use crate::support::Scene;
+
+const NETWORK: &str = r#"
+[host]
+uplink = "eth0"
+public = ["203.0.113.2"]
+[lan.br1]
+address = ["10.1.1.1/24"]
+[guest.cnx6]
+kind = "netns"
+address = ["10.1.1.6"]
+[[forward]]
+listen = "203.0.113.2:22210"
+to = "cnx6:22"
+"#;
+
+/// Forwards that collide, a name that dangles.
+const WRONG: &str = r#"
+[lan.br1]
+address = ["10.1.1.1/24"]
+[guest.cnx6]
+address = ["10.1.1.6"]
+[[forward]]
+listen = 80
+to = "cnx6"
+[[forward]]
+listen = 80
+to = "cnx7"
+"#;
+
+/// The keys that the page lists, by section.
+fn documented() -> BTreeMap<String, BTreeSet<String>> {
+    let mut sections = BTreeMap::<String, BTreeSet<String>>::new();
+    let mut section = String::new();
+    for line in include_str!("../../../../docs/json.md").lines() {
+        if let Some(title) = line.strip_prefix("## ") {
+            section = title.to_owned();
+        } else if let Some((key, _)) = line.strip_prefix("| `").and_then(|rest| rest.split_once('`')) {
+            assert!(sections.entry(section.clone()).or_default().insert(key.to_owned()), "{section}: {key} twice");
+        }
+    }
+    sections
+}
+
+fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                keys(value, &path, found);
+                found.insert(path);
+            }
+        }
+        Value::Array(list) => list.iter().for_each(|value| keys(value, &format!("{path}[]"), found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_key_is_documented_and_every_documented_key_is_there() {
+    lab(|| {
+        let scene = Scene::new();
+        let mut printed = BTreeMap::<&str, BTreeSet<String>>::new();
+        let mut print = |section: &'static str, arguments: &str, code: i32| {
+            let document = scene.warren(&format!("--json {arguments}")).ends(code).json();
+            assert!(document["ok"].is_boolean());
+            keys(&document, "", printed.entry(section).or_default());
+            document
+        };
+        scene.write(WRONG);
+        print("failure", "validate", 2);
+        scene.write(&NETWORK.replace("kind = \"netns\"", "kind = \"lxc\""));
+        print("validate", "validate", 0);
+        print("failure", "up", 2);
+        scene.write(NETWORK);
+        assert_eq!(print("status", "status", 0)["up"], false);
+        assert_eq!(print("failure", "check", 1)["ok"], false);
+        let planned = print("plan", "plan", 0);
+        let done = print("up and down", "up", 0);
+        assert_eq!(planned["steps"], done["steps"], "what was planned was done");
+        for step in done["steps"].as_array().unwrap() {
+            let word = format!("`{}`", step["step"].as_str().unwrap());
+            assert!(include_str!("../../../../docs/json.md").contains(&word), "the step {word} is not on the page");
+        }
+        assert_eq!(print("status", "status", 0)["ok"], true);
+        assert_eq!(print("check", "check", 0)["ok"], true);
+        tool("ip link set cnx6 nomaster");
+        let drifted = print("status", "status", 0);
+        assert_eq!(drifted["ok"], false);
+        assert_eq!(drifted["guests"][0]["plugged"], false);
+        let mend = print("plan", "plan --exit-code", 3);
+        assert_eq!(mend["changes"], 1);
+        assert_eq!(mend["steps"][0]["step"], "change-link");
+        assert_eq!(drifted["drift"][0], mend["steps"][0]["words"]);
+        print("up and down", "down", 0);
+        let pid = print("rehearse", "rehearse --keep", 0)["kept"]["pid"].as_u64().unwrap();
+        tool(&format!("kill {pid}"));
+
+        let documented = documented();
+        assert_eq!(
+            documented.keys().map(String::as_str).collect::<Vec<_>>(),
+            printed.keys().copied().collect::<Vec<_>>()
+        );
+        for (section, printed) in printed {
+            let page = &documented[section];
+            let missing: Vec<_> = printed.difference(page).collect();
+            let gone: Vec<_> = page.difference(&printed).collect();
+            assert!(
+                missing.is_empty() && gone.is_empty(),
+                "{section}: not on the page {missing:?}; not printed {gone:?}"
+            );
+        }
+    });
+}
+
+/// The blocks of a page that are fenced as `language`.
+fn blocks(page: &str, language: &str) -> Vec<String> {
+    let fence = format!("```{language}\n");
+    page.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
+}
+
+const README: &str = include_str!("../../../../README.md");
+const GUIDE: &str = include_str!("../../../../docs/guide.md");
+
+#[test]
+fn what_the_readme_draws_is_what_is_drawn() {
+    lab(|| {
+        let scene = Scene::new();
+        scene.write(&blocks(README, "toml")[0]);
+        let drawn = scene.warren("map").ends(0).out;
+        assert_eq!(drawn.trim_end(), blocks(README, "text")[0].trim_end());
+        assert_eq!(scene.warren("--json validate").ends(0).json()["not_supported_yet"], serde_json::json!([]));
+        scene.warren("rehearse").ends(0);
+    });
+}
+
+#[test]
+fn what_the_guide_shows_is_a_network() {
+    lab(|| {
+        let scene = Scene::new();
+        scene.write(&blocks(GUIDE, "toml").concat());
+        assert_eq!(scene.warren("--json validate").ends(0).json()["not_supported_yet"], serde_json::json!([]));
+        scene.warren("rehearse").ends(0);
+    });
+}
+
+#[test]
+fn every_command_that_is_shown_is_one() {
+    lab(|| {
+        let scene = Scene::new();
+        let help = scene.warren("--help").ends(0).out;
+        let known: Vec<&str> =
+            help.lines().filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next()).collect();
+        for line in [README, GUIDE].iter().flat_map(|page| blocks(page, "sh")).collect::<String>().lines() {
+            let line = line.split('#').next().unwrap().replace("target/release/warren", "warren");
+            let Some((_, typed)) = line.trim().split_once("warren ") else { continue };
+            let mut words =
+                typed.split_whitespace().skip_while(|word| word.starts_with('-') || word.ends_with(".toml"));
+            let command = words.next().unwrap();
+            assert!(known.contains(&command), "there is no `warren {command}`");
+            let usage = scene.warren(&format!("{command} --help")).ends(0).out;
+            for option in words.filter(|word| word.starts_with("--")) {
+                assert!(usage.contains(option), "`warren {command}` has no {option}");
+            }
+        }
+    });
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut pages: Vec<_> =
+        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|p| root.join(p)).into();
+    pages.extend(std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path()));
+    for page in pages {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+            let target = page.parent().unwrap().join(link.split('#').next().unwrap());
+            assert!(link.starts_with("https://") || target.exists(), "{}: {link}", page.display());
+        }
+    }
+}

@@ -86,8 +86,8 @@ impl Ran {
     /// The one document on stdout.
     #[track_caller]
     pub fn json(&self) -> Value {
-        let value: Value =
-            serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{}: {e}\n{}\n{}", self.line, self.out, self.err));
+        let value: Value = serde_json::from_str(&self.out)
+            .unwrap_or_else(|e| panic!("{}: {e}\n{}\n{}", self.line, self.out, self.err));
         assert_eq!(value["version"], 1, "{}", self.line);
         assert!(value["ok"].is_boolean(), "{}", self.line);
         value

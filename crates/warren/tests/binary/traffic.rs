@@ -6,8 +6,8 @@ use std::process::Command;
 
 use crate::common::{lab, tool};
 use crate::support::{
-    CLIENT, CLIENT6, NEIGHBOUR, NEIGHBOUR6, PUBLIC, PUBLIC6, Running, Scene, Talk, all, at, listen, reaches,
-    seen, serve, serve_udp, settle, silent,
+    CLIENT, CLIENT6, NEIGHBOUR, NEIGHBOUR6, PUBLIC, PUBLIC6, Running, Scene, Talk, all, at, listen, reaches, seen,
+    serve, serve_udp, settle, silent,
 };
 
 const NETWORK: &str = r#"
@@ -328,9 +328,8 @@ fn datagrams_go_to_the_new_guest_once_the_forward_is_changed() {
         // One that stays, to see that it does.
         let staying = NETWORK.to_owned() + "[[forward]]\nlisten = \"5354/udp\"\nto = \"cnx6:53\"\n";
         scene.up(&staying, &GUESTS);
-        let flow = |port: u16, own: u16| {
-            Talk::open("world", &format!("UDP4:203.0.113.2:{port},bind=198.51.100.7:{own}"))
-        };
+        let flow =
+            |port: u16, own: u16| Talk::open("world", &format!("UDP4:203.0.113.2:{port},bind=198.51.100.7:{own}"));
         let (mut moved, mut stays) = (flow(5353, 40001), flow(5354, 40002));
         assert!(moved.ask("1").starts_with("cnx6 "));
         assert!(moved.ask("2").starts_with("cnx6 "), "a flow goes on to where it went");

@@ -7,4 +7,5 @@ mod support;
 
 mod bad;
 mod busybox;
+mod debian;
 mod lab;

@@ -181,5 +181,6 @@ fn build_one(scope: &Scope<'_>, guest: &config::Guest, lan: &config::Lan, port: 
         mac: mac_of(scope, guest, lan),
         port,
         addresses: elements(guest.address.as_ref()).iter().map(|address| address.value).collect(),
+        allowed: elements(guest.allowed_addresses.as_ref()).iter().map(|net| net.value.trunc()).collect(),
     })
 }

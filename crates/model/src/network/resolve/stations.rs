@@ -21,7 +21,37 @@ pub(super) fn check(scope: &Scope<'_>, problems: &mut Vec<Problem>) {
             }
         }
     }
+    check_allowed(scope, problems);
     check_macs(scope, problems);
+}
+
+/// A network that a guest may use holds nothing of the host's, and of another LAN's neither.
+fn check_allowed(scope: &Scope<'_>, problems: &mut Vec<Problem>) {
+    let lans =
+        || scope.config.lans.iter().flat_map(|lan| elements(lan.address.as_ref()).iter().map(move |net| (lan, net)));
+    for (i, guest) in scope.config.guests.iter().enumerate() {
+        let own = scope.lan_of_guest(i).map(|lan| &lan.name.value);
+        for allowed in elements(guest.allowed_addresses.as_ref()) {
+            let held = lans().find(|(_, net)| allowed.value.contains(&net.value.addr()));
+            let other = lans().find(|(lan, net)| {
+                let overlap =
+                    allowed.value.contains(&net.value.network()) || net.value.contains(&allowed.value.network());
+                overlap && Some(&lan.name.value) != own
+            });
+            let public =
+                scope.listed_public().unwrap_or(&[]).iter().find(|public| allowed.value.contains(&public.value));
+            let (what, place) = match (held, public, other) {
+                (Some((_, net)), _, _) => (format!("the host's own address {}", net.value.addr()), net.span.clone()),
+                (_, Some(public), _) => (format!("the public address {}", public.value), public.span.clone()),
+                (_, _, Some((lan, net))) => {
+                    (format!("a part of another LAN, \"{}\"", lan.name.value), net.span.clone())
+                }
+                _ => continue,
+            };
+            let problem = Problem::config(allowed.span.clone(), format!("{} holds {what}", allowed.value.trunc()));
+            problems.push(problem.help("allow a smaller network, without it").also(place, "here"));
+        }
+    }
 }
 
 /// Who has which address.

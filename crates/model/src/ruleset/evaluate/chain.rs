@@ -252,7 +252,7 @@ fn read(walk: &Walk<'_>, site: Site<'_>, field: Field) -> Result<Option<Vec<u8>>
             vec![match payload {
                 Payload::Ports { transport, .. } => transport.number(),
                 Payload::Icmp(_) if is_v4 == Some(true) => 1,
-                Payload::Icmp(_) => 58,
+                Payload::Icmp(_) | Payload::Neighbour { .. } => 58,
                 Payload::Other(number) => number,
             }]
         }),
@@ -264,8 +264,18 @@ fn read(walk: &Walk<'_>, site: Site<'_>, field: Field) -> Result<Option<Vec<u8>>
         Field::ThDport => walk.body.port().map(|port| port.to_be_bytes().to_vec()),
         Field::IcmpType | Field::Icmp6Type => match payload {
             Some(Payload::Icmp(kind)) if is_v4 == Some(field == Field::IcmpType) => Some(vec![kind]),
+            Some(Payload::Neighbour { advertises, .. }) if is_v4 == Some(field == Field::IcmpType) => {
+                Some(vec![if advertises { 136 } else { 135 }])
+            }
             _ => None,
         },
+        Field::NdTarget => {
+            site.only(Family::Bridge, "@th,64,128")?;
+            match payload {
+                Some(Payload::Neighbour { target, .. }) => Some(target.octets().to_vec()),
+                _ => None,
+            }
+        }
         Field::EtherSaddr => walk.has_ether().then(|| walk.ether_source.0.to_vec()),
         Field::EtherDaddr => walk.has_ether().then(|| walk.ether_destination.0.to_vec()),
         Field::EtherType => walk.has_ether().then(|| walk.body.ether_type().to_be_bytes().to_vec()),
@@ -300,7 +310,7 @@ fn compare(site: Site<'_>, field: Field, seen: &[u8], with: &Operand) -> Result<
         Operand::Prefix(net) => {
             let fits = match type_of(field) {
                 Some(Type::Ipv4) => net.addr().is_ipv4(),
-                Some(Type::Ipv6) => net.addr().is_ipv6(),
+                Some(Type::Ipv6 | Type::NdTarget) => net.addr().is_ipv6(),
                 _ => false,
             };
             if !fits {
@@ -364,6 +374,7 @@ fn type_of(field: Field) -> Option<Type> {
         Field::Ip6Saddr | Field::Ip6Daddr => Some(Type::Ipv6),
         Field::ThSport | Field::ThDport => Some(Type::Port),
         Field::EtherSaddr | Field::EtherDaddr | Field::ArpSaddrEther => Some(Type::Ether),
+        Field::NdTarget => Some(Type::NdTarget),
         Field::NfProto | Field::IcmpType | Field::Icmp6Type | Field::EtherType => None,
     }
 }
@@ -372,7 +383,7 @@ fn type_of(field: Field) -> Option<Type> {
 fn bytes(value: &Value) -> Vec<u8> {
     match value {
         Value::Ipv4(a) => a.octets().to_vec(),
-        Value::Ipv6(a) => a.octets().to_vec(),
+        Value::Ipv6(a) | Value::NdTarget(a) => a.octets().to_vec(),
         Value::Ether(mac) => mac.0.to_vec(),
         Value::IfName(name) => padded(name.as_str()),
         Value::Proto(number) => vec![*number],

@@ -43,15 +43,9 @@ pub(super) enum Route {
 }
 
 impl Interface {
-    /// The link-local IPv6 address that the kernel gives it (RFC 4291, appendix A).
-    fn link_local(&self) -> IpAddr {
-        let [a, b, c, d, e, f] = self.mac.0;
-        IpAddr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
-    }
-
     /// Whether the address is the host's own on this interface.
     fn holds(&self, address: IpAddr) -> bool {
-        self.addresses.iter().any(|net| net.addr() == address) || self.link_local() == address
+        self.addresses.iter().any(|net| net.addr() == address) || IpAddr::V6(self.mac.link_local()) == address
     }
 }
 

@@ -1,0 +1,93 @@
+//! Frames that a guest writes by hand at its own door: with its own name they pass, with another's they must not.
+
+use std::net::IpAddr;
+
+use super::{Asking, DNS, Version};
+use crate::address::Mac;
+use crate::network::{Guest, Lan};
+use crate::probe::{Content, Expect, Frame, PacketKind, Spot};
+
+/// Who would see such a frame.
+struct Victim {
+    spot: Spot,
+    name: String,
+    mac: Mac,
+    address: IpAddr,
+    /// Whether every frame that comes in is seen there: at the host only what its sockets get.
+    sees_frames: bool,
+}
+
+impl<'a> Asking<'a> {
+    /// Only a lab's guests can be made to lie.
+    pub(super) fn of_forgeries(&mut self, guest: &'a Guest, lan: &'a Lan, version: Version) {
+        let (Some(own), Some(gateway)) = (version.first(&guest.addresses), Self::gateway(lan, version)) else { return };
+        if !self.view.outside {
+            return;
+        }
+        let neighbour = self.neighbour_of(guest, lan, version);
+        let beside = neighbour.and_then(|other| Some((other, version.first(&other.addresses)?)));
+        let victim = match beside {
+            Some((other, address)) => Victim {
+                spot: Spot::Guest(other.name.clone()),
+                name: other.name.clone(),
+                mac: other.mac,
+                address,
+                sees_frames: true,
+            },
+            None => Victim {
+                spot: Spot::Host,
+                name: "its gateway".to_owned(),
+                mac: lan.mac,
+                address: gateway,
+                sees_frames: false,
+            },
+        };
+        let (name, over) = (&guest.name, version.word());
+        let mut send = |row: &str, what: &str, ether_source: Mac, content: Content, passes: bool| {
+            let frame = Frame { ether_source, ether_destination: victim.mac, content };
+            let expect = if passes {
+                Expect::Arrives { at: victim.spot.clone(), address: None, port: None, source: Some(own) }
+            } else {
+                Expect::Blocked { at: vec![victim.spot.clone()] }
+            };
+            let title = format!("{name} to {} {what}{over}", victim.name);
+            self.ask(row, title, Spot::Guest(name.clone()), victim.address, PacketKind::Frame(frame), expect);
+        };
+        let datagram = Content::Datagram { source: own, port: DNS };
+        let from = |source| Content::Datagram { source, port: DNS };
+        let row = if victim.sees_frames { "G-G-same" } else { "G-H-gateway" };
+        send(row, "by a frame of its own", guest.mac, datagram, true);
+        // The gateway's own address is never taken in by the gateway, whoever sends it.
+        let anothers = if victim.sees_frames { gateway } else { victim_like(own) };
+        send("G-spoof-ip", &format!("not from {anothers}"), guest.mac, from(anothers), false);
+        send("G-spoof-mac", "not with another's hardware address", victim_mac(&victim, lan), datagram, false);
+        let tagged = Content::Tagged { source: own, port: DNS };
+        send("G-ethertype", "not behind a tag", guest.mac, tagged, false);
+        if !victim.sees_frames {
+            return;
+        }
+        send("A-guest", "says where it is", guest.mac, Content::Claim { address: own }, true);
+        let claim = Content::Claim { address: gateway };
+        send("G-spoof-arp", "does not say that it is the gateway", guest.mac, claim, false);
+        send("G-rogue", "offers no leases", guest.mac, Content::Lease { source: own }, false);
+        if version == Version::Six {
+            let source = guest.mac.link_local();
+            send("G-rogue", "offers no routes", guest.mac, Content::Route { source }, false);
+            let claim = Content::Claim { address: lan.mac.link_local().into() };
+            send("G-spoof-arp", "does not say that it is the router", guest.mac, claim, false);
+        }
+    }
+}
+
+/// A hardware address that is not the sender's.
+fn victim_mac(victim: &Victim, lan: &Lan) -> Mac {
+    if victim.sees_frames { lan.mac } else { Mac::derived(&["nobody", lan.bridge.as_str()]) }
+}
+
+/// An address on the same LAN that is not the sender's.
+fn victim_like(own: IpAddr) -> IpAddr {
+    match own {
+        IpAddr::V4(a) => IpAddr::V4((a.to_bits() ^ 1).into()),
+        IpAddr::V6(a) => IpAddr::V6((a.to_bits() ^ 1).into()),
+    }
+}

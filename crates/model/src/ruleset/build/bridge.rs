@@ -1,0 +1,471 @@
+//! The frames at each guest's port: nobody is who he is not.
+//!
+//! Everything here hangs before every other filter of the bridge's and, on the way to the host and beyond, before the
+//! whole inet family, so that no later accept of anybody's can pre-empt it. What is right is let through, and the
+//! rest is dropped: a frame that a rule cannot read is none that is right. How many rules there are does not depend on
+//! how many guests there are.
+//!
+//! Ports are known by their names, so a port that is made anew under its name is held as it was before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv6Net};
+
+use super::{accept, address_type, goto, hook, in_set, is, named, rule, saddr, udp, verdict};
+use crate::address::{IfName, Mac};
+use crate::network::{Guest, Lan, Mode, Network, Public};
+use crate::ruleset::{
+    Chain, ChainKind, Element, Family, Field, HookPoint, IpFamily, KeyPart, Operand, Rule, Set, Statement, Table, Type,
+    Value, Verdict,
+};
+
+/// Before every other chain of the bridge family's: NF_BR_PRI_NAT_DST_BRIDGED of linux/netfilter_bridge.h.
+const FIRST: i32 = -300;
+/// Priority of ordinary filters (NF_BR_PRI_FILTER_BRIDGED).
+const FILTER: i32 = -200;
+
+/// Ether types (linux/if_ether.h).
+const IPV4: u32 = 0x0800;
+const ARP: u32 = 0x0806;
+const IPV6: u32 = 0x86dd;
+
+/// What a DHCP server sends to: clients' ports of IPv4 and IPv6.
+const CLIENTS: [u16; 2] = [68, 546];
+const BOOTPS: u16 = 67;
+/// Router advertisement and redirect: what only a router sends.
+const ROUTERS_WORDS: [u32; 2] = [134, 137];
+const SOLICITATION: u32 = 135;
+const ADVERTISEMENT: u32 = 136;
+
+/// A sort of what a guest may not do at its port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Try {
+    /// A frame with another's hardware address.
+    HardwareAddress,
+    /// A packet with another's IP address.
+    Address,
+    /// A claim, by ARP or neighbour discovery, to have another's address.
+    Claim,
+    /// A lease or a route offered.
+    Service,
+    /// A frame that is none of IPv4, IPv6 and ARP.
+    EtherType,
+}
+
+/// Every sort.
+pub const TRIES: [Try; 5] = [Try::HardwareAddress, Try::Address, Try::Claim, Try::Service, Try::EtherType];
+
+impl Try {
+    /// The set that counts them, a port each.
+    #[must_use]
+    pub fn set(self) -> &'static str {
+        match self {
+            Self::HardwareAddress => "tried_mac",
+            Self::Address => "tried_address",
+            Self::Claim => "tried_claim",
+            Self::Service => "tried_service",
+            Self::EtherType => "tried_ethertype",
+        }
+    }
+
+    /// What it is, in words.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::HardwareAddress => "frames with another's hardware address",
+            Self::Address => "packets with another's address",
+            Self::Claim => "claims to another's address",
+            Self::Service => "offers of leases or routes",
+            Self::EtherType => "frames that are neither IPv4, IPv6 nor ARP",
+        }
+    }
+}
+
+/// The table; none where there are no ports to look after.
+pub(super) fn table(network: &Network) -> Option<Table> {
+    let ports = Ports::of(network);
+    if ports.guests.is_empty() && ports.taps.is_empty() {
+        return None;
+    }
+    let nested = [IpFamily::V4, IpFamily::V6]
+        .into_iter()
+        .filter(|family| {
+            ports.guests.iter().any(|(_, g)| g.allowed.iter().any(|net| IpFamily::of(net.addr()) == *family))
+        })
+        .collect::<Vec<_>>();
+    let mut chains = Vec::new();
+    if !ports.guests.is_empty() {
+        chains.extend([
+            guest_claims(),
+            guest_arp(&nested),
+            guest_ip4(&nested),
+            guest_ip6(&nested),
+            ethertypes("guest_frames", "guest"),
+            guest(),
+        ]);
+    }
+    if !ports.taps.is_empty() {
+        chains.extend([tap_arp(), tap_ip4(), tap_ip6(), ethertypes("tap_frames", "tap"), tap()]);
+    }
+    chains.push(prerouting(&ports));
+    let mut sets = sets(network, &ports, &nested);
+    let same = reflecting(network, &ports);
+    if !same.elements.is_empty() {
+        sets.insert("same_port".to_owned(), same);
+        chains.push(forward());
+    }
+    Some(Table { family: Family::Bridge, sets, chains })
+}
+
+/// Who is plugged in where.
+struct Ports<'a> {
+    /// A guest behind each.
+    guests: Vec<(&'a Lan, &'a Guest)>,
+    /// Of whom it is not said who is behind.
+    taps: Vec<&'a IfName>,
+    /// The LANs that are ours.
+    lans: Vec<&'a Lan>,
+}
+
+impl<'a> Ports<'a> {
+    fn of(network: &'a Network) -> Self {
+        let lans: Vec<&Lan> = network.lans.iter().filter(|lan| lan.mode != Mode::Bridged).collect();
+        let lan_of = |guest: &'a Guest| lans.iter().find(|lan| lan.bridge == guest.lan).map(|lan| (*lan, guest));
+        Self {
+            guests: network.guests.iter().filter_map(lan_of).collect(),
+            taps: lans.iter().flat_map(|lan| &lan.taps).map(|tap| &tap.name).collect(),
+            lans: lans.clone(),
+        }
+    }
+}
+
+// ---- sets ----
+
+fn sets(network: &Network, ports: &Ports<'_>, nested: &[IpFamily]) -> BTreeMap<String, Set> {
+    let mut sets = BTreeMap::new();
+    let mut add = |name: &str, set: Set, elements: BTreeSet<Element>| {
+        sets.insert(name.to_owned(), Set { elements, ..set });
+    };
+    let names = || ports.guests.iter().map(|(_, guest)| &guest.port);
+    let one = |name: &IfName| Element::of([Value::IfName(name.clone())]);
+    for tried in TRIES {
+        let set = Set { counted: true, ..Set::of(&[Type::IfName]) };
+        add(tried.set(), set, names().chain(ports.taps.iter().copied()).map(one).collect());
+    }
+    let services = CLIENTS.map(|port| Element::of([Value::Proto(17), Value::Port(port)]));
+    add("client_services", Set::of(&[Type::Proto, Type::Port]), services.into());
+    let link_locals: BTreeSet<Ipv6Addr> = ports
+        .lans
+        .iter()
+        .map(|lan| lan.mac)
+        .chain(ports.guests.iter().map(|(_, guest)| guest.mac))
+        .map(Mac::link_local)
+        .collect();
+    let elements = link_locals.iter().map(|a| Element::of([Value::Ipv6(*a)]));
+    add("known_link_locals", Set::of(&[Type::Ipv6]), elements.collect());
+    if !ports.guests.is_empty() {
+        add("guest_ports", Set::of(&[Type::IfName]), names().map(one).collect());
+        let pinned = |guest: &Guest| [Value::IfName(guest.port.clone()), Value::Ether(guest.mac)];
+        let elements = ports.guests.iter().map(|(_, guest)| Element::of(pinned(guest)));
+        let counted = Set { counted: true, ..Set::of(&[Type::IfName, Type::Ether]) };
+        add("guest_macs", counted, elements.collect());
+        let mut targets = BTreeSet::new();
+        for family in [IpFamily::V4, IpFamily::V6] {
+            let mut own = BTreeSet::new();
+            let mut nets = BTreeSet::new();
+            for (lan, guest) in &ports.guests {
+                let [port, mac] = pinned(guest);
+                for address in addresses(lan, guest).filter(|a| IpFamily::of(*a) == family) {
+                    own.insert(Element::of([port.clone(), mac.clone(), address.into()]));
+                    if let IpAddr::V6(address) = address {
+                        targets.insert(Element::of([port.clone(), mac.clone(), Value::NdTarget(address)]));
+                    }
+                }
+                for net in guest.allowed.iter().filter(|net| IpFamily::of(net.addr()) == family) {
+                    let key = |range| {
+                        let one = |value: &Value| KeyPart::One(value.clone());
+                        Element { key: vec![one(&port), one(&mac), range], data: Vec::new() }
+                    };
+                    nets.insert(key(range(net.network().into(), net.broadcast().into())));
+                    if let IpNet::V6(net) = net {
+                        targets.insert(key(range(Value::NdTarget(net.network()), Value::NdTarget(net.broadcast()))));
+                    }
+                }
+            }
+            let key = [Type::IfName, Type::Ether, address_type(family)];
+            add(&named("guest_addresses", family), Set::of(&key), own);
+            if nested.contains(&family) {
+                add(&named("guest_nets", family), Set { interval: true, ..Set::of(&key) }, nets);
+            }
+        }
+        let key = [Type::IfName, Type::Ether, Type::NdTarget];
+        add("guest_targets", Set { interval: true, ..Set::of(&key) }, targets);
+    }
+    // A guest's own have been let through when it is looked for in here, so of those they may be all.
+    let mut known: BTreeSet<Ipv6Addr> = link_locals;
+    if !ports.taps.is_empty() {
+        known.extend(known_addresses(network, ports).filter_map(|address| match address {
+            IpAddr::V6(address) => Some(address),
+            IpAddr::V4(_) => None,
+        }));
+    }
+    let elements = known.into_iter().map(|a| Element::of([Value::NdTarget(a)]));
+    add("known_targets", Set::of(&[Type::NdTarget]), elements.collect());
+    if !ports.taps.is_empty() {
+        add("tap_ports", Set::of(&[Type::IfName]), ports.taps.iter().copied().map(one).collect());
+        let macs = ports.lans.iter().map(|lan| lan.mac).chain(ports.guests.iter().map(|(_, guest)| guest.mac));
+        add("known_macs", Set::of(&[Type::Ether]), macs.map(|mac| Element::of([Value::Ether(mac)])).collect());
+        for family in [IpFamily::V4, IpFamily::V6] {
+            let all = known_addresses(network, ports);
+            let of_family = all.filter(|address| IpFamily::of(*address) == family);
+            let elements = of_family.map(|address| Element::of([address.into()])).collect();
+            add(&named("known_addresses", family), Set::of(&[address_type(family)]), elements);
+        }
+    }
+    sets
+}
+
+/// Every address that is somebody's: the host's and the guests'.
+fn known_addresses<'a>(network: &'a Network, ports: &'a Ports<'_>) -> impl Iterator<Item = IpAddr> + 'a {
+    let public: &[IpAddr] = match &network.public {
+        Public::Listed(listed) => listed,
+        Public::Dynamic => &[],
+    };
+    let held = ports.lans.iter().flat_map(|lan| &lan.addresses).map(IpNet::addr);
+    let of_guests = ports.guests.iter().flat_map(|(_, guest)| guest.addresses.iter().copied());
+    held.chain(of_guests).chain(public.iter().copied())
+}
+
+/// What a guest may be: its own addresses, and of IPv6 those that it makes itself of its hardware address. Others
+/// (temporary ones, and those of hosts that draw them) cannot be told from another's.
+fn addresses(lan: &Lan, guest: &Guest) -> impl Iterator<Item = IpAddr> {
+    let made = lan.addresses.iter().filter_map(|net| match net {
+        IpNet::V6(net) if net.prefix_len() == 64 => Some(guest.mac.address_in(net.network())),
+        _ => None,
+    });
+    let own = guest.addresses.iter().copied();
+    own.chain(made.chain([guest.mac.link_local()]).map(IpAddr::V6))
+}
+
+fn range(first: Value, last: Value) -> KeyPart {
+    if first == last { KeyPart::One(first) } else { KeyPart::Range(first, last) }
+}
+
+/// Ports in hairpin mode, each with itself.
+fn reflecting(network: &Network, ports: &Ports<'_>) -> Set {
+    let mut set = Set::of(&[Type::IfName, Type::IfName]);
+    let forwarded: BTreeSet<&str> = network.forwards.iter().filter_map(|f| f.guest.as_deref()).collect();
+    let hairpins = ports.guests.iter().filter(|(_, guest)| forwarded.contains(guest.name.as_str()));
+    set.elements.extend(hairpins.map(|(_, guest)| Element::of([1, 2].map(|_| Value::IfName(guest.port.clone())))));
+    set
+}
+
+// ---- a guest's port ----
+
+/// Counts a try where it was tried, and drops it.
+fn drop_as(tried: Try, comment: &str) -> [Rule; 2] {
+    drop_when(&[], tried, comment)
+}
+
+/// The same, of what `when` matches alone.
+fn drop_when(when: &[Statement], tried: Try, comment: &str) -> [Rule; 2] {
+    let then = |more: Vec<Statement>| when.iter().cloned().chain(more);
+    [
+        rule("whose try it is", then(vec![in_set(&[Field::IifName], tried.set())])),
+        rule(comment, then(vec![Statement::Counter, verdict(Verdict::Drop)])),
+    ]
+}
+
+fn prerouting(ports: &Ports<'_>) -> Chain {
+    let mut rules = Vec::new();
+    if !ports.guests.is_empty() {
+        rules.push(rule("", [in_set(&[Field::IifName], "guest_ports"), goto("guest")]));
+    }
+    if !ports.taps.is_empty() {
+        rules.push(rule("", [in_set(&[Field::IifName], "tap_ports"), goto("tap")]));
+    }
+    Chain { name: "prerouting".into(), hook: hook(HookPoint::Prerouting, ChainKind::Filter, FIRST), rules }
+}
+
+fn guest() -> Chain {
+    let mut rules = vec![rule(
+        "its own hardware address",
+        [in_set(&[Field::IifName, Field::EtherSaddr], "guest_macs"), goto("guest_frames")],
+    )];
+    rules.extend(drop_as(Try::HardwareAddress, "another's hardware address"));
+    Chain { name: "guest".into(), hook: None, rules }
+}
+
+/// Whatever a tag hides is not looked for: nothing but these three passes.
+fn ethertypes(name: &str, whose: &str) -> Chain {
+    let to = |kind, chain| rule("", [is(Field::EtherType, Operand::Number(kind)), goto(&format!("{whose}_{chain}"))]);
+    let mut rules = vec![to(IPV4, "ip4"), to(IPV6, "ip6"), to(ARP, "arp")];
+    rules.extend(drop_as(Try::EtherType, "neither IPv4, IPv6 nor ARP"));
+    Chain { name: name.into(), hook: None, rules }
+}
+
+/// The rules that let pass who uses an address of its own, or of networks that were allowed it.
+fn own(fields: &[Field], family: IpFamily, nested: &[IpFamily], pass: Verdict) -> Vec<Rule> {
+    let mut rules =
+        vec![rule("its own address", [in_set(fields, &named("guest_addresses", family)), verdict(pass.clone())])];
+    if nested.contains(&family) {
+        let fields = in_set(fields, &named("guest_nets", family));
+        rules.push(rule("a network that it was allowed", [fields, verdict(pass)]));
+    }
+    rules
+}
+
+fn guest_arp(nested: &[IpFamily]) -> Chain {
+    let fields = [Field::IifName, Field::ArpSaddrEther, Field::ArpSaddrIp];
+    let mut rules = own(&fields, IpFamily::V4, nested, Verdict::Accept);
+    let unspecified = Operand::Value(Value::Ipv4(Ipv4Addr::UNSPECIFIED));
+    rules.push(rule(
+        "duplicate address detection: a question from no address",
+        [in_set(&[Field::IifName, Field::ArpSaddrEther], "guest_macs"), is(Field::ArpSaddrIp, unspecified), accept()],
+    ));
+    rules.extend(drop_as(Try::Claim, "claims another's address"));
+    Chain { name: "guest_arp".into(), hook: None, rules }
+}
+
+fn no_offers() -> [Rule; 2] {
+    drop_when(&[in_set(&[Field::L4Proto, Field::ThDport], "client_services")], Try::Service, "offers leases")
+}
+
+fn lease_question() -> Rule {
+    let address = |field, address| is(field, Operand::Value(Value::Ipv4(address)));
+    let [proto, port] = udp(BOOTPS);
+    rule(
+        "a client that asks everybody for a lease",
+        [
+            address(Field::IpSaddr, Ipv4Addr::UNSPECIFIED),
+            address(Field::IpDaddr, Ipv4Addr::BROADCAST),
+            proto,
+            port,
+            accept(),
+        ],
+    )
+}
+
+fn guest_ip4(nested: &[IpFamily]) -> Chain {
+    let mut rules: Vec<Rule> = no_offers().into();
+    let fields = [Field::IifName, Field::EtherSaddr, saddr(IpFamily::V4)];
+    rules.extend(own(&fields, IpFamily::V4, nested, Verdict::Accept));
+    rules.push(lease_question());
+    rules.extend(drop_as(Try::Address, "another's address"));
+    Chain { name: "guest_ip4".into(), hook: None, rules }
+}
+
+/// Link-local addresses are drawn in many ways, so one that nobody is known to have may be a guest's. What it says of
+/// its own neighbours' addresses is held the same.
+fn guest_ip6(nested: &[IpFamily]) -> Chain {
+    let mut rules = no_routes();
+    rules.extend(no_offers());
+    rules.push(rule("", [is(Field::Icmp6Type, Operand::Number(ADVERTISEMENT)), jump("guest_claims")]));
+    let solicitation = is(Field::Icmp6Type, Operand::Number(SOLICITATION));
+    rules.push(rule("", [is(Field::Ip6Saddr, unspecified6()), solicitation, jump("guest_claims")]));
+    let fields = [Field::IifName, Field::EtherSaddr, saddr(IpFamily::V6)];
+    rules.extend(own(&fields, IpFamily::V6, nested, Verdict::Accept));
+    rules.push(nobody_yet());
+    rules.extend(drop_when(&[in_set(&[Field::Ip6Saddr], "known_link_locals")], Try::Address, "another's link-local"));
+    rules.push(rule("a link-local address of nobody else's", [is(Field::Ip6Saddr, link_local()), accept()]));
+    rules.extend(drop_as(Try::Address, "another's address"));
+    Chain { name: "guest_ip6".into(), hook: None, rules }
+}
+
+/// Neighbour discovery about an address of one's own goes back to where it came from.
+fn guest_claims() -> Chain {
+    let own = in_set(&[Field::IifName, Field::EtherSaddr, Field::NdTarget], "guest_targets");
+    let mut rules = vec![rule("its own address", [nd(), own, verdict(Verdict::Return)])];
+    let known = [nd(), in_set(&[Field::NdTarget], "known_targets")];
+    rules.extend(drop_when(&known, Try::Claim, "claims another's link-local"));
+    let free = [nd(), is(Field::NdTarget, link_local()), verdict(Verdict::Return)];
+    rules.push(rule("a link-local address of nobody else's", free));
+    rules.extend(drop_as(Try::Claim, "claims another's address"));
+    Chain { name: "guest_claims".into(), hook: None, rules }
+}
+
+fn no_routes() -> Vec<Rule> {
+    let of_router = |kind| is(Field::Icmp6Type, Operand::Number(kind));
+    ROUTERS_WORDS.iter().flat_map(|kind| drop_when(&[of_router(*kind)], Try::Service, "offers routes")).collect()
+}
+
+/// Multicast from no address is what a station says of itself before it has one: solicitations (held above to be
+/// about an address of its own) and reports of groups (RFC 3590).
+fn nobody_yet() -> Rule {
+    let groups = Ipv6Net::new_assert(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0), 16);
+    rule(
+        "duplicate address detection: from no address",
+        [
+            is(Field::Ip6Saddr, unspecified6()),
+            is(Field::Ip6Daddr, Operand::Prefix(groups.into())),
+            is(Field::L4Proto, Operand::Value(Value::Proto(58))),
+            accept(),
+        ],
+    )
+}
+
+fn unspecified6() -> Operand {
+    Operand::Value(Value::Ipv6(Ipv6Addr::UNSPECIFIED))
+}
+
+fn link_local() -> Operand {
+    Operand::Prefix(Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 64).into())
+}
+
+/// That there is a target at all: nft would read the same bytes of any other packet.
+fn nd() -> Statement {
+    is(Field::L4Proto, Operand::Value(Value::Proto(58)))
+}
+
+fn jump(chain: &str) -> Statement {
+    verdict(Verdict::Jump(chain.to_owned()))
+}
+
+// ---- a tap without a guest ----
+
+/// Who is behind such a tap is not said, so whatever is nobody else's may be its own.
+fn tap() -> Chain {
+    let mut rules: Vec<Rule> =
+        drop_when(&[in_set(&[Field::EtherSaddr], "known_macs")], Try::HardwareAddress, "another's hardware address")
+            .into();
+    rules.push(rule("", [goto("tap_frames")]));
+    Chain { name: "tap".into(), hook: None, rules }
+}
+
+fn tap_arp() -> Chain {
+    let known = in_set(&[Field::ArpSaddrIp], "known_addresses4");
+    let rules = drop_when(&[known], Try::Claim, "claims another's address").into();
+    Chain { name: "tap_arp".into(), hook: None, rules }
+}
+
+fn tap_ip4() -> Chain {
+    let mut rules: Vec<Rule> = no_offers().into();
+    let known = in_set(&[saddr(IpFamily::V4)], "known_addresses4");
+    rules.extend(drop_when(&[known], Try::Address, "another's address"));
+    Chain { name: "tap_ip4".into(), hook: None, rules }
+}
+
+fn tap_ip6() -> Chain {
+    let mut rules = no_routes();
+    rules.extend(no_offers());
+    for set in ["known_addresses6", "known_link_locals"] {
+        rules.extend(drop_when(&[in_set(&[saddr(IpFamily::V6)], set)], Try::Address, "another's address"));
+    }
+    let advertises = is(Field::Icmp6Type, Operand::Number(ADVERTISEMENT));
+    let known = in_set(&[Field::NdTarget], "known_targets");
+    rules.extend(drop_when(&[advertises, known], Try::Claim, "claims another's address"));
+    Chain { name: "tap_ip6".into(), hook: None, rules }
+}
+
+// ---- between ports ----
+
+/// A port in hairpin mode sends back whatever is flooded, and a guest that hears its own question for an address
+/// takes it for another's: duplicate address detection would never end well. What comes back by right is addressed to
+/// the guest itself.
+fn forward() -> Chain {
+    let back = in_set(&[Field::IifName, Field::OifName], "same_port");
+    let own = Statement::InSet { fields: vec![Field::OifName, Field::EtherDaddr], not: true, set: "guest_macs".into() };
+    let rules = vec![rule("nobody hears himself", [back, own, verdict(Verdict::Drop)])];
+    Chain { name: "forward".into(), hook: hook(HookPoint::Forward, ChainKind::Filter, FILTER), rules }
+}
