@@ -20,7 +20,8 @@ pub struct Ids {
     pub first: u32,
     /// How many there are.
     pub count: u32,
-    /// Whether the root file system is mounted with its owners translated; else they are shifted on the disk.
+    /// Whether the kernel translates owners as it mounts the root file system, as another's container may have it; in
+    /// ours they are shifted on the disk.
     pub idmapped: bool,
 }
 
@@ -49,7 +50,7 @@ pub struct Block<'a> {
 #[must_use]
 pub fn compose(before: &str, block: &Block<'_>) -> String {
     let owned: &[&str] = if block.made_by_us {
-        &["lxc.net.", "lxc.network.", "lxc.idmap", "lxc.uts.name", "lxc.rootfs.options"]
+        &["lxc.net.", "lxc.network.", "lxc.idmap", "lxc.uts.name"]
     } else {
         &["lxc.net.", "lxc.network."]
     };
@@ -107,13 +108,10 @@ fn lines(block: &Block<'_>) -> Vec<String> {
     let mut say = |key: &str, value: &str| lines.push(format!("{key} = {value}"));
     if block.made_by_us {
         say("lxc.uts.name", name);
-        if let Some(Ids { first, count, idmapped }) = block.ids {
+        if let Some(Ids { first, count, .. }) = block.ids {
             say("lxc.include", USERNS);
             say("lxc.idmap", &format!("u 0 {first} {count}"));
             say("lxc.idmap", &format!("g 0 {first} {count}"));
-            if idmapped {
-                say("lxc.rootfs.options", "idmap=container");
-            }
         }
         if block.without_apparmor {
             say("lxc.apparmor.profile", "unconfined");

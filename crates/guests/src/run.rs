@@ -209,10 +209,9 @@ pub fn destroy(host: &Host, guest: &str) -> Result<()> {
     let folder = host.folder(guest);
     let is_within = host.rootfs(guest).is_ok_and(|rootfs| rootfs.starts_with(&folder));
     if !is_within || folder.join("snaps").exists() || folder.join("lxc_snapshots").exists() {
-        // A volume, or one that others are snapshots of: LXC knows how to.
+        // A volume, or one with snapshots: LXC knows how to.
         return host.tool("lxc-destroy", guest, format!("destroy {guest}")).text().map(drop);
     }
-    // lxc-destroy would delete as the guest's ids, to which nothing on the disk belongs where owners are translated.
     let ids = Record::read(host, guest)?.filter(|record| record.made_by_us).and_then(|record| record.ids);
     create::remove_tree(&folder)?;
     ids.map_or(Ok(()), |ids| subid::give_back(ids.first))

@@ -155,12 +155,13 @@ fn a_guest_cannot_have_anything_of_the_hosts_written() {
 }
 
 #[test]
-fn folders_and_archives_become_guests_and_owners_are_shifted_where_they_cannot_be_translated() {
+fn folders_and_archives_become_guests_whose_files_are_their_own() {
     lab(|| {
         let place = Place::new();
         let from = root(&place, "image", SLEEPER);
-        std::os::unix::fs::chown(from.join("tmp"), Some(1000), Some(1000)).unwrap();
+        std::os::unix::fs::chown(from.join("tmp"), Some(1000), Some(1001)).unwrap();
         fs::set_permissions(from.join("bin/busybox"), fs::Permissions::from_mode(0o4755)).unwrap();
+        fs::hard_link(from.join("bin/busybox"), from.join("bin/again")).unwrap();
         let archive = place.scene.folder().join("image.tar.gz");
         tool(&format!("tar -czf {} -C {} .", archive.display(), from.display()));
         let table = |nth: u8, path: &Path, more: &str| {
@@ -174,41 +175,34 @@ fn folders_and_archives_become_guests_and_owners_are_shifted_where_they_cannot_b
             ],
             "",
         );
-        // A file system whose owners the kernel cannot translate.
-        tool("mkdir -p /run/lxc-disk/upper /run/lxc-disk/work");
-        fs::create_dir(&place.lxc).unwrap();
-        for translated in [true, false] {
-            if !translated {
-                let options =
-                    format!("lowerdir={},upperdir=/run/lxc-disk/upper,workdir=/run/lxc-disk/work", place.lxc.display());
-                tool(&format!("mount -t overlay overlay -o {options} {}", place.lxc.display()));
-            }
-            place.warren("up").ends(0);
-            for guest in ["folder", "archive", "rooted"] {
-                place.inside(guest, "ip addr show eth0").says(0, &["10.1.1.3"]);
-                let ids = place.inside(guest, "ls -ldn /tmp / /bin/busybox; touch /root/mine").ends(0).out;
-                assert!(ids.contains(" 1000     1000 ") && ids.contains("-rwsr-xr-x"), "{ids}");
-            }
-            let owner = |guest: &str| fs::metadata(place.disk(guest).join("root/mine")).unwrap().uid();
-            let first = |guest: &str| {
-                place
-                    .inside(guest, "cat /proc/self/uid_map")
-                    .out
-                    .split_whitespace()
-                    .nth(1)
-                    .unwrap()
-                    .parse::<u32>()
-                    .unwrap()
-            };
-            assert_eq!((first("rooted"), owner("rooted")), (0, 0));
-            for guest in ["folder", "archive"] {
-                assert_eq!(owner(guest), if translated { 0 } else { first(guest) }, "{guest}");
-            }
-            // What comes from the file later is the guest's own, too.
-            place.warren("down --guests").ends(0);
-            for guest in ["folder", "archive", "rooted"] {
-                place.warren(&format!("guest destroy --yes {guest}")).ends(0);
-            }
+        place.warren("up").ends(0);
+        let mut firsts = Vec::new();
+        for guest in ["folder", "archive", "rooted"] {
+            place.inside(guest, "ip addr show eth0").says(0, &["10.1.1.3"]);
+            let line = "ls -ldn /tmp / /bin/busybox /bin/again; touch /root/mine";
+            let said = place.inside(guest, line).ends(0).out;
+            assert!(said.contains(" 1000     1001 "), "{said}");
+            assert_eq!(said.matches("-rwsr-xr-x    2 0        0 ").count(), 2, "{said}");
+            let map = place.inside(guest, "cat /proc/self/uid_map").ends(0).out;
+            let first: u32 = map.split_whitespace().nth(1).unwrap().parse().unwrap();
+            let owner = |path: &str| fs::symlink_metadata(place.disk(guest).join(path)).unwrap().uid();
+            // Links, too, and what the guest makes itself.
+            assert_eq!((owner("root/mine"), owner("bin/sh"), owner("tmp")), (first, first, first + 1000));
+            firsts.push(first);
         }
+        assert_eq!(firsts[2], 0);
+        assert!(firsts[0] != firsts[1] && firsts[0].abs_diff(firsts[1]) >= 65536, "{firsts:?}");
+        // Its ids stay its own, whatever comes and goes.
+        place.warren("guest destroy --yes folder").ends(0);
+        place.warren("guest restart archive").ends(0);
+        let map = place.inside("archive", "cat /proc/self/uid_map").ends(0).out;
+        assert_eq!(map.split_whitespace().nth(1).unwrap(), firsts[1].to_string());
+        place.warren("down --guests").ends(0);
+        assert!(from.join("bin/busybox").exists());
+        assert_eq!(
+            fs::metadata(from.join("tmp")).unwrap().uid(),
+            1000,
+            "the folder that it was copied from is as it was"
+        );
     });
 }

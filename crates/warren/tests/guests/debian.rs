@@ -13,6 +13,9 @@ use crate::support::{self, Ran, Running, at, serve, which};
 /// from its cache.
 const MIRROR: &str = "http://127.0.0.1:8901/debian";
 
+/// systemd answers once this file is there.
+const WAIT: &str = "while [ ! -e /run/systemd/private ]; do sleep 0.05; done; systemctl is-system-running --wait";
+
 fn mirror(place: &Place) -> Running {
     let cache = fs::read_dir("/var/cache/lxc/debian").into_iter().flatten().flatten();
     let is_full = cache.into_iter().any(|e| e.file_name().to_string_lossy().starts_with("rootfs-bookworm-"));
@@ -88,9 +91,8 @@ fn the_story_of_the_note() {
         for guest in ["cnx6", "cnx7"] {
             assert!(links.lines().any(|l| l.contains(&format!(" {guest}@")) && l.contains("master br1")), "{links}");
             // One mechanism, and so nothing that fails: networking.service neither.
-            let wait = "while [ ! -e /run/systemd/private ]; do sleep 0.05; done; systemctl is-system-running --wait; \
-                        systemctl --failed --no-legend; systemctl is-active networking ssh";
-            assert_eq!(place.inside(guest, wait).ends(0).out, "running\nactive\nactive\n", "{guest}");
+            let line = format!("{WAIT}; systemctl --failed --no-legend; systemctl is-active networking ssh");
+            assert_eq!(place.inside(guest, &line).ends(0).out, "running\nactive\nactive\n", "{guest}");
             put_busybox(&place, guest);
             place.inside(guest, "busybox ping -c 1 -W 5 10.1.1.1").says(0, &["1 packets received"]);
             let seen = place.inside(guest, "busybox wget -q -O - http://198.51.100.7:8080/").ends(0).out;
@@ -122,9 +124,11 @@ fn the_story_of_the_note() {
         place.inside("cnx6", "cat /etc/resolv.conf").says(0, &["search cnx.rice.edu\nnameserver 198.51.100.7\n"]);
 
         // A restart from within keeps all of it.
+        let pid = || place.warren("--json guest list").json()["guests"][1]["pid"].clone();
+        let before = pid();
         ssh(&key, 22217, "systemctl reboot");
         let begun = std::time::Instant::now();
-        while ssh(&key, 22217, "systemctl is-system-running --wait").out != "running\n" {
+        while pid() == before || ssh(&key, 22217, "systemctl is-system-running --wait").out != "running\n" {
             assert!(begun.elapsed() < support::PATIENCE, "cnx7 does not come back");
             std::thread::sleep(std::time::Duration::from_millis(100));
         }
@@ -141,6 +145,7 @@ fn the_story_of_the_note() {
         let moved = six.replace("10.1.1.6", "10.1.1.66");
         place.write(&[("cnx6", &moved)], "[[forward]]\nlisten = \"22210/tcp\"\nto = \"cnx6:22\"\n");
         place.warren("up").says(0, &["cnx6: running"]);
+        place.inside("cnx6", WAIT).ends(0);
         let said =
             ssh(&key, 22210, "hostname -i; cat /srv/www/index.html; systemctl is-system-running --wait").ends(0).out;
         assert_eq!(said, "10.1.1.66\ncnx6\nrunning\n");
