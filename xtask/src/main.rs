@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 /// Debian packages whose programs the tests use as peers and oracles, and the program by which each is known.
-const PACKAGES: [(&str, &str); 21] = [
+const PACKAGES: [(&str, &str); 23] = [
     ("nftables", "nft"),
     ("iptables", "iptables-nft"),
     ("iproute2", "ip"),
@@ -32,6 +32,8 @@ const PACKAGES: [(&str, &str); 21] = [
     ("wget", "wget"),
     ("openssh-client", "ssh"),
     ("bsdutils", "script"),
+    ("kmod", "depmod"),
+    ("qemu-system-x86", "qemu-system-x86_64"),
 ];
 
 type Done = Result<(), String>;
@@ -54,7 +56,11 @@ fn main() -> ExitCode {
 
 fn test(more: &[String]) -> Done {
     install()?;
+<<<<<<< HEAD
     debian()?;
+=======
+    debian_kernel()?;
+>>>>>>> main
     // The tests of the whole binary run the one that people run.
     cargo(["build", "--release", "--package", "warren"])?;
     cargo(["test", "--workspace", "--no-fail-fast"].into_iter().map(str::to_owned).chain(more.iter().cloned()))
@@ -144,6 +150,49 @@ fn licences() -> Done {
     Ok(())
 }
 
+/// Debian 12's own kernel and its modules, unpacked for the test that boots it; it is never installed.
+fn debian_kernel() -> Done {
+    let folder = root().join("target/debian-kernel");
+    if folder.join("boot").is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(&folder).map_err(|e| format!("cannot make {}: {e}", folder.display()))?;
+    let package = match kernel_package()? {
+        Some(package) => package,
+        // An image without package lists.
+        None => {
+            apt(&["update", "--quiet"])?;
+            kernel_package()?.ok_or("Debian's packages have no linux-image-6.1 for cloud machines")?
+        }
+    };
+    run(Command::new("apt-get").args(["--quiet", "download", &package]).current_dir(&folder))?;
+    let archives = fs::read_dir(&folder).map_err(|e| format!("cannot list {}: {e}", folder.display()))?;
+    let mut archives = archives.filter_map(|entry| Some(entry.ok()?.path()));
+    let archive =
+        archives.find(|path| path.extension() == Some(OsStr::new("deb"))).ok_or("apt-get download left no package")?;
+    run(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(&folder))?;
+    fs::remove_file(&archive).map_err(|e| format!("cannot remove {}: {e}", archive.display()))
+}
+
+/// What the metapackage of Debian's kernel for cloud machines stands for; it is empty itself.
+fn kernel_package() -> Result<Option<String>, String> {
+    let output = Command::new("apt-cache")
+        .args(["depends", "linux-image-cloud-amd64"])
+        .output()
+        .map_err(|e| format!("cannot run apt-cache: {e}"))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok(text.split_whitespace().find(|word| word.starts_with("linux-image-6.1.")).map(str::to_owned))
+}
+
+/// Runs apt-get, as root or by sudo.
+fn apt(arguments: &[&str]) -> Done {
+    let mut command = if is_root()? { Command::new("apt-get") } else { Command::new("sudo") };
+    if !is_root()? {
+        command.arg("apt-get");
+    }
+    run(command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null()))
+}
+
 /// Installs the packages whose programs are missing, as root or by sudo.
 fn install() -> Done {
     let missing: Vec<&str> =
@@ -152,13 +201,6 @@ fn install() -> Done {
         return Ok(());
     }
     eprintln!("xtask: installing {}", missing.join(" "));
-    let apt = |arguments: &[&str]| {
-        let mut command = if is_root()? { Command::new("apt-get") } else { Command::new("sudo") };
-        if !is_root()? {
-            command.arg("apt-get");
-        }
-        run(command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null()))
-    };
     apt(&["update", "--quiet"])?;
     apt(&[["install", "--yes", "--no-install-recommends"].as_slice(), &missing].concat())?;
     match PACKAGES.iter().find(|(_, program)| !on_path(program)) {

@@ -40,6 +40,7 @@ pub fn observe(wanted: &State, written: &BTreeMap<Family, WrittenTable>) -> Resu
     let guests = namespaces(wanted, &mut found)?;
     observe_links(wanted, &links, &guests, &mut found);
     observe_addresses(&mut rtnl, &links, &mut found)?;
+    observe_routes(&mut rtnl, &links, &mut found)?;
     for guest in &guests {
         observe_guest(guest, &mut found);
     }
@@ -177,6 +178,20 @@ fn observe_addresses(rtnl: &mut Rtnl, links: &[LinkInfo], found: &mut Observatio
         // Link-local ones and those from advertisements are the kernel's own.
         if found.state.links.contains_key(&name) && !address.is_link_local() && address.is_permanent() {
             found.state.addresses.insert(Address { at: Place::host(&name), net: address.net });
+        }
+    }
+    Ok(())
+}
+
+/// Host routes by our links, to what lies behind guests.
+fn observe_routes(rtnl: &mut Rtnl, links: &[LinkInfo], found: &mut Observation) -> Result<()> {
+    let names: BTreeMap<u32, &str> = links.iter().map(|link| (link.index, link.name.as_str())).collect();
+    for route in rtnl.routes()?.into_iter().filter(|route| route.protocol == PROTOCOL) {
+        let Some(name) = route.oif.and_then(|oif| names.get(&oif)).and_then(|name| IfName::new(*name).ok()) else {
+            continue;
+        };
+        if found.state.links.contains_key(&name) {
+            found.state.routes.insert(Route { at: Place::host(&name), to: route.to, via: route.via });
         }
     }
     Ok(())

@@ -154,16 +154,22 @@ impl Lab {
     }
 
     fn lay(&self) -> Result<(), LabError> {
+        // All of them before the first cable, for a link takes on what its namespace's default is when it comes.
+        for (place, is_router) in [(&self.world, true), (&self.neighbour, false), (&self.server, false)] {
+            place.run(|| prepare(is_router))?;
+        }
         self.world.run(|| self.lay_world())?;
         self.neighbour.run(|| self.lay_neighbour())?;
         self.server.run(|| self.lay_server())?;
-        // The bridge has a carrier once a port has, and only then speaks IPv6.
-        self.world.run(|| await_carrier(&mut Rtnl::open()?, &name("segment")))
+        // A port forwards once its carrier is noted, and the bridge speaks IPv6 once a port's is.
+        self.world.run(|| {
+            let mut rtnl = Rtnl::open()?;
+            ["to-server", "to-neighbour", "segment"].iter().try_for_each(|link| await_carrier(&mut rtnl, &name(link)))
+        })
     }
 
     /// The world's own links and addresses, and the cables to the others.
     fn lay_world(&self) -> Result<(), LabError> {
-        prepare(true)?;
         let (bridge, lo) = (name("segment"), name("lo"));
         let mut rtnl = Rtnl::open()?;
         rtnl.create_bridge(&bridge, Some(Mac::derived(&["lab", "router"])), MTU, "the uplink's segment")?;
@@ -198,7 +204,6 @@ impl Lab {
     }
 
     fn lay_neighbour(&self) -> Result<(), LabError> {
-        prepare(false)?;
         let eth0 = name("eth0");
         let mut rtnl = Rtnl::open()?;
         for segment in &self.plan.segments {
@@ -216,7 +221,6 @@ impl Lab {
     }
 
     fn lay_server(&self) -> Result<(), LabError> {
-        prepare(false)?;
         let uplink = &self.plan.uplink;
         let mut rtnl = Rtnl::open()?;
         for segment in &self.plan.segments {

@@ -95,7 +95,6 @@ fn ping(from: &Netns, to: &str) {
 
 fn everybody_reaches_everybody() {
     let lab = build(&network(&["128.42.169.25"], true));
-    let start = Instant::now();
     ping(lab.world(), "128.42.169.25");
     ping(lab.neighbour(), "128.42.169.25");
     for to in ["128.42.178.32", "128.42.209.32", "198.51.100.7", "128.42.169.1", "128.42.169.2"] {
@@ -105,7 +104,6 @@ fn everybody_reaches_everybody() {
     ping(lab.neighbour(), "2001:db8:113::2");
     ping(lab.server(), "2001:db8:100::7");
     ping(lab.neighbour(), "198.51.100.7");
-    assert!(start.elapsed().as_millis() < 500, "{:?}", start.elapsed());
     let view = lab.view();
     assert!(view.outside);
     assert_eq!(view.world, [ip("198.51.100.7"), ip("2001:db8:100::7")]);

@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
+#[path = "traffic/forged.rs"]
+mod forged;
 #[path = "traffic/rows.rs"]
 mod rows;
 #[path = "traffic/scene.rs"]

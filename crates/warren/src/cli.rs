@@ -95,6 +95,12 @@ pub enum Command {
         #[command(subcommand)]
         command: GuestCommand,
     },
+    /// Forwards, edited in the file and applied
+    Forward {
+        /// What to do with them
+        #[command(subcommand)]
+        command: ForwardCommand,
+    },
     /// Draw the network
     Map {
         /// Write it there; a name that ends in .txt
@@ -163,6 +169,25 @@ pub enum GuestCommand {
         yes: bool,
     },
     /// Show the guests and what they do
+    List,
+}
+
+/// What to do with forwards.
+#[derive(Debug, Subcommand)]
+pub enum ForwardCommand {
+    /// A forward more, written into the file behind the others
+    Add {
+        /// Where the world comes in, such as 22210/tcp
+        listen: String,
+        /// Where it goes, such as cnx6:22
+        to: String,
+    },
+    /// Take a forward out of the file
+    Remove {
+        /// Where it listens
+        listen: String,
+    },
+    /// Show the forwards of the file
     List,
 }
 

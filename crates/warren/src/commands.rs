@@ -6,6 +6,7 @@ use crate::context::{Context, Outcome};
 mod check;
 mod down;
 mod export;
+mod forward;
 mod guest;
 mod map;
 mod plan;
@@ -30,6 +31,7 @@ pub fn run(arguments: Arguments) -> Outcome {
         Command::Rehearse { keep, .. } => rehearse::run(&context, keep),
         Command::Hold => rehearse::holder(),
         Command::Guest { command } => guest::run(&context, command),
+        Command::Forward { command } => forward::run(&context, command),
         Command::Map { output } => map::run(&context, output.as_deref()),
         Command::Export { format } => export::run(&context, format),
     }

@@ -9,6 +9,7 @@ mod cli;
 mod commands;
 mod context;
 mod diagnostics;
+mod edit;
 mod output;
 mod picture;
 mod proof;

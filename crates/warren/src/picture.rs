@@ -35,12 +35,7 @@ pub fn text(network: &Network) -> String {
 
 fn draw_lan(out: &mut String, network: &Network, lan: &Lan) {
     let addresses = lan.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let way = match (lan.mode, lan.snat4) {
-        (Mode::Isolated, _) => "no way out".to_owned(),
-        (Mode::Nat, Snat::To(address)) => format!("out as {address}"),
-        (Mode::Nat, _) => "out as the uplink's address".to_owned(),
-        (mode, _) => mode.word().to_owned(),
-    };
+    let way = way_out(lan);
     let _ = writeln!(out, "  │");
     let _ = writeln!(out, "  ├─ {}  {}  {addresses}  {}  ({way})", lan.bridge, lan.mode.word(), lan.domain);
     let mut ports: Vec<String> = lan.taps.iter().map(|tap| format!("{}  (tap)", tap.name)).collect();
@@ -49,6 +44,28 @@ fn draw_lan(out: &mut String, network: &Network, lan: &Lan) {
         let corner = if i + 1 == ports.len() { '└' } else { '├' };
         let _ = writeln!(out, "  │   {corner}─ {port}");
     }
+}
+
+/// How a LAN's guests look from the world.
+fn way_out(lan: &Lan) -> String {
+    if lan.mode == Mode::Isolated {
+        return "no way out".to_owned();
+    }
+    if lan.mode != Mode::Nat {
+        return lan.mode.word().to_owned();
+    }
+    let mut ways = Vec::new();
+    for net in &lan.addresses {
+        let way = match lan.snat_for(net.addr()) {
+            Snat::To(address) => format!("as {address}"),
+            Snat::Masquerade => "as the uplink's address".to_owned(),
+            Snat::Keep => format!("{} as it is", net.trunc()),
+        };
+        if !ways.contains(&way) {
+            ways.push(way);
+        }
+    }
+    format!("out {}", ways.join(", "))
 }
 
 fn draw_guest(network: &Network, guest: &Guest) -> String {

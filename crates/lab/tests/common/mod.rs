@@ -19,13 +19,15 @@ pub fn main(cases: &[(&str, fn())]) -> ExitCode {
         cases.iter().for_each(|(name, _)| println!("{name}: test"));
         return ExitCode::SUCCESS;
     }
-    let mut failed = 0;
+    let (mut passed, mut failed) = (0, 0);
     for (name, case) in cases.iter().filter(|(name, _)| name.contains(&filter)) {
         let start = Instant::now();
         let held = catch_unwind(AssertUnwindSafe(case)).is_ok();
         println!("test {name} ... {} ({:.0?})", if held { "ok" } else { "FAILED" }, start.elapsed());
+        passed += u32::from(held);
         failed += u32::from(!held);
     }
+    println!("\n{passed} passed, {failed} failed\n");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

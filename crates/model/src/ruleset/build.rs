@@ -276,8 +276,15 @@ fn clamp() -> Chain {
 
 fn forward(network: &Network) -> Chain {
     let not_in = |field| Statement::InSet { fields: vec![field], not: true, set: "lans".into() };
-    let mut rules = vec![
-        rule("not of our LANs", [not_in(Field::IifName), not_in(Field::OifName), accept()]),
+    let mut rules = vec![rule("not of our LANs", [not_in(Field::IifName), not_in(Field::OifName), accept()])];
+    // Past a forward such a packet would look like a neighbour's to its guest.
+    for net in network.lans.iter().filter(|lan| lan.mode != Mode::Bridged).flat_map(|lan| nets(network, lan)) {
+        rules.push(rule(
+            "a LAN's own source does not come from the world",
+            [iif(&network.uplink.name), from(net), Statement::Counter, verdict(Verdict::Drop)],
+        ));
+    }
+    rules.extend([
         rule("flows that stand", [Statement::CtState(standing()), accept()]),
         // With br_netfilter on, frames between two ports of a bridge pass here; so do hairpins, without it too.
         rule("within one LAN", [in_set(&[Field::IifName, Field::OifName], "same_lan"), accept()]),
@@ -291,7 +298,7 @@ fn forward(network: &Network) -> Chain {
                 verdict(Verdict::Drop),
             ],
         ),
-    ];
+    ]);
     for metadata in [IpAddr::V4(METADATA4), IpAddr::V6(METADATA6)] {
         rules.push(rule(
             "cloud metadata is not for guests",

@@ -1,12 +1,15 @@
 //! The packets of each row of docs/traffic.md, for a LAN of whatever mode: the document says what becomes of them.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use model::address::{Mac, Transport};
+use model::address::Transport;
 use model::network::{Lan, Snat};
-use model::ruleset::evaluate::{Body, CtState, Flow, Packet, Payload};
+use model::ruleset::evaluate::{CtState, Flow, Packet, Payload};
 
 use crate::common;
+use crate::forged::{
+    arp_for_gateway, arp_for_public, arp_of_guest, ether_types, rogue, spoofed_arp, spoofed_ip, spoofed_mac, taps,
+};
 use crate::scene::{Case, Pass, Scene, container, echo, neighbour, ports, some_of_each, tcp, udp, world};
 
 type Packets = fn(&Scene<'_>, &Lan) -> Vec<Case>;
@@ -32,6 +35,7 @@ pub const ROWS: &[(&str, Packets)] = &[
     ("W-H-gateway", world_to_gateway),
     ("W-G-forward", forwards),
     ("W-G-direct", world_to_guest),
+    ("W-G-spoofed", world_with_our_source),
     ("X-G", container_to_guest),
     ("G-W-spoofed", foreign_source),
     ("reply", replies),
@@ -53,7 +57,11 @@ fn at_guest(lan: &Lan, address: IpAddr, source: IpAddr) -> Pass {
 }
 
 /// Every pair of a guest's address here and one there, of one version.
-fn pairs<'a>(scene: &'a Scene<'_>, here: &'a Lan, there: &'a Lan) -> Vec<(&'a model::network::Guest, IpAddr, IpAddr)> {
+pub fn pairs<'a>(
+    scene: &'a Scene<'_>,
+    here: &'a Lan,
+    there: &'a Lan,
+) -> Vec<(&'a model::network::Guest, IpAddr, IpAddr)> {
     let mut pairs = Vec::new();
     for (guest, source) in scene.sources(here) {
         for (other, to) in scene.sources(there) {
@@ -97,7 +105,7 @@ fn same_lan(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
 }
 
 /// An address of the LAN's that nobody has, of that one's family.
-fn free(lan: &Lan, like: IpAddr) -> IpAddr {
+pub fn free(lan: &Lan, like: IpAddr) -> IpAddr {
     match lan.gateway_for(like).unwrap() {
         IpAddr::V4(a) => {
             let [x, y, z, _] = a.octets();
@@ -421,6 +429,21 @@ fn forwards(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
     cases
 }
 
+/// To every way in, with the source of a guest's or of a gateway of ours.
+fn world_with_our_source(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (public, transport, port, to, to_port) in scene.ways_in(lan) {
+        let lans = std::iter::once(lan).chain(scene.other_lans(lan));
+        let ours = lans.flat_map(|lan| scene.sources(lan).map(|(_, source)| source).chain(lan.gateway_for(to)));
+        for source in ours.filter(|source| source.is_ipv4() == to.is_ipv4()) {
+            let packet = scene.wire_brings(scene.uplink().as_str(), source, public, ports(transport, port));
+            let pass = Pass::AtGuest { bridge: lan.bridge.clone(), address: to, port: Some(to_port), source };
+            cases.push(Case::new(packet, pass));
+        }
+    }
+    cases
+}
+
 /// From some of [`from_beyond`] to every guest's every address.
 fn to_guests(scene: &Scene<'_>, lan: &Lan, from: fn(&str) -> bool) -> Vec<Case> {
     let mut cases = Vec::new();
@@ -502,212 +525,6 @@ fn others(scene: &Scene<'_>, _: &Lan) -> Vec<Case> {
             let source = neighbour(like);
             let back = scene.wire_brings(uplink, source, inside, payload);
             cases.push(Case::new(back, Pass::Out("docker0".parse().unwrap(), source)));
-        }
-    }
-    cases
-}
-
-/// Every ARP frame in which a guest claims an address that `claims` picks for it.
-fn arp(scene: &Scene<'_>, lan: &Lan, own: bool, claims: fn(&Scene<'_>, &Lan, &str) -> Vec<IpAddr>) -> Vec<Case> {
-    let mut cases = Vec::new();
-    for guest in scene.guests(lan) {
-        for sender in claims(scene, lan, &guest.name) {
-            let IpAddr::V4(sender) = sender else { continue };
-            let mut packet = scene.guest_sends(guest, sender.into(), Ipv4Addr::BROADCAST.into(), tcp(0));
-            packet.body = Body::Arp { sender_mac: guest.mac, sender };
-            cases.push(Case::new(packet, Pass::Anywhere));
-        }
-        for net in guest.allowed.iter().filter(|_| own) {
-            let IpAddr::V4(sender) = net.broadcast() else { continue };
-            let mut packet = scene.guest_sends(guest, sender.into(), Ipv4Addr::BROADCAST.into(), tcp(0));
-            packet.body = Body::Arp { sender_mac: guest.mac, sender };
-            cases.push(Case::new(packet, Pass::Anywhere));
-        }
-    }
-    cases
-}
-
-fn arp_of_guest(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
-    // And no address yet.
-    let mut cases = arp(scene, lan, true, |scene, _, name| scene.network.guest(name).unwrap().addresses.clone());
-    cases.extend(arp(scene, lan, false, |_, _, _| vec![Ipv4Addr::UNSPECIFIED.into()]));
-    cases
-}
-
-/// The question reaches the host, and no guest holds the address.
-fn arp_for_gateway(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
-    assert!(lan.addresses.iter().all(|net| scene.guest_at(net.addr()).is_none()));
-    let mut cases = arp_of_guest(scene, lan);
-    for case in &mut cases {
-        case.pass = Pass::AtHost;
-    }
-    cases
-}
-
-fn arp_for_public(scene: &Scene<'_>, _: &Lan) -> Vec<Case> {
-    if !scene.network.uplink.present {
-        return Vec::new();
-    }
-    let any = Ipv4Addr::UNSPECIFIED.into();
-    let mut packet = scene.wire_brings(scene.uplink().as_str(), any, any, tcp(0));
-    let IpAddr::V4(sender) = neighbour(any) else { return Vec::new() };
-    packet.body = Body::Arp { sender_mac: Mac::derived(&["far"]), sender };
-    vec![Case::new(packet, Pass::AtHost)]
-}
-
-/// The addresses of others on a guest's LAN: the host's and its neighbours'.
-fn of_others(scene: &Scene<'_>, lan: &Lan, name: &str) -> Vec<IpAddr> {
-    let neighbours = scene.sources(lan).filter(|(guest, _)| guest.name != name).map(|(_, address)| address);
-    lan.addresses.iter().map(ipnet::IpNet::addr).chain(neighbours).collect()
-}
-
-fn spoofed_ip(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
-    let mut cases = Vec::new();
-    for guest in scene.guests(lan) {
-        for source in of_others(scene, lan, &guest.name) {
-            let mut to = vec![world(source)];
-            to.extend(lan.gateway_for(source));
-            to.extend(scene.sources(lan).map(|(_, address)| address).find(|a| a.is_ipv4() == source.is_ipv4()));
-            for destination in to {
-                cases.push(Case::new(scene.guest_sends(guest, source, destination, udp(53)), Pass::Anywhere));
-            }
-        }
-        let beside = scene.sources(lan).filter(|(other, a)| other.name != guest.name && a.is_ipv6());
-        for to in beside.map(|(_, address)| address).chain(["ff02::1".parse().unwrap()]) {
-            for source in link_locals(scene, lan, guest) {
-                cases.push(Case::new(scene.guest_sends(guest, source, to, udp(53)), Pass::Anywhere));
-            }
-        }
-        // Before it has an address it asks everybody, and for nothing else.
-        let none = Ipv4Addr::UNSPECIFIED.into();
-        cases.push(Case::new(scene.guest_sends(guest, none, Ipv4Addr::BROADCAST.into(), udp(68)), Pass::Anywhere));
-        let none = std::net::Ipv6Addr::UNSPECIFIED.into();
-        cases.push(Case::new(scene.guest_sends(guest, none, world(none), udp(53)), Pass::Anywhere));
-    }
-    for tap in taps(scene, lan) {
-        for source in of_others(scene, lan, "").into_iter().chain([lan.mac.link_local().into()]) {
-            cases.push(Case::new(scene.tap_sends(&tap, source, world(source), udp(53)), Pass::Anywhere));
-        }
-    }
-    cases
-}
-
-fn spoofed_mac(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
-    let mut cases = Vec::new();
-    for (guest, source) in scene.sources(lan) {
-        let others = scene.guests(lan).filter(|other| other.name != guest.name).map(|other| other.mac);
-        for ether_source in others.chain([lan.mac, Mac::derived(&["nobody"])]) {
-            let gateway = lan.gateway_for(source).unwrap();
-            let packet = scene.guest_sends(guest, source, gateway, udp(53));
-            cases.push(Case::new(Packet { ether_source, ..packet }, Pass::Anywhere));
-        }
-    }
-    for tap in taps(scene, lan) {
-        for ether_source in scene.guests(lan).map(|guest| guest.mac).chain([lan.mac]) {
-            let free = if lan.gateway4().is_some() { "10.1.1.200" } else { "fd00::200" }.parse().unwrap();
-            let packet = scene.tap_sends(&tap, free, world(free), udp(53));
-            cases.push(Case::new(Packet { ether_source, ..packet }, Pass::Anywhere));
-        }
-    }
-    cases
-}
-
-fn spoofed_arp(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
-    let mut cases = arp(scene, lan, false, of_others);
-    for guest in scene.guests(lan) {
-        // Right by one of the two hardware addresses alone.
-        for sender in guest.addresses.iter().filter(|a| a.is_ipv4()) {
-            let IpAddr::V4(sender) = *sender else { continue };
-            let mut packet = scene.guest_sends(guest, sender.into(), Ipv4Addr::BROADCAST.into(), tcp(0));
-            packet.body = Body::Arp { sender_mac: lan.mac, sender };
-            cases.push(Case::new(packet, Pass::Anywhere));
-        }
-        let groups = "ff02::1".parse().unwrap();
-        let own = IpAddr::V6(guest.mac.link_local());
-        for target in link_locals(scene, lan, guest).into_iter().chain(of_others(scene, lan, &guest.name)) {
-            let IpAddr::V6(target) = target else { continue };
-            let claims = |advertises| Payload::Neighbour { advertises, target };
-            cases.push(Case::new(scene.guest_sends(guest, own, groups, claims(true)), Pass::Anywhere));
-            let none = std::net::Ipv6Addr::UNSPECIFIED.into();
-            cases.push(Case::new(scene.guest_sends(guest, none, groups, claims(false)), Pass::Anywhere));
-        }
-    }
-    for tap in taps(scene, lan) {
-        for claimed in of_others(scene, lan, "").into_iter().chain([lan.mac.link_local().into()]) {
-            let mut packet = scene.tap_sends(&tap, claimed, claimed, tcp(0));
-            packet.body = match claimed {
-                IpAddr::V4(sender) => Body::Arp { sender_mac: packet.ether_source, sender },
-                IpAddr::V6(target) => Body::Ip {
-                    source: "fe80::99".parse().unwrap(),
-                    destination: "ff02::1".parse().unwrap(),
-                    payload: Payload::Neighbour { advertises: true, target },
-                },
-            };
-            cases.push(Case::new(packet, Pass::Anywhere));
-        }
-    }
-    cases
-}
-
-/// The link-local addresses of everybody else's on the LAN.
-fn link_locals(scene: &Scene<'_>, lan: &Lan, guest: &model::network::Guest) -> Vec<IpAddr> {
-    let others = scene.guests(lan).filter(|other| other.name != guest.name).map(|other| other.mac);
-    others.chain([lan.mac]).map(|mac| mac.link_local().into()).collect()
-}
-
-/// The taps of whom it is not said who is behind.
-fn taps(_: &Scene<'_>, lan: &Lan) -> Vec<model::address::IfName> {
-    lan.taps.iter().map(|tap| tap.name.clone()).collect()
-}
-
-fn rogue(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
-    let mut cases = Vec::new();
-    // Straight to one neighbour, so that nothing else stops them.
-    let ports = |source, destination| Payload::Ports { transport: Transport::Udp, source, destination };
-    for (guest, source, to) in pairs(scene, lan, lan) {
-        let offers: &[Payload] = if source.is_ipv4() {
-            &[ports(67, 68)]
-        } else {
-            &[ports(547, 546), Payload::Icmp(134), Payload::Icmp(137)]
-        };
-        for offer in offers {
-            cases.push(Case::new(scene.guest_sends(guest, source, to, *offer), Pass::Anywhere));
-            for tap in taps(scene, lan) {
-                cases.push(Case::new(scene.tap_sends(&tap, free(lan, to), to, *offer), Pass::Anywhere));
-            }
-        }
-    }
-    for (guest, source) in scene.sources(lan) {
-        let offers = |source, destination| Payload::Ports { transport: Transport::Udp, source, destination };
-        let frames: &[(&str, Payload)] = if source.is_ipv4() {
-            &[("255.255.255.255", offers(67, 68))]
-        } else {
-            &[("ff02::1", Payload::Icmp(134)), ("ff02::1", Payload::Icmp(137)), ("fe80::99", offers(547, 546))]
-        };
-        for (to, payload) in frames {
-            let packet = scene.guest_sends(guest, source, to.parse().unwrap(), *payload);
-            cases.push(Case::new(packet, Pass::Anywhere));
-            for tap in taps(scene, lan) {
-                let free = if source.is_ipv4() { "10.1.1.200" } else { "fe80::200" }.parse().unwrap();
-                let packet = scene.tap_sends(&tap, free, to.parse().unwrap(), *payload);
-                cases.push(Case::new(packet, Pass::Anywhere));
-            }
-        }
-    }
-    cases
-}
-
-fn ether_types(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
-    let mut cases = Vec::new();
-    for (guest, source) in scene.sources(lan) {
-        // 802.1Q, 802.1ad, LLDP.
-        for ether_type in [0x8100, 0x88a8, 0x88cc] {
-            let packet = scene.guest_sends(guest, source, lan.gateway_for(source).unwrap(), tcp(0));
-            cases.push(Case::new(Packet { body: Body::Other(ether_type), ..packet }, Pass::Anywhere));
-            for tap in taps(scene, lan) {
-                let packet = scene.tap_sends(&tap, source, source, tcp(0));
-                cases.push(Case::new(Packet { body: Body::Other(ether_type), ..packet }, Pass::Anywhere));
-            }
         }
     }
     cases

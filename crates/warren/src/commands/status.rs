@@ -3,6 +3,7 @@
 use model::network::{GuestKind, Network, Public};
 use model::state::State;
 
+use super::forward;
 use crate::context::{Context, Exit, Outcome};
 use crate::output;
 
@@ -42,10 +43,7 @@ pub fn run(context: &Context) -> Outcome {
                 "addresses": guest.addresses, "plugged": plugged(&survey.observed, guest),
                 "container": matches!(guest.kind, GuestKind::Lxc(_)).then(|| super::guest::state_word(&host, &guest.name)),
             })).collect::<Vec<_>>(),
-            "forwards": network.forwards.iter().map(|f| serde_json::json!({
-                "listen": { "address": f.address, "ports": f.ports.to_string(), "transport": f.transport },
-                "to": { "addresses": f.to, "port": f.to_port, "guest": f.guest },
-            })).collect::<Vec<_>>(),
+            "forwards": forward::documents(&network),
             "drift": drift,
             "conflicts": survey.conflicts.iter().map(|c| format!("{}: {}", c.object, c.detail)).collect::<Vec<_>>(),
             "unfinished": unfinished,
@@ -109,16 +107,7 @@ fn people(network: &Network, observed: &State) {
     output::line(&output::table(&rows));
 
     if !network.forwards.is_empty() {
-        let mut rows = vec![row(&["FORWARD", "TO", "FROM THE WORLD"])];
-        for forward in &network.forwards {
-            let at = forward.address.map(|a| format!("{a}:")).unwrap_or_default();
-            let to =
-                join(forward.to.iter().map(|a| std::net::SocketAddr::new(*a, forward.to_port).to_string()).collect());
-            let name = forward.guest.as_deref().map(|g| format!("{g} ({to})")).unwrap_or(to);
-            let copy = to_copy(network, forward);
-            rows.push(row(&[&format!("{at}{}/{}", forward.ports, forward.transport), &name, &copy]));
-        }
-        output::line(output::table(&rows).trim_end());
+        output::line(forward::table(network).trim_end());
     }
     for guest in network.guests.iter().filter(|g| matches!(g.kind, GuestKind::Vm { .. })) {
         output::line(&format!(
@@ -129,20 +118,6 @@ fn people(network: &Network, observed: &State) {
             "{}: <interface type='ethernet'><target dev='{}' managed='no'/><mac address='{}'/></interface>",
             guest.name, guest.port, guest.mac
         ));
-    }
-}
-
-/// The line to copy where a forward leads to a guest's SSH.
-fn to_copy(network: &Network, forward: &model::network::Forward) -> String {
-    let ssh = forward.to_port == 22 && forward.transport == model::address::Transport::Tcp;
-    let address = forward.address.or_else(|| match &network.public {
-        Public::Listed(addresses) => addresses.first().copied(),
-        Public::Dynamic => None,
-    });
-    match (ssh, address) {
-        (true, Some(address)) => format!("ssh -p {} root@{address}", forward.ports.first),
-        (true, None) => format!("ssh -p {} root@THIS-SERVER", forward.ports.first),
-        (false, _) => String::new(),
     }
 }
 

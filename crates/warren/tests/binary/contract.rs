@@ -13,13 +13,9 @@ const NETWORK: &str = r#"
 uplink = "eth0"
 [lan.br1]
 address = ["10.1.1.1/24"]
-taps = ["tap0"]
 [guest.cnx6]
 kind = "netns"
 address = ["10.1.1.6"]
-[guest.win]
-kind = "vm"
-address = ["10.1.1.20"]
 [[forward]]
 listen = "22210/tcp"
 to = "cnx6:22"
@@ -78,9 +74,7 @@ fn from_nothing_to_up_and_back() {
         scene.warren("up").says(0, &["Nothing to change"]);
         scene.warren("plan --exit-code").says(0, &["Nothing to change"]);
         assert_same(&up, &take(), "the second up changes nothing");
-        let words =
-            ["br1", "cnx6", "22210/tcp", "ssh -p 22210 root@", "ifname=win", "<target dev='win'", "As the file"];
-        scene.warren("status").says(0, &words);
+        scene.warren("status").says(0, &["br1", "cnx6", "22210/tcp", "ssh -p 22210 root@", "As the file"]);
         assert_eq!(scene.warren("-q up").ends(0).out, "");
 
         tool("ip link set cnx6 nomaster");
@@ -96,6 +90,39 @@ fn from_nothing_to_up_and_back() {
         scene.warren("down").says(0, &["Nothing to take away"]);
         scene.warren("status").says(0, &["No network"]);
         assert_eq!(std::fs::read_dir(scene.folder().join("state")).unwrap().count(), 0);
+    });
+}
+
+#[test]
+fn machines_get_their_taps_and_the_lines_to_copy() {
+    lab(|| {
+        let scene = Scene::new();
+        let before = take();
+        let address = "address = [\"10.1.1.1/24\"]\n";
+        let taps = NETWORK.replace(address, &format!("{address}taps = [\"tap0\"]\n"));
+        scene.write(&format!("{taps}[guest.win]\nkind = \"vm\"\naddress = [\"10.1.1.20\"]\n"));
+        scene.warren("plan").says(0, &["tap tap0, plugged into br1", "tap win, plugged into br1"]);
+        if std::fs::File::options().read(true).write(true).open("/dev/net/tun").is_err() {
+            // A plain user's lab, on a machine that gives the device to root alone.
+            scene.warren("up").says(4, &["/dev/net/tun", "Permission denied", "restored"]);
+            settle(&[]);
+            assert_same(&before, &take(), "what failed is undone");
+            scene.warren("rehearse").says(0, &["tap tap0: left out"]);
+            return;
+        }
+        scene.warren("up").ends(0);
+        assert!(tool("ip -details link show tap0").contains("tun type tap"));
+        assert!(tool("bridge link show").contains("win:"));
+        scene.warren("status").says(0, &["ifname=win", "<target dev='win'", "plugged in"]);
+        tool("ip link set win nomaster");
+        scene.warren("up").says(0, &["1 steps"]);
+        // Another's by that name stays.
+        scene.warren("down").ends(0);
+        settle(&[]);
+        assert_same(&before, &take(), "down leaves nothing");
+        tool("ip tuntap add dev tap0 mode tap");
+        scene.warren("up").says(5, &["the interface tap0", "in the way"]);
+        assert!(tool("ip link show").contains("tap0"));
     });
 }
 
@@ -230,7 +257,7 @@ fn what_is_another_s_stays_and_is_a_conflict() {
         scene.write(NETWORK);
         for (make, unmake, named) in [
             ("ip link add br1 type bridge", "ip link del br1", "the interface br1"),
-            ("ip tuntap add dev tap0 mode tap", "ip link del tap0", "the interface tap0"),
+            ("ip link add cnx6 type veth peer name other0", "ip link del cnx6", "the interface cnx6"),
             ("ip netns add cnx6", "ip netns del cnx6", "the network namespace cnx6"),
             ("nft add table inet warren", "nft delete table inet warren", "the table inet warren"),
         ] {

@@ -78,7 +78,7 @@ fn every_key_is_documented_and_every_documented_key_is_there() {
         };
         scene.write(WRONG);
         print("failure", "validate", 2);
-        scene.write(&NETWORK.replace("kind = \"netns\"", "kind = \"lxc\""));
+        scene.write(&format!("{NETWORK}[socks]\nlisten = [\"127.0.0.1:1080\"]\n"));
         print("validate", "validate", 0);
         print("failure", "up", 2);
         scene.write(NETWORK);
@@ -102,6 +102,7 @@ fn every_key_is_documented_and_every_documented_key_is_there() {
         assert_eq!(mend["steps"][0]["step"], "change-link");
         assert_eq!(drifted["drift"][0], mend["steps"][0]["words"]);
         print("up and down", "down", 0);
+        print("forward list", "forward list", 0);
         let pid = print("rehearse", "rehearse --keep", 0)["kept"]["pid"].as_u64().unwrap();
         tool(&format!("kill {pid}"));
 

@@ -6,6 +6,7 @@ mod check;
 mod common;
 mod contract;
 mod documents;
+mod forwards;
 mod rehearse;
 mod support;
 mod traffic;

@@ -120,6 +120,42 @@ fn the_seed_s_table_names_what_was_stood_in_for_and_proves_the_forwards() {
     });
 }
 
+/// Networks that the examples do not show.
+const ODD: [(&str, &[&str]); 4] = [
+    // A global IPv6 prefix leaves as it is, which the world must route back.
+    (
+        "[lan.br1]\naddress = [\"10.1.1.1/24\", \"2001:db8:77::1/64\"]\n\
+         [guest.a]\nkind = \"netns\"\naddress = [\"10.1.1.2\", \"2001:db8:77::2\"]\n[[forward]]\nlisten = 80\nto = \"a\"\n",
+        &["at the world:443 from 2001:db8:77::2", "out as the uplink's address, 2001:db8:77::/64 as it is"],
+    ),
+    (
+        "[host]\npublic = [\"2001:db8:1::5\"]\n[lan.br1]\naddress = [\"fd10:1:1::1/64\"]\n\
+         [guest.a]\nkind = \"netns\"\naddress = [\"fd10:1:1::6\"]\n[[forward]]\nlisten = 80\nto = \"a\"\n",
+        &["from 2001:db8:1::5", "(out as 2001:db8:1::5)"],
+    ),
+    // An address that the hoster maps to the public one.
+    (
+        "[host]\npublic = [\"172.31.5.9\"]\n[lan.br1]\naddress = [\"10.1.1.1/30\"]\n\
+         [guest.server]\nkind = \"netns\"\naddress = [\"10.1.1.2\"]\n\
+         [[forward]]\nlisten = \"172.31.5.9:81/tcp,udp\"\nto = \"10.1.1.2:82\"\n",
+        &["from 172.31.5.9", "(out as 172.31.5.9)", "forward 172.31.5.9:81/udp from the world"],
+    ),
+    ("", &["the world to the host"]),
+];
+
+#[test]
+fn odd_networks_hold_too() {
+    lab(|| {
+        let players = Players::new();
+        for (text, words) in ODD {
+            for who in &players.who {
+                let file = players.file(*who, "odd.toml", text);
+                Ran::of(players.warren(*who).arg("rehearse").arg(&file)).says(0, words);
+            }
+        }
+    });
+}
+
 #[test]
 fn quiet_says_nothing_where_all_held() {
     lab(|| {

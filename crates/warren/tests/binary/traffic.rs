@@ -419,6 +419,48 @@ fn a_download_comes_whole_while_up_runs_again_and_again() {
 }
 
 #[test]
+fn a_guest_that_takes_another_s_address_is_not_heard() {
+    lab(|| {
+        let scene = Scene::new();
+        scene.up(NETWORK, &GUESTS);
+        let _servers = everywhere(&scene);
+        for switch in [0, 1] {
+            bridge_netfilter(switch);
+            // The neighbour's, one that nobody has, and the gateway's; beside its own, by which it is heard.
+            for (address, gone) in [("10.1.1.7/24", "cnx7"), ("10.1.1.99/24", ""), ("10.1.1.1/24", "")] {
+                tool(&format!("ip -n cnx6 address add {address} dev eth0"));
+                let source = address.split('/').next().unwrap();
+                let mut tries = vec![
+                    reaches("cnx6", CLIENT, "world", PUBLIC).by("10.1.1.6"),
+                    silent("cnx6", CLIENT).by(source),
+                    reaches("world", "203.0.113.2:8087", "cnx7", CLIENT).by(CLIENT),
+                ];
+                if gone.is_empty() {
+                    tries.push(silent("cnx6", "10.1.1.7").by(source));
+                }
+                all(&format!("{address} on cnx6, br_netfilter {switch}"), &tries);
+                tool(&format!("ip -n cnx6 address del {address} dev eth0"));
+            }
+            // Who has it: cnx7 alone answers, though cnx6 would like to.
+            tool("ip -n cnx6 address add 10.1.1.7/24 dev eth0");
+            let asked = tool("arping -c 2 -w 5 -I br1 10.1.1.7");
+            let answers: std::collections::BTreeSet<&str> =
+                asked.lines().filter_map(|line| line.split(['[', ']']).nth(1)).collect();
+            let mac = tool("ip -n cnx7 -br link show eth0").split_whitespace().nth(2).unwrap().to_uppercase();
+            assert_eq!(answers.into_iter().collect::<Vec<_>>(), [mac.as_str()], "{asked}");
+            tool("ip -n cnx6 address del 10.1.1.7/24 dev eth0");
+            // Another's hardware address.
+            let own = tool("ip -n cnx6 -br link show eth0").split_whitespace().nth(2).unwrap().to_owned();
+            tool("ip -n cnx6 link set eth0 address 02:00:00:00:00:77");
+            all("another hardware address", &[silent("cnx6", CLIENT), reaches("cnx7", CLIENT, "world", PUBLIC)]);
+            tool(&format!("ip -n cnx6 link set eth0 address {own}"));
+            tool("ip -n cnx6 route replace default via 10.1.1.1");
+            all("its own again", &[reaches("cnx6", CLIENT, "world", PUBLIC)]);
+        }
+    });
+}
+
+#[test]
 fn down_leaves_nothing_that_leads_inside() {
     lab(|| {
         let scene = Scene::new();

@@ -81,7 +81,8 @@ fn check_host_addresses(scope: &Scope<'_>, holders: &mut Holders, problems: &mut
         let mut publics = scope.listed_public().unwrap_or(&[]).iter();
         if let Some(public) = publics.find(|public| net.value.contains(&public.value)) {
             let message = format!("{} holds {}, a public address", net.value.trunc(), public.value);
-            let problem = Problem::config(net.span.clone(), message).help("take a private subnet, such as 10.1.1.0/24");
+            let problem = Problem::config(net.span.clone(), message)
+                .help("take a private subnet that the world has no address in");
             problems.push(problem.also(public.span.clone(), "the public address"));
         }
     }

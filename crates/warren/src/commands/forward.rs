@@ -1,0 +1,142 @@
+//! `warren forward …`: forwards, edited in the file and applied.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
+use std::path::Path;
+
+use model::address::Transport;
+use model::network::{Forward, Network, Public};
+
+use super::up;
+use crate::cli::ForwardCommand;
+use crate::context::{Context, Exit, Failure, Outcome, Source, assumed_facts};
+use crate::edit::{self, EditError};
+use crate::output;
+
+/// What was asked for.
+pub fn run(context: &Context, command: ForwardCommand) -> Outcome {
+    match command {
+        ForwardCommand::List => list(context),
+        ForwardCommand::Add { listen, to } => change(context, |text| edit::add_forward(text, &listen, &to)),
+        ForwardCommand::Remove { listen } => change(context, |text| edit::remove_forward(text, &listen)),
+    }
+}
+
+/// Every forward of the file: what is up is for `status` to say.
+fn list(context: &Context) -> Outcome {
+    let source = context.read()?;
+    let (config, _) = model::config::parse(&source.text);
+    let network = source.network(&assumed_facts(&config), true)?;
+    if context.json {
+        output::json(&serde_json::json!({
+            "version": output::JSON_VERSION,
+            "ok": true,
+            "config": source.path,
+            "forwards": documents(&network),
+        }));
+    } else if network.forwards.is_empty() {
+        output::line("No forward is declared.");
+    } else {
+        output::line(table(&network).trim_end());
+    }
+    Ok(Exit::Done)
+}
+
+/// A network's forwards, a row each, with the line to copy for those that lead to SSH.
+pub fn table(network: &Network) -> String {
+    let mut rows = vec![["FORWARD", "TO", "FROM THE WORLD"].map(str::to_owned).to_vec()];
+    for forward in &network.forwards {
+        let at = forward.address.map(|a| format!("{a}:")).unwrap_or_default();
+        let to: Vec<String> = forward.to.iter().map(|a| SocketAddr::new(*a, forward.to_port).to_string()).collect();
+        let to = to.join(", ");
+        let name = forward.guest.as_deref().map(|guest| format!("{guest} ({to})")).unwrap_or(to);
+        rows.push(vec![format!("{at}{}/{}", forward.ports, forward.transport), name, to_copy(network, forward)]);
+    }
+    output::table(&rows)
+}
+
+/// The same as docs/json.md describes them.
+pub fn documents(network: &Network) -> Vec<serde_json::Value> {
+    let document = |forward: &Forward| {
+        serde_json::json!({
+            "listen": { "address": forward.address, "ports": forward.ports.to_string(), "transport": forward.transport },
+            "to": { "addresses": forward.to, "port": forward.to_port, "guest": forward.guest },
+        })
+    };
+    network.forwards.iter().map(document).collect()
+}
+
+/// The line to copy where a forward leads to a guest's SSH.
+fn to_copy(network: &Network, forward: &Forward) -> String {
+    let ssh = forward.to_port == 22 && forward.transport == Transport::Tcp;
+    let address = forward.address.or_else(|| match &network.public {
+        Public::Listed(addresses) => addresses.first().copied(),
+        Public::Dynamic => None,
+    });
+    match (ssh, address) {
+        (true, Some(address)) => format!("ssh -p {} root@{address}", forward.ports.first),
+        (true, None) => format!("ssh -p {} root@THIS-SERVER", forward.ports.first),
+        (false, _) => String::new(),
+    }
+}
+
+/// Edits the file and applies it; where the new one is wrong, or cannot be applied, the old one stays.
+fn change(context: &Context, edit: impl Fn(&str) -> Result<String, EditError>) -> Outcome {
+    context.require_privilege("change this network")?;
+    let (source, _) = context.network_here()?;
+    let text = edit(&source.text).map_err(|e| Failure::new(Exit::Usage, e.to_string()))?;
+    let changed = Source { path: source.path.clone(), text };
+    let facts = kernel::facts::gather()?;
+    let network = changed.network(&facts, false)?;
+    let engine = context.engine()?;
+    let path = changed.canonical();
+    let is_up = engine.record()?.is_some();
+    write(&path, &changed.text)?;
+    if !is_up {
+        if context.json {
+            output::json(
+                &serde_json::json!({ "version": output::JSON_VERSION, "ok": true, "up": false, "changes": 0 }),
+            );
+        } else if !context.quiet {
+            output::line(&format!("{} is changed; no network is up, so nothing was applied.", path.display()));
+        }
+        return Ok(Exit::Done);
+    }
+    match engine.up(&network, &path, false, &mut |_, _| Ok(())) {
+        Ok(report) => {
+            if context.json {
+                output::json(&up::document(&report));
+            } else {
+                up::words(context, &report, "The forwards are as the file says", "Nothing to change.");
+            }
+            Ok(Exit::Done)
+        }
+        Err(error) => {
+            write(&path, &source.text)?;
+            let failure = Failure::from(error);
+            let message = format!("{}\n{} is as it was", failure.message, path.display());
+            Err(Failure { message, ..failure })
+        }
+    }
+}
+
+/// Puts the text in the file's place at once, with its owner and mode: who reads it meanwhile reads the one or the other.
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    let beside = path.with_extension("toml.new");
+    let put = || -> std::io::Result<()> {
+        let old = fs::metadata(path)?;
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(old.mode() & 0o7777).open(&beside)?;
+        fchown(&file, Some(old.uid()), Some(old.gid()))?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&beside, path)
+    };
+    put().map_err(|e| {
+        // The failure is what must be told; what is left beside is overwritten the next time.
+        let _ = fs::remove_file(&beside);
+        Failure::new(Exit::Failed, format!("cannot write {}: {e}\nit is as it was", path.display()))
+    })
+}
