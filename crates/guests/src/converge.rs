@@ -13,7 +13,7 @@ use crate::run::{self, Started};
 use crate::settings::Settings;
 use crate::{GuestError, port};
 
-/// What `up` does with a guest, in order.
+/// What is done with a guest: by `up` in this order, by `down` the last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// It is made.
@@ -24,6 +24,8 @@ pub enum Action {
     Start,
     /// Its cable is plugged in.
     Plug,
+    /// It is stopped.
+    Stop,
 }
 
 impl Action {
@@ -35,6 +37,7 @@ impl Action {
             Self::Tell => format!("~ guest {guest}: change its settings"),
             Self::Start => format!("+ guest {guest}: start"),
             Self::Plug => format!("+ guest {guest}: plug in"),
+            Self::Stop => format!("- guest {guest}: stop"),
         }
     }
 }
@@ -164,6 +167,8 @@ fn one(
                 said(Line::Stage("plugging it in"));
                 port::plug(settings)?;
             }
+            // `up` stops nobody.
+            Action::Stop => {}
         }
     }
     Ok(actions)

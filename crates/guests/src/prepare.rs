@@ -176,6 +176,7 @@ pub fn network(found: &Found, settings: &Settings) -> Vec<Edit> {
                 edits.push(Edit::Link { path, to: "/etc/init.d/networking".to_owned() });
             }
         }
+        Mechanism::Lxc if settings.addresses.is_empty() => {}
         Mechanism::Lxc => edits.extend(without_udhcpc(found)),
     }
     // systemd-resolved has the resolvers from networkd, which has them from the files above.

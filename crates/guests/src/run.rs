@@ -13,13 +13,13 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::create::{self, Line, Said};
 use crate::error::{Context as _, GuestError, Result};
 use crate::host::{Host, State};
-use crate::idmap;
 use crate::lxc::Ids;
 use crate::port;
 use crate::prepare;
 use crate::record::{self, Record};
 use crate::root::Root;
 use crate::settings::Settings;
+use crate::subid;
 use crate::tools::{self, Tool};
 
 /// How long a guest may take until it has its addresses. Later ones are told, not ended.
@@ -98,7 +98,7 @@ pub fn start(host: &Host, settings: &Settings, container: &Container, said: Said
     let guest = settings.name.as_str();
     refresh(host, settings, container)?;
     if let Some(ids) = Record::read(host, guest)?.filter(|record| record.made_by_us).and_then(|record| record.ids) {
-        idmap::own(host, ids.first)?;
+        subid::take(ids.first)?;
     }
     check_cable(settings)?;
     said(Line::Stage("starting it"));
@@ -209,13 +209,12 @@ pub fn destroy(host: &Host, guest: &str) -> Result<()> {
     let folder = host.folder(guest);
     let is_within = host.rootfs(guest).is_ok_and(|rootfs| rootfs.starts_with(&folder));
     if !is_within || folder.join("snaps").exists() || folder.join("lxc_snapshots").exists() {
-        // A volume, or one that others are snapshots of: LXC knows how to.
+        // A volume, or one with snapshots: LXC knows how to.
         return host.tool("lxc-destroy", guest, format!("destroy {guest}")).text().map(drop);
     }
-    // lxc-destroy would delete as the guest's ids, to which nothing on the disk belongs where owners are translated.
     let ids = Record::read(host, guest)?.filter(|record| record.made_by_us).and_then(|record| record.ids);
     create::remove_tree(&folder)?;
-    ids.map_or(Ok(()), |ids| idmap::disown(host, ids.first))
+    ids.map_or(Ok(()), |ids| subid::give_back(ids.first))
 }
 
 /// What runs `command` in a guest, with this process's stdin, stdout and terminal, a cleared environment, and the

@@ -81,8 +81,7 @@ pub fn networks_up_to(lans: usize, guests: usize, forwards: usize) -> impl Strat
     let guest =
         guest.prop_map(|(lan, kind, without, second4, allowed)| GuestSketch { lan, kind, without, second4, allowed });
     let forward = (any::<prop::sample::Index>(), any::<bool>(), 0u8..5, any::<bool>(), any::<bool>());
-    let more =
-        (prop_oneof![2 => Just(0u8), 1 => 1u8..5], 0u8..4, prop::bool::weighted(0.8), prop::bool::weighted(0.3));
+    let more = (prop_oneof![2 => Just(0u8), 1 => 1u8..5], 0u8..4, prop::bool::weighted(0.8), prop::bool::weighted(0.3));
     let forward =
         (forward, more).prop_map(|((guest, udp, address, shares_port, same_port), (more, sources, hairpin, dmz))| {
             ForwardSketch {

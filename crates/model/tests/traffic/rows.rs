@@ -448,12 +448,12 @@ fn forwards(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
 /// To every way in, with the source of a guest's or of a gateway of ours.
 fn world_with_our_source(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
     let mut cases = Vec::new();
-    for (public, transport, port, to, to_port) in scene.ways_in(lan) {
+    for way in scene.ways_in(lan) {
         let lans = std::iter::once(lan).chain(scene.other_lans(lan));
-        let ours = lans.flat_map(|lan| scene.sources(lan).map(|(_, source)| source).chain(lan.gateway_for(to)));
-        for source in ours.filter(|source| source.is_ipv4() == to.is_ipv4()) {
-            let packet = scene.wire_brings(scene.uplink().as_str(), source, public, ports(transport, port));
-            let pass = Pass::AtGuest { bridge: lan.bridge.clone(), address: to, port: Some(to_port), source };
+        let ours = lans.flat_map(|lan| scene.sources(lan).map(|(_, source)| source).chain(lan.gateway_for(way.to)));
+        for source in ours.filter(|source| source.is_ipv4() == way.to.is_ipv4()) {
+            let packet = scene.wire_brings(scene.uplink().as_str(), source, way.public, way.payload);
+            let pass = Pass::AtGuest { bridge: lan.bridge.clone(), address: way.to, port: way.to_port, source };
             cases.push(Case::new(packet, pass));
         }
     }
