@@ -200,3 +200,24 @@ fn links_lead_somewhere() {
         }
     }
 }
+
+/// Both are made from the command line itself; real shells and man take them.
+#[test]
+fn completions_and_the_manual_are_taken_by_those_they_are_for() {
+    let scene_free = |arguments: &str| {
+        crate::support::Ran::of(crate::support::bare(crate::support::WARREN).args(arguments.split(' ')))
+    };
+    for shell in ["bash", "zsh", "fish"] {
+        let script = scene_free(&format!("completions {shell}")).ends(0).out;
+        assert!(script.contains("rehearse"), "{shell}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("warren.bash");
+    std::fs::write(&script, scene_free("completions bash").ends(0).out).unwrap();
+    let line = format!("source {}; complete -p warren", script.display());
+    let known = std::process::Command::new("bash").args(["-c", &line]).output().unwrap();
+    assert!(known.status.success(), "{}", String::from_utf8_lossy(&known.stderr));
+    let page = scene_free("man").ends(0).out;
+    assert!(page.contains(".TH warren 1") && page.contains("WARREN_CONFIG"), "{page}");
+    scene_free("completions tcsh").ends(2);
+}
