@@ -218,6 +218,6 @@ fn completions_and_the_manual_are_taken_by_those_they_are_for() {
     let known = std::process::Command::new("bash").args(["-c", &line]).output().unwrap();
     assert!(known.status.success(), "{}", String::from_utf8_lossy(&known.stderr));
     let page = scene_free("man").ends(0).out;
-    assert!(page.contains(".TH warren 1") && page.contains("WARREN_CONFIG"), "{page}");
+    assert!(page.contains(".TH warren 1") && page.contains("rehearse"), "{page}");
     scene_free("completions tcsh").ends(2);
 }
