@@ -16,7 +16,8 @@ pub fn run(context: &Context, exit_code: bool) -> Outcome {
         return Err(ApplyError::Conflicts(survey.conflicts).into());
     }
     let guests = converge::survey(&Host::from_environment(), &network)?;
-    let guests: Vec<String> = guests.iter().flat_map(|(guest, actions)| actions.iter().map(|a| a.words(guest))).collect();
+    let guests: Vec<String> =
+        guests.iter().flat_map(|(guest, actions)| actions.iter().map(|a| a.words(guest))).collect();
     let steps = survey.plan.steps.len();
     let changes = steps + guests.len();
     if context.json {
