@@ -109,7 +109,7 @@ fn decide(host: &Host, settings: &Settings, container: &Container) -> Result<Vec
     let state = if host.exists(guest) { host.state(guest)? } else { State::Absent };
     if state == State::Absent {
         actions.push(Action::Create);
-    } else if Record::read(host, guest)?.is_none_or(|record| record.settings != *settings) {
+    } else if is_told_otherwise(host, settings, container)? {
         actions.push(Action::Tell);
     }
     match state {
@@ -127,6 +127,17 @@ fn decide(host: &Host, settings: &Settings, container: &Container) -> Result<Vec
     Ok(actions)
 }
 
+/// Whether what stands in a guest, or beside it, is not what the file says now.
+fn is_told_otherwise(host: &Host, settings: &Settings, container: &Container) -> Result<bool> {
+    match Record::read(host, &settings.name)? {
+        Some(record) if record.settings == *settings => {
+            let (before, after) = create::config(host, &record, container)?;
+            Ok(before != after)
+        }
+        _ => Ok(true),
+    }
+}
+
 fn one(
     host: &Host,
     settings: &Settings,
@@ -135,16 +146,26 @@ fn one(
     notes: &mut Vec<String>,
 ) -> Result<Vec<Action>> {
     let actions = decide(host, settings, container)?;
-    let runs = matches!(host.state(&settings.name)?, State::Running(_));
+    let state = host.state(&settings.name)?;
+    let record = Record::read(host, &settings.name)?.filter(|record| record.made_by_us);
+    if record.is_some_and(|record| record.ids.is_none() != container.privileged) {
+        notes.push(format!(
+            "`privileged` holds from a guest's making on: `warren guest destroy {}` and `warren up` make it anew",
+            settings.name
+        ));
+    }
     for action in &actions {
         match action {
             Action::Create => create::create(host, settings, container, said)?,
             Action::Tell => {
                 let change = run::refresh(host, settings, container)?;
-                if runs && change.before.is_some() {
-                    said(Line::Stage("its settings changed"));
+                if let (State::Running(pid), Some(before)) = (state, &change.before) {
+                    said(Line::Stage("carrying its new settings over"));
+                    port::carry_over(pid, before, settings)?;
+                }
+                if matches!(state, State::Running(_)) && change.before.is_none() {
                     notes.push(format!(
-                        "its new settings hold from its next start: `warren guest restart {}`",
+                        "its new configuration holds from its next start: `warren guest restart {}`",
                         settings.name
                     ));
                 }

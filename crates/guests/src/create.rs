@@ -133,15 +133,13 @@ fn finish(host: &Host, settings: &Settings, container: &Container, first: Option
     record.write(host, guest)
 }
 
-/// LXC's configuration of a guest as `record` and the file say; whether it changed.
-pub(crate) fn write_config(host: &Host, record: &Record, container: &Container) -> Result<bool> {
+/// LXC's configuration of a guest as it is, and as `record` and the file say that it should be.
+pub(crate) fn config(host: &Host, record: &Record, container: &Container) -> Result<(String, String)> {
     let settings = &record.settings;
     let guest = settings.name.as_str();
     let path = host.config(guest);
     let before = fs::read_to_string(&path).context("read", path.display())?;
-    let script = host.folder(guest).join("plugged");
-    record::replace(&script, &lxc::plugged_script(settings), 0o755)?;
-    let console = host.folder(guest).join("console.log");
+    let folder = host.folder(guest);
     let after = lxc::compose(
         &before,
         &Block {
@@ -149,16 +147,24 @@ pub(crate) fn write_config(host: &Host, record: &Record, container: &Container) 
             ids: record.ids,
             sets_addresses: record.mechanism == Mechanism::Lxc,
             without_apparmor: !has_apparmor(),
-            plugged: &script.to_string_lossy(),
-            console: &console.to_string_lossy(),
+            plugged: &folder.join("plugged").to_string_lossy(),
+            console: &folder.join("console.log").to_string_lossy(),
             further: &container.config,
             made_by_us: record.made_by_us,
         },
     );
+    Ok((before, after))
+}
+
+/// Writes it; whether it changed.
+pub(crate) fn write_config(host: &Host, record: &Record, container: &Container) -> Result<bool> {
+    let guest = record.settings.name.as_str();
+    let (before, after) = config(host, record, container)?;
+    record::replace(&host.folder(guest).join("plugged"), &lxc::plugged_script(&record.settings), 0o755)?;
     if after == before {
         return Ok(false);
     }
-    record::replace(&path, &after, 0o640)?;
+    record::replace(&host.config(guest), &after, 0o640)?;
     Ok(true)
 }
 

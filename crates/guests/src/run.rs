@@ -49,8 +49,13 @@ pub fn refresh(host: &Host, settings: &Settings, container: &Container) -> Resul
     if record.settings != *settings {
         let root = Root::open(&host.rootfs(guest)?, owner(record.ids))?;
         let found = prepare::look(&root)?;
-        prepare::network(&found, settings).iter().try_for_each(|edit| edit.apply(&root))?;
-        record.mechanism = prepare::mechanism(&found);
+        let edits = if record.made_by_us {
+            record.mechanism = prepare::mechanism(&found);
+            prepare::network(&found, settings)
+        } else {
+            prepare::addresses(&found, record.mechanism, settings)
+        };
+        edits.iter().try_for_each(|edit| edit.apply(&root))?;
         done.before = Some(std::mem::replace(&mut record.settings, settings.clone()));
     }
     done.config = create::write_config(host, &record, container)?;
@@ -74,8 +79,10 @@ fn adopt(host: &Host, settings: &Settings) -> Result<Record> {
     });
     // None of its settings are known: an empty one differs from all.
     let nothing = Settings { addresses: Vec::new(), domain: String::new(), ..settings.clone() };
+    // Who set its address until now goes on doing so.
+    let by_lxc = config.lines().any(|line| line.trim_start().starts_with("lxc.net.0.ipv"));
     let root = Root::open(&host.rootfs(guest)?, owner(ids))?;
-    let mechanism = prepare::mechanism(&prepare::look(&root)?);
+    let mechanism = if by_lxc { prepare::Mechanism::Lxc } else { prepare::mechanism(&prepare::look(&root)?) };
     Ok(Record { version: record::VERSION, made_by_us: false, ids, mechanism, settings: nothing })
 }
 

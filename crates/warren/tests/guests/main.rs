@@ -9,3 +9,4 @@ mod bad;
 mod busybox;
 mod debian;
 mod lab;
+mod live;
