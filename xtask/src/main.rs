@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 /// Debian packages whose programs the tests use as peers and oracles, and the program by which each is known.
-const PACKAGES: [(&str, &str); 14] = [
+const PACKAGES: [(&str, &str); 23] = [
     ("nftables", "nft"),
     ("iptables", "iptables-nft"),
     ("iproute2", "ip"),
@@ -20,8 +20,18 @@ const PACKAGES: [(&str, &str); 14] = [
     ("socat", "socat"),
     ("util-linux", "nsenter"),
     ("procps", "sysctl"),
+    // Real containers, and what their templates call.
+    ("lxc", "lxc-create"),
+    ("lxc-templates", "/usr/share/lxc/templates/lxc-debian"),
+    ("distro-info", "debian-distro-info"),
+    ("debian-archive-keyring", "/usr/share/keyrings/debian-archive-keyring.gpg"),
+    ("uidmap", "newuidmap"),
+    ("busybox-static", "/usr/share/doc/busybox-static"),
+    ("debootstrap", "debootstrap"),
+    ("rsync", "rsync"),
+    ("wget", "wget"),
+    ("openssh-client", "ssh"),
     ("bsdutils", "script"),
-    ("busybox-static", "busybox"),
     ("kmod", "depmod"),
     ("qemu-system-x86", "qemu-system-x86_64"),
 ];
@@ -46,6 +56,7 @@ fn main() -> ExitCode {
 
 fn test(more: &[String]) -> Done {
     install()?;
+    debian()?;
     debian_kernel()?;
     // The tests of the whole binary run the one that people run.
     cargo(["build", "--release", "--package", "warren"])?;
@@ -193,6 +204,45 @@ fn install() -> Done {
         None => Ok(()),
         Some((package, program)) => Err(format!("{package} is installed, and yet there is no {program}")),
     }
+}
+
+/// Fills the cache of LXC's Debian template, once: the tests that make Debian guests do so where there is no Internet.
+fn debian() -> Done {
+    let cache = Path::new("/var/cache/lxc/debian");
+    let is_full = || {
+        fs::read_dir(cache).is_ok_and(|mut entries| {
+            entries.any(|entry| entry.is_ok_and(|e| e.file_name().to_string_lossy().starts_with("rootfs-bookworm-")))
+        })
+    };
+    if is_full() {
+        return Ok(());
+    }
+    eprintln!("xtask: filling the cache of LXC's Debian template, which takes a minute");
+    let folder = env::temp_dir().join(format!("warren-debian-{}", std::process::id()));
+    fs::create_dir(&folder).map_err(|e| format!("cannot make {}: {e}", folder.display()))?;
+    let sudo = if is_root()? { None } else { Some("sudo") };
+    let root = |words: &[&OsStr]| {
+        let mut words = sudo.map(OsStr::new).into_iter().chain(words.iter().copied());
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words).stdin(Stdio::null()).stdout(Stdio::null());
+        run(&mut command)
+    };
+    let made = root(&[
+        "lxc-create".as_ref(),
+        "-n".as_ref(),
+        "cache".as_ref(),
+        "-P".as_ref(),
+        folder.as_os_str(),
+        "-t".as_ref(),
+        "debian".as_ref(),
+        "-f".as_ref(),
+        "/dev/null".as_ref(),
+        "--".as_ref(),
+        "-r".as_ref(),
+        "bookworm".as_ref(),
+    ]);
+    let removed = root(&["rm".as_ref(), "-rf".as_ref(), "--one-file-system".as_ref(), folder.as_os_str()]);
+    made.and(removed)
 }
 
 /// Whether a program is where root's shell would find it: a plain user's PATH has no sbin.

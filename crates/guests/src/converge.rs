@@ -13,7 +13,7 @@ use crate::run::{self, Started};
 use crate::settings::Settings;
 use crate::{GuestError, port};
 
-/// What `up` does with a guest, in order.
+/// What is done with a guest: by `up` in this order, by `down` the last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// It is made.
@@ -24,6 +24,8 @@ pub enum Action {
     Start,
     /// Its cable is plugged in.
     Plug,
+    /// It is stopped.
+    Stop,
 }
 
 impl Action {
@@ -35,6 +37,7 @@ impl Action {
             Self::Tell => format!("~ guest {guest}: change its settings"),
             Self::Start => format!("+ guest {guest}: start"),
             Self::Plug => format!("+ guest {guest}: plug in"),
+            Self::Stop => format!("- guest {guest}: stop"),
         }
     }
 }
@@ -106,7 +109,7 @@ fn decide(host: &Host, settings: &Settings, container: &Container) -> Result<Vec
     let state = if host.exists(guest) { host.state(guest)? } else { State::Absent };
     if state == State::Absent {
         actions.push(Action::Create);
-    } else if Record::read(host, guest)?.is_none_or(|record| record.settings != *settings) {
+    } else if is_told_otherwise(host, settings, container)? {
         actions.push(Action::Tell);
     }
     match state {
@@ -124,6 +127,17 @@ fn decide(host: &Host, settings: &Settings, container: &Container) -> Result<Vec
     Ok(actions)
 }
 
+/// Whether what stands in a guest, or beside it, is not what the file says now.
+fn is_told_otherwise(host: &Host, settings: &Settings, container: &Container) -> Result<bool> {
+    match Record::read(host, &settings.name)? {
+        Some(record) if record.settings == *settings => {
+            let (before, after) = create::config(host, &record, container)?;
+            Ok(before != after)
+        }
+        _ => Ok(true),
+    }
+}
+
 fn one(
     host: &Host,
     settings: &Settings,
@@ -132,16 +146,26 @@ fn one(
     notes: &mut Vec<String>,
 ) -> Result<Vec<Action>> {
     let actions = decide(host, settings, container)?;
-    let runs = matches!(host.state(&settings.name)?, State::Running(_));
+    let state = host.state(&settings.name)?;
+    let record = Record::read(host, &settings.name)?.filter(|record| record.made_by_us);
+    if record.is_some_and(|record| record.ids.is_none() != container.privileged) {
+        notes.push(format!(
+            "`privileged` holds from a guest's making on: `warren guest destroy {}` and `warren up` make it anew",
+            settings.name
+        ));
+    }
     for action in &actions {
         match action {
             Action::Create => create::create(host, settings, container, said)?,
             Action::Tell => {
                 let change = run::refresh(host, settings, container)?;
-                if runs && change.before.is_some() {
-                    said(Line::Stage("its settings changed"));
+                if let (State::Running(pid), Some(before)) = (state, &change.before) {
+                    said(Line::Stage("carrying its new settings over"));
+                    port::carry_over(pid, before, settings)?;
+                }
+                if matches!(state, State::Running(_)) && change.before.is_none() {
                     notes.push(format!(
-                        "its new settings hold from its next start: `warren guest restart {}`",
+                        "its new configuration holds from its next start: `warren guest restart {}`",
                         settings.name
                     ));
                 }
@@ -164,6 +188,8 @@ fn one(
                 said(Line::Stage("plugging it in"));
                 port::plug(settings)?;
             }
+            // `up` stops nobody.
+            Action::Stop => {}
         }
     }
     Ok(actions)

@@ -18,7 +18,7 @@ use crate::prepare::{self, Edit, Mechanism};
 use crate::record::{self, Record};
 use crate::root::Root;
 use crate::settings::Settings;
-use crate::tools::Tool;
+use crate::tools::{self, Tool};
 
 /// Where LXC keeps its templates.
 const TEMPLATES: &str = "/usr/share/lxc/templates";
@@ -117,16 +117,12 @@ fn finish(host: &Host, settings: &Settings, container: &Container, first: Option
         edit.apply(&root)?;
     }
     host_keys(guest, &found, &root)?;
-    let ids = first.map(|first| {
-        let idmapped = !host.shifts() && idmap::can_translate(&path, first);
-        Ids { first, count: idmap::COUNT, idmapped }
-    });
-    if let Some(ids) = ids.filter(|ids| !ids.idmapped) {
-        said(Line::Stage("giving its files to user ids of its own"));
+    let ids = first.map(|first| Ids { first, count: idmap::COUNT, idmapped: false });
+    if let Some(ids) = ids {
         idmap::shift(&path, ids.first)?;
     }
-    // A program that the guest's root makes setuid is the host's root's on the disk where owners are translated: nobody
-    // on the host may come near it but the guest itself, whose root is in this group.
+    // Nobody on the host comes near a guest's disk, with its old setuid programs, but the guest itself: its root is in
+    // this group.
     let folder = host.folder(guest);
     let group = first.unwrap_or(0);
     std::os::unix::fs::chown(&folder, Some(0), Some(group)).context("give to the guest", folder.display())?;
@@ -137,15 +133,13 @@ fn finish(host: &Host, settings: &Settings, container: &Container, first: Option
     record.write(host, guest)
 }
 
-/// LXC's configuration of a guest as `record` and the file say; whether it changed.
-pub(crate) fn write_config(host: &Host, record: &Record, container: &Container) -> Result<bool> {
+/// LXC's configuration of a guest as it is, and as `record` and the file say that it should be.
+pub(crate) fn config(host: &Host, record: &Record, container: &Container) -> Result<(String, String)> {
     let settings = &record.settings;
     let guest = settings.name.as_str();
     let path = host.config(guest);
     let before = fs::read_to_string(&path).context("read", path.display())?;
-    let script = host.folder(guest).join("plugged");
-    record::replace(&script, &lxc::plugged_script(settings), 0o755)?;
-    let console = host.folder(guest).join("console.log");
+    let folder = host.folder(guest);
     let after = lxc::compose(
         &before,
         &Block {
@@ -153,16 +147,24 @@ pub(crate) fn write_config(host: &Host, record: &Record, container: &Container) 
             ids: record.ids,
             sets_addresses: record.mechanism == Mechanism::Lxc,
             without_apparmor: !has_apparmor(),
-            plugged: &script.to_string_lossy(),
-            console: &console.to_string_lossy(),
+            plugged: &folder.join("plugged").to_string_lossy(),
+            console: &folder.join("console.log").to_string_lossy(),
             further: &container.config,
             made_by_us: record.made_by_us,
         },
     );
+    Ok((before, after))
+}
+
+/// Writes it; whether it changed.
+pub(crate) fn write_config(host: &Host, record: &Record, container: &Container) -> Result<bool> {
+    let guest = record.settings.name.as_str();
+    let (before, after) = config(host, record, container)?;
+    record::replace(&host.folder(guest).join("plugged"), &lxc::plugged_script(&record.settings), 0o755)?;
     if after == before {
         return Ok(false);
     }
-    record::replace(&path, &after, 0o640)?;
+    record::replace(&host.config(guest), &after, 0o640)?;
     Ok(true)
 }
 
@@ -173,9 +175,7 @@ fn has_apparmor() -> bool {
 /// The tools and the template are there; told before anything is made.
 fn check_tools(guest: &str, source: &Source) -> Result<()> {
     let program = "lxc-create";
-    let on_path =
-        |program: &str| crate::tools::path().split(':').any(|folder| Path::new(folder).join(program).exists());
-    if !on_path(program) {
+    if !tools::is_on_path(program) {
         let operation = format!("create {guest}");
         return Err(GuestError::Missing { operation, program: program.to_owned(), package: "lxc" });
     }

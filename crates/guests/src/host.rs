@@ -14,7 +14,6 @@ pub const LXC_PATH: &str = "WARREN_LXC_PATH";
 #[derive(Clone, Debug)]
 pub struct Host {
     lxc_path: PathBuf,
-    shift: bool,
 }
 
 /// What a container does at the moment.
@@ -47,7 +46,7 @@ impl Host {
     /// The containers in that folder.
     #[must_use]
     pub fn new(lxc_path: impl Into<PathBuf>) -> Self {
-        Self { lxc_path: lxc_path.into(), shift: false }
+        Self { lxc_path: lxc_path.into() }
     }
 
     /// Those of the folder that [`LXC_PATH`] names, else LXC's own.
@@ -57,23 +56,10 @@ impl Host {
         Self::new(named.map_or_else(|| PathBuf::from("/var/lib/lxc"), PathBuf::from))
     }
 
-    /// The same, but owners are shifted on the disk even where the kernel could translate them.
-    #[must_use]
-    pub fn shifting(mut self) -> Self {
-        self.shift = true;
-        self
-    }
-
     /// Where containers are.
     #[must_use]
     pub fn lxc_path(&self) -> &Path {
         &self.lxc_path
-    }
-
-    /// Whether owners are shifted in any case.
-    #[must_use]
-    pub fn shifts(&self) -> bool {
-        self.shift
     }
 
     /// A container's folder.

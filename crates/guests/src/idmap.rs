@@ -1,20 +1,20 @@
-//! Which of the host's ids a guest's are, and how its files come to belong to them.
+//! Which of the host's ids a guest's are, and how its files come to belong to them: by changing their owners on the
+//! disk.
+//!
+//! The kernel could translate owners as it mounts (mount_setattr(2)), and LXC asks it to by `idmap=container`. But
+//! LXC 5.0 forgets to when a guest restarts by itself: everything in it then belongs to nobody, and sshd finds no keys.
+//! Besides, what the guest's root makes setuid would be setuid of the host's root on the disk. Changing the owners of a
+//! whole Debian takes a twentieth of a second, and serves every file system.
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
-
-use rustix::mount::OpenTreeFlags;
-use rustix::thread::UnshareFlags;
 
 use crate::error::{Context as _, GuestError, Result};
 use crate::host::Host;
 use crate::lxc;
-use crate::tools::{self, Tool};
+use crate::subid;
 
 /// How many ids a guest has: as many as its programs may count with (nobody is 65534).
 pub const COUNT: u32 = 65536;
@@ -29,10 +29,7 @@ const LAST: u32 = 0x7ffd_ffff;
 /// ids. The caller holds the lock of the folder, and keeps what it got there.
 pub(crate) fn free_range(host: &Host) -> Result<u32> {
     let mut taken = Vec::new();
-    for file in ["/etc/subuid", "/etc/subgid"] {
-        let text = fs::read_to_string(file).unwrap_or_default();
-        taken.extend(subordinate(&text));
-    }
+    taken.extend(subid::ranges());
     let entries = fs::read_dir(host.lxc_path()).context("list", host.lxc_path().display())?;
     for path in entries.flatten().map(|entry| entry.path()) {
         if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(MARK)) {
@@ -57,116 +54,12 @@ fn first_free(taken: &[(u32, u32)]) -> Option<u32> {
     (FIRST..=LAST - COUNT + 1).step_by(COUNT as usize).find(|at| !overlaps(*at))
 }
 
-/// Makes a range root's own in subuid(5) and subgid(5). With shadow's newuidmap on the host LXC maps no others, so that
-/// nobody else is handed them; without it, nobody looks.
-pub(crate) fn own(host: &Host, first: u32) -> Result<()> {
-    if !tools::is_on_path("newuidmap") || is_owned(first) {
-        return Ok(());
-    }
-    change_owned(host, first, ["--add-subuids", "--add-subgids"])
-}
-
-/// Gives it back.
-pub(crate) fn disown(host: &Host, first: u32) -> Result<()> {
-    if !is_owned(first) {
-        return Ok(());
-    }
-    change_owned(host, first, ["--del-subuids", "--del-subgids"])
-}
-
-fn change_owned(host: &Host, first: u32, options: [&str; 2]) -> Result<()> {
-    // usermod does not wait for another that is at it; ours do.
-    let _lock = lock(host)?;
-    let range = format!("{first}-{}", first + COUNT - 1);
-    let tool = Tool::new("usermod", format!("write the user ids {range} into /etc/subuid"));
-    tool.args([options[0], &range, options[1], &range, "root"]).text().map(drop)
-}
-
-fn is_owned(first: u32) -> bool {
-    let owned = |file: &str| {
-        let text = fs::read_to_string(file).unwrap_or_default();
-        let roots: String =
-            text.lines().filter(|line| line.starts_with("root:")).flat_map(|line| [line, "\n"]).collect();
-        subordinate(&roots).iter().any(|(at, count)| *at <= first && first + COUNT <= at.saturating_add(*count))
-    };
-    owned("/etc/subuid") && owned("/etc/subgid")
-}
-
 /// What only one process does at a time; until the file is closed.
 pub(crate) fn lock(host: &Host) -> Result<File> {
     let path = host.lxc_path();
     let folder = File::open(path).context("open", path.display())?;
     rustix::fs::flock(&folder, rustix::fs::FlockOperation::LockExclusive).context("lock", path.display())?;
     Ok(folder)
-}
-
-/// subuid(5): name, first id, count.
-fn subordinate(text: &str) -> Vec<(u32, u32)> {
-    let range = |line: &str| {
-        let mut fields = line.trim().split(':').skip(1);
-        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
-    };
-    text.lines().filter_map(range).collect()
-}
-
-/// Whether the file system of `folder` can be mounted with its owners translated (mount_setattr(2)): asked of the
-/// kernel by doing so, on a mount that is nowhere to be seen.
-pub fn can_translate(folder: &Path, first: u32) -> bool {
-    let try_it = || -> io::Result<()> {
-        let user = user_namespace(first)?;
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        let tree = rustix::mount::open_tree(rustix::fs::CWD, folder, flags)?;
-        /// struct mount_attr of linux/mount.h.
-        #[repr(C)]
-        struct MountAttr {
-            attr_set: u64,
-            attr_clr: u64,
-            propagation: u64,
-            userns_fd: u64,
-        }
-        const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
-        let attr = MountAttr {
-            attr_set: MOUNT_ATTR_IDMAP,
-            attr_clr: 0,
-            propagation: 0,
-            userns_fd: u64::try_from(user.as_raw_fd()).map_err(io::Error::other)?,
-        };
-        // SAFETY: both descriptors are open, the path is empty and terminated, and pointer and size are those of a
-        // live struct mount_attr.
-        let code = unsafe {
-            libc::syscall(
-                libc::SYS_mount_setattr,
-                tree.as_raw_fd(),
-                c"".as_ptr(),
-                libc::AT_EMPTY_PATH,
-                &raw const attr,
-                size_of::<MountAttr>(),
-            )
-        };
-        if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-    };
-    try_it().is_ok()
-}
-
-/// A user namespace in which 0 is `first`: that of a process which waits in it for its input to end, and has by the
-/// time that this returns.
-fn user_namespace(first: u32) -> io::Result<File> {
-    let mut command = Command::new("/bin/cat");
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    // SAFETY: of unshare's flags only FILES makes descriptors that are believed open vanish; NEWUSER does not, and it
-    // is a bare system call between fork and exec.
-    unsafe { command.pre_exec(|| Ok(rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER)?)) };
-    let mut child = command.spawn()?;
-    let open = || {
-        let map = format!("0 {first} {COUNT}\n");
-        fs::write(format!("/proc/{}/uid_map", child.id()), &map)?;
-        fs::write(format!("/proc/{}/gid_map", child.id()), &map)?;
-        File::open(format!("/proc/{}/ns/user", child.id()))
-    };
-    let namespace = open();
-    drop(child.stdin.take());
-    child.wait()?;
-    namespace
 }
 
 /// Gives every file below `root` to the guest's ids, on the disk: what belongs to 0 then belongs to `first`. Files of
@@ -258,14 +151,6 @@ mod tests {
         assert_eq!(first_free(&taken), Some(FIRST + 2 * COUNT));
         // Somebody's subordinate ids over all of it.
         assert_eq!(first_free(&[(100_000, u32::MAX)]), None);
-    }
-
-    #[test]
-    fn subordinate_ids_are_read_as_the_manual_says() {
-        assert_eq!(
-            subordinate("plain:100000:65536\n\nbroken\n1000:1879048192:65536\n"),
-            [(100_000, 65536), (FIRST, 65536)]
-        );
     }
 
     #[test]

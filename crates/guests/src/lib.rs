@@ -16,6 +16,7 @@ pub mod record;
 pub mod root;
 pub mod run;
 pub mod settings;
+mod subid;
 mod tools;
 
 pub use error::{GuestError, Result};

@@ -20,7 +20,8 @@ pub struct Ids {
     pub first: u32,
     /// How many there are.
     pub count: u32,
-    /// Whether the root file system is mounted with its owners translated; else they are shifted on the disk.
+    /// Whether the kernel translates owners as it mounts the root file system, as another's container may have it; in
+    /// ours they are shifted on the disk.
     pub idmapped: bool,
 }
 
@@ -49,7 +50,7 @@ pub struct Block<'a> {
 #[must_use]
 pub fn compose(before: &str, block: &Block<'_>) -> String {
     let owned: &[&str] = if block.made_by_us {
-        &["lxc.net.", "lxc.network.", "lxc.idmap", "lxc.uts.name", "lxc.rootfs.options"]
+        &["lxc.net.", "lxc.network.", "lxc.idmap", "lxc.uts.name"]
     } else {
         &["lxc.net.", "lxc.network."]
     };
@@ -107,13 +108,10 @@ fn lines(block: &Block<'_>) -> Vec<String> {
     let mut say = |key: &str, value: &str| lines.push(format!("{key} = {value}"));
     if block.made_by_us {
         say("lxc.uts.name", name);
-        if let Some(Ids { first, count, idmapped }) = block.ids {
+        if let Some(Ids { first, count, .. }) = block.ids {
             say("lxc.include", USERNS);
             say("lxc.idmap", &format!("u 0 {first} {count}"));
             say("lxc.idmap", &format!("g 0 {first} {count}"));
-            if idmapped {
-                say("lxc.rootfs.options", "idmap=container");
-            }
         }
         if block.without_apparmor {
             say("lxc.apparmor.profile", "unconfined");
@@ -178,18 +176,22 @@ fn is_one_of(line: &str, keys: &[&str]) -> bool {
     })
 }
 
-/// The script of [`Block::plugged`]: LXC calls it with name, `net`, `up`, `veth` and the port's name, also when a guest
-/// restarts by itself. What LXC cannot say is set here: the host does not speak at a guest's cable, and a guest that
-/// asks for itself at the public address gets its frames back.
+/// The script of [`Block::plugged`], which LXC calls also when a guest restarts by itself. What LXC cannot say is set
+/// here: the host has no address at a guest's cable, and a guest that asks for itself at the public address gets its
+/// frames back.
 #[must_use]
 pub fn plugged_script(settings: &Settings) -> String {
     let hairpin = u8::from(settings.hairpin);
     format!(
         "#!/bin/sh\n\
          # Written by warren: LXC calls it whenever the cable of {name} has been plugged in.\n\
-         port=\"${{5:-{port}}}\"\n\
-         echo 1 > \"/proc/sys/net/ipv6/conf/$port/disable_ipv6\"\n\
-         echo {hairpin} > \"/sys/class/net/$port/brport/hairpin_mode\"\n\
+         cd /proc/sys/net/ipv6/conf/{port} && {{\n\
+         \t# Off, without addresses of the kernel's own making from now on, and on again: as on warren's other ports.\n\
+         \techo 1 > disable_ipv6\n\
+         \techo 1 > addr_gen_mode\n\
+         \techo 0 > disable_ipv6\n\
+         }}\n\
+         echo {hairpin} > /sys/class/net/{port}/brport/hairpin_mode\n\
          exit 0\n",
         name = settings.name,
         port = settings.port,

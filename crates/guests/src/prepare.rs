@@ -156,34 +156,43 @@ const HEAD: &str = "# Written by warren from its warren.toml.\n";
 /// What a changed network changes in a guest.
 #[must_use]
 pub fn network(found: &Found, settings: &Settings) -> Vec<Edit> {
+    let mechanism = mechanism(found);
     let mut edits = vec![
         Edit::write("etc/hostname", format!("{}\n", settings.name)),
         Edit::write("etc/hosts", hosts(found.hosts.as_deref().unwrap_or_default(), settings)),
     ];
-    match mechanism(found) {
-        // netplan(5) wants its files closed, since they may hold keys.
-        Mechanism::Netplan => edits.push(Edit::Write {
-            path: "etc/netplan/90-warren.yaml".to_owned(),
-            text: netplan(settings),
-            mode: 0o600,
-            folder_mode: 0o755,
-        }),
-        Mechanism::Networkd => edits.push(Edit::write("etc/systemd/network/10-warren.network", networkd(settings))),
-        Mechanism::Ifupdown => {
-            edits.push(Edit::write("etc/network/interfaces", ifupdown(settings)));
-            if found.openrc_off {
-                let path = "etc/runlevels/boot/networking".to_owned();
-                edits.push(Edit::Link { path, to: "/etc/init.d/networking".to_owned() });
-            }
-        }
-        Mechanism::Lxc => edits.extend(without_udhcpc(found)),
-    }
+    edits.extend(addresses(found, mechanism, settings));
     // systemd-resolved has the resolvers from networkd, which has them from the files above.
-    let through_networkd = matches!(mechanism(found), Mechanism::Netplan | Mechanism::Networkd);
+    let through_networkd = matches!(mechanism, Mechanism::Netplan | Mechanism::Networkd);
     if !(found.resolved && through_networkd) {
         edits.push(Edit::write("etc/resolv.conf", resolv_conf(settings)));
     }
     edits
+}
+
+/// What of it sets the addresses: all that is written into a container that others made.
+#[must_use]
+pub fn addresses(found: &Found, mechanism: Mechanism, settings: &Settings) -> Vec<Edit> {
+    match mechanism {
+        // netplan(5) wants its files closed, since they may hold keys.
+        Mechanism::Netplan => vec![Edit::Write {
+            path: "etc/netplan/90-warren.yaml".to_owned(),
+            text: netplan(settings),
+            mode: 0o600,
+            folder_mode: 0o755,
+        }],
+        Mechanism::Networkd => vec![Edit::write("etc/systemd/network/10-warren.network", networkd(settings))],
+        Mechanism::Ifupdown => {
+            let mut edits = vec![Edit::write("etc/network/interfaces", ifupdown(settings))];
+            if found.openrc_off {
+                let path = "etc/runlevels/boot/networking".to_owned();
+                edits.push(Edit::Link { path, to: "/etc/init.d/networking".to_owned() });
+            }
+            edits
+        }
+        Mechanism::Lxc if settings.addresses.is_empty() => Vec::new(),
+        Mechanism::Lxc => without_udhcpc(found).into_iter().collect(),
+    }
 }
 
 /// What makes a copy of a template a guest of its own, before its first boot. `machine_id` is new; host keys are the

@@ -13,13 +13,13 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::create::{self, Line, Said};
 use crate::error::{Context as _, GuestError, Result};
 use crate::host::{Host, State};
-use crate::idmap;
 use crate::lxc::Ids;
 use crate::port;
 use crate::prepare;
 use crate::record::{self, Record};
 use crate::root::Root;
 use crate::settings::Settings;
+use crate::subid;
 use crate::tools::{self, Tool};
 
 /// How long a guest may take until it has its addresses. Later ones are told, not ended.
@@ -49,8 +49,13 @@ pub fn refresh(host: &Host, settings: &Settings, container: &Container) -> Resul
     if record.settings != *settings {
         let root = Root::open(&host.rootfs(guest)?, owner(record.ids))?;
         let found = prepare::look(&root)?;
-        prepare::network(&found, settings).iter().try_for_each(|edit| edit.apply(&root))?;
-        record.mechanism = prepare::mechanism(&found);
+        let edits = if record.made_by_us {
+            record.mechanism = prepare::mechanism(&found);
+            prepare::network(&found, settings)
+        } else {
+            prepare::addresses(&found, record.mechanism, settings)
+        };
+        edits.iter().try_for_each(|edit| edit.apply(&root))?;
         done.before = Some(std::mem::replace(&mut record.settings, settings.clone()));
     }
     done.config = create::write_config(host, &record, container)?;
@@ -74,8 +79,10 @@ fn adopt(host: &Host, settings: &Settings) -> Result<Record> {
     });
     // None of its settings are known: an empty one differs from all.
     let nothing = Settings { addresses: Vec::new(), domain: String::new(), ..settings.clone() };
+    // Who set its address until now goes on doing so.
+    let by_lxc = config.lines().any(|line| line.trim_start().starts_with("lxc.net.0.ipv"));
     let root = Root::open(&host.rootfs(guest)?, owner(ids))?;
-    let mechanism = prepare::mechanism(&prepare::look(&root)?);
+    let mechanism = if by_lxc { prepare::Mechanism::Lxc } else { prepare::mechanism(&prepare::look(&root)?) };
     Ok(Record { version: record::VERSION, made_by_us: false, ids, mechanism, settings: nothing })
 }
 
@@ -98,7 +105,7 @@ pub fn start(host: &Host, settings: &Settings, container: &Container, said: Said
     let guest = settings.name.as_str();
     refresh(host, settings, container)?;
     if let Some(ids) = Record::read(host, guest)?.filter(|record| record.made_by_us).and_then(|record| record.ids) {
-        idmap::own(host, ids.first)?;
+        subid::take(ids.first)?;
     }
     check_cable(settings)?;
     said(Line::Stage("starting it"));
@@ -209,13 +216,12 @@ pub fn destroy(host: &Host, guest: &str) -> Result<()> {
     let folder = host.folder(guest);
     let is_within = host.rootfs(guest).is_ok_and(|rootfs| rootfs.starts_with(&folder));
     if !is_within || folder.join("snaps").exists() || folder.join("lxc_snapshots").exists() {
-        // A volume, or one that others are snapshots of: LXC knows how to.
+        // A volume, or one with snapshots: LXC knows how to.
         return host.tool("lxc-destroy", guest, format!("destroy {guest}")).text().map(drop);
     }
-    // lxc-destroy would delete as the guest's ids, to which nothing on the disk belongs where owners are translated.
     let ids = Record::read(host, guest)?.filter(|record| record.made_by_us).and_then(|record| record.ids);
     create::remove_tree(&folder)?;
-    ids.map_or(Ok(()), |ids| idmap::disown(host, ids.first))
+    ids.map_or(Ok(()), |ids| subid::give_back(ids.first))
 }
 
 /// What runs `command` in a guest, with this process's stdin, stdout and terminal, a cleared environment, and the

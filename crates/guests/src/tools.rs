@@ -5,9 +5,8 @@ use std::ffi::OsStr;
 use std::io::{self, BufRead as _, BufReader, Read};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::Mutex;
 
-use crate::error::{GuestError, Result};
+use crate::error::{Context as _, GuestError, Result};
 
 /// How many of a program's last lines an error shows.
 const LAST: usize = 12;
@@ -54,37 +53,25 @@ impl Tool {
         if status.success() { Ok(text) } else { Err(failed(operation, program, status, said)) }
     }
 
-    /// Runs it to its end and hands on what it says, line by line, whichever way it says it.
+    /// Runs it to its end and hands on what it says, line by line.
     pub(crate) fn watched(mut self, said: &(dyn Fn(&str) + Sync)) -> Result<()> {
-        self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        // One pipe for both, so that what it says last comes last.
+        let (reader, writer) = io::pipe().context("make", "a pipe")?;
+        let second = writer.try_clone().context("make", "a pipe")?;
+        self.command.stdout(writer).stderr(second);
         let mut child = self.command.spawn().map_err(|e| self.missing(e))?;
-        let last = Mutex::new(VecDeque::new());
-        let streams: [Option<Box<dyn Read + Send>>; 2] = [
-            child.stdout.take().map(|s| Box::new(s) as Box<dyn Read + Send>),
-            child.stderr.take().map(|s| Box::new(s) as Box<dyn Read + Send>),
-        ];
-        std::thread::scope(|scope| {
-            for stream in streams.into_iter().flatten() {
-                let last = &last;
-                scope.spawn(move || {
-                    each_line(stream, |line| {
-                        said(line);
-                        // Another's panic while it held the lines does not make them wrong.
-                        let mut last = last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                        last.push_back(line.to_owned());
-                        if last.len() > LAST {
-                            last.pop_front();
-                        }
-                    })
-                });
+        // The ends that our side of the command holds would keep the pipe open.
+        self.command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut last = VecDeque::new();
+        each_line(reader, |line| {
+            said(line);
+            last.push_back(line.to_owned());
+            if last.len() > LAST {
+                last.pop_front();
             }
         });
-        let status = child.wait().map_err(|e| GuestError::io("wait for", &self.program, e))?;
-        if status.success() {
-            return Ok(());
-        }
-        let last = last.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        Err(failed(self.operation, self.program, status, last.into()))
+        let status = child.wait().context("wait for", &self.program)?;
+        if status.success() { Ok(()) } else { Err(failed(self.operation, self.program, status, last.into())) }
     }
 
     fn missing(&self, error: io::Error) -> GuestError {
@@ -138,7 +125,6 @@ pub(crate) fn is_on_path(program: &str) -> bool {
 fn package_of(program: &str) -> &'static str {
     match program {
         "ssh-keygen" => "openssh-client",
-        "usermod" => "passwd",
         "tar" => "tar",
         "cp" => "coreutils",
         _ => "lxc",

@@ -520,6 +520,7 @@ fn world_with_our_source(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
     for way in scene.ways_in(lan) {
         let lans = std::iter::once(lan).chain(scene.other_lans(lan));
         let ours = lans.flat_map(|lan| scene.sources(lan).map(|(_, source)| source).chain(lan.gateway_for(way.to)));
+        // Whom it is not open to, it is not there for: the packet is the host's.
         for source in ours.filter(|source| source.is_ipv4() == way.to.is_ipv4() && way.lets_in(*source)) {
             let packet = scene.wire_brings(scene.uplink().as_str(), source, way.public, way.payload);
             let pass = Pass::AtGuest { bridge: lan.bridge.clone(), address: way.to, port: way.to_port, source };

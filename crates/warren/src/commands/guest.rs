@@ -60,8 +60,12 @@ pub fn up(context: &Context, network: &Network) -> Vec<Report> {
         match result {
             Ok(actions) if actions.is_empty() => {}
             Ok(actions) => {
-                let running = actions.iter().any(|a| matches!(a, Action::Start));
-                let word = if running { "running" } else { "done" };
+                let word = match actions.last() {
+                    Some(Action::Start) => "running",
+                    Some(Action::Plug) => "plugged in",
+                    Some(Action::Tell) => "changed",
+                    _ => "created",
+                };
                 say(context, guest, &format!("{}{word}{}", output::GREEN, output::RESET));
             }
             Err(error) => output::error(&error.to_string()),
@@ -86,12 +90,13 @@ pub fn down(context: &Context, network: &Network) -> Vec<Report> {
             if stopped == Stopped::Killed {
                 notes.push(killed(run::STOP.as_secs()));
             }
-            Vec::new()
+            if stopped == Stopped::Already { Vec::new() } else { vec![Action::Stop] }
         });
         Report { guest, result, notes }
     });
     for Report { guest, result, notes } in &reports {
         match result {
+            Ok(actions) if actions.is_empty() => {}
             Ok(_) => say(context, guest, "stopped"),
             Err(error) => output::error(&error.to_string()),
         }
@@ -107,6 +112,7 @@ pub fn document(report: &Report) -> serde_json::Value {
         Action::Tell => "change",
         Action::Start => "start",
         Action::Plug => "plug",
+        Action::Stop => "stop",
     };
     let done: Vec<&str> = report.result.iter().flatten().map(words).collect();
     serde_json::json!({

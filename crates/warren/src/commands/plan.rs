@@ -1,5 +1,7 @@
 //! `warren plan`: what `up` would change.
 
+use guests::Host;
+use guests::converge;
 use kernel::apply::ApplyError;
 
 use crate::context::{Context, Exit, Outcome};
@@ -13,7 +15,11 @@ pub fn run(context: &Context, exit_code: bool) -> Outcome {
     if !survey.conflicts.is_empty() {
         return Err(ApplyError::Conflicts(survey.conflicts).into());
     }
-    let changes = survey.plan.steps.len();
+    let guests = converge::survey(&Host::from_environment(), &network)?;
+    let guests: Vec<String> =
+        guests.iter().flat_map(|(guest, actions)| actions.iter().map(|a| a.words(guest))).collect();
+    let steps = survey.plan.steps.len();
+    let changes = steps + guests.len();
     if context.json {
         output::json(&serde_json::json!({
             "version": output::JSON_VERSION,
@@ -21,13 +27,14 @@ pub fn run(context: &Context, exit_code: bool) -> Outcome {
             "config": source.path,
             "changes": changes,
             "steps": output::steps(&survey.plan),
+            "guests": guests,
         }));
     } else if changes == 0 {
         if !context.quiet {
             output::line("Nothing to change: the network is as the file says.");
         }
     } else {
-        for line in survey.plan.to_string().lines() {
+        for line in survey.plan.to_string().lines().chain(guests.iter().map(String::as_str)) {
             let colour = match line.chars().next() {
                 Some('+') => output::GREEN,
                 Some('-') => output::RED,
@@ -37,7 +44,8 @@ pub fn run(context: &Context, exit_code: bool) -> Outcome {
             output::line(&format!("{colour}{line}{}", output::RESET));
         }
         if !context.quiet {
-            output::note(&format!("{changes} steps; `warren up` does them, all or none."));
+            let each = if guests.is_empty() { "" } else { "; then the guests, each by itself" };
+            output::note(&format!("{steps} steps; `warren up` does them, all or none{each}."));
         }
     }
     Ok(if exit_code && changes > 0 { Exit::Changes } else { Exit::Done })

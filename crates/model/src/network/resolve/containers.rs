@@ -6,13 +6,12 @@ use crate::problem::Problem;
 
 /// Keys of LXC's that warren writes itself, and the word of the file that says them. Those that end in a dot stand for
 /// all that begin so.
-const OURS: [(&str, &str); 6] = [
+const OURS: [(&str, &str); 5] = [
     ("lxc.net.", "lan, address and mac"),
     ("lxc.network.", "lan, address and mac"),
     ("lxc.uts.name", "the guest's name"),
     ("lxc.rootfs.path", "rootfs"),
     ("lxc.idmap", "privileged"),
-    ("lxc.rootfs.options", "privileged"),
 ];
 
 /// How public keys begin (sshd(8), AUTHORIZED_KEYS FILE FORMAT).

@@ -152,6 +152,7 @@ pub(super) fn masquerade(network: &Network) -> Vec<Rule> {
         return Vec::new();
     }
     let uplink = Operand::Value(Value::IfName(network.uplink.name.clone()));
+    let lo = Operand::Value(Value::IfName(super::loopback()));
     let mut rules = Vec::new();
     for lan in network.lans.iter().filter(|lan| lan.mode == Mode::Nat) {
         for net in super::nets(network, lan).into_iter().filter(|net| lan.snat_for(net.addr()) != Snat::Keep) {
@@ -159,6 +160,8 @@ pub(super) fn masquerade(network: &Network) -> Vec<Rule> {
                 &format!("{} leaves for another network", lan.bridge),
                 [
                     Statement::Match { field: Field::OifName, not: true, with: uplink.clone() },
+                    // Over the loopback interface the host talks to itself, from its address on the LAN too.
+                    Statement::Match { field: Field::OifName, not: true, with: lo.clone() },
                     Statement::InSet { fields: vec![Field::OifName], not: true, set: "lans".into() },
                     super::from(net),
                     Statement::Masquerade(IpFamily::of(net.addr())),

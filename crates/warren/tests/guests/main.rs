@@ -1,0 +1,12 @@
+//! Real LXC guests, from the binary as people run it, in labs of their own (lab.rs).
+
+#[path = "../../../kernel/tests/common/mod.rs"]
+mod common;
+#[path = "../binary/support.rs"]
+mod support;
+
+mod bad;
+mod busybox;
+mod debian;
+mod lab;
+mod live;
