@@ -22,9 +22,10 @@ pub mod uapi;
 
 pub use batch::{Refusal, Transaction, TransactionError};
 pub use dump::{DumpError, RawTable};
+pub use elements::{Counts, Tally};
 pub use fingerprint::fingerprint;
 pub use hooks::ForeignChain;
-pub use tables::{Found, commit, fingerprint_of, look};
+pub use tables::{Found, commit, fingerprint_of, look, tally};
 
 use uapi::*;
 

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     common::main(&[
         ("forged_frames_stop_at_the_port", forged_frames_stop_at_the_port),
         ("nobody_hears_himself", nobody_hears_himself),
+        ("what_was_counted_stays", what_was_counted_stays),
         ("forwards_of_every_sort", forwards_of_every_sort),
         ("allows_open_borders_and_no_more", allows_open_borders_and_no_more),
         ("another_network_of_the_host_s", another_network_of_the_host_s),
@@ -442,4 +443,30 @@ fn a_revoked_allow_ends_its_flows() {
         ),
     );
     assert!(!crosses(b"three"), "it is allowed no more");
+}
+
+/// A port's counters outlive an `up` that writes their table anew.
+fn what_was_counted_stays() {
+    let mut stand = Stand::up(NEIGHBOURS);
+    stand.holds();
+    let tally = |stand: &Stand| {
+        let tables = model::ruleset::build(&stand.network);
+        stand.lab.server().run(|| kernel::nft::tally(&tables[1])).unwrap().unwrap()
+    };
+    let before = tally(&stand);
+    for set in ["guest_macs", "guest_received", "tried_claim"] {
+        assert!(before[set].values().all(|counts| counts.packets > 0 && counts.bytes > 0), "{set}: {before:?}");
+    }
+    // Without allowed networks there are fewer rules: the table is another.
+    let fewer = NEIGHBOURS.replace("allowed-addresses", "aliases = [] #");
+    let rules = model::ruleset::build(&read(&fewer));
+    assert!(!rules[1].same_skeleton(&model::ruleset::build(&stand.network)[1]));
+    stand.again(&fewer);
+    let after = tally(&stand);
+    for (set, elements) in &before {
+        for (key, counts) in elements {
+            let now = after[set][key];
+            assert!(now.packets >= counts.packets && now.bytes >= counts.bytes, "{set} {key:?}: {counts:?}, {now:?}");
+        }
+    }
 }

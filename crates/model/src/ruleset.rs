@@ -15,7 +15,7 @@ mod build;
 pub mod evaluate;
 pub mod text;
 
-pub use build::bridge::{TRIES, Try};
+pub use build::bridge::{RECEIVED, SENT, TRIES, Try};
 pub use build::build;
 
 /// What every table of ours bears as its comment: whoever has our name without it is not ours.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use model::ruleset::{Element, Family, Set, Table};
 
 use super::dump::RawTable;
+use super::elements::Tally;
 use super::uapi::*;
 use super::{Nft, encode, family_number};
 use crate::netlink::{NetlinkError, Writer, ack, flags};
@@ -145,12 +146,18 @@ impl Transaction {
 
     /// Makes the table; what stands under its name already stays, and gets double rules: see [`Self::replace`].
     pub fn create(&mut self, table: &Table) -> &mut Self {
-        self.messages(encode::create(table, self.table_flags))
+        self.messages(encode::create(table, self.table_flags, &Tally::new()))
     }
 
     /// Makes the table in the place of whatever stands under its name.
     pub fn replace(&mut self, table: &Table) -> &mut Self {
         self.clear(family_number(table.family), model::ruleset::TABLE).create(table)
+    }
+
+    /// The same, and what `tally` has of its counted sets is counted on from there.
+    pub fn replace_counting_on(&mut self, table: &Table, tally: &Tally) -> &mut Self {
+        let messages = encode::create(table, self.table_flags, tally);
+        self.clear(family_number(table.family), model::ruleset::TABLE).messages(messages)
     }
 
     /// Deletes the table; refused where there is none.
@@ -166,7 +173,7 @@ impl Transaction {
 
     /// Adds elements to a set or map of ours; those that are in it already are no error if their values are the same.
     pub fn add_elements(&mut self, family: Family, name: &str, set: &Set, elements: &BTreeSet<Element>) -> &mut Self {
-        self.messages(encode::elements(NFT_MSG_NEWSETELEM, family, name, set, elements.iter()))
+        self.messages(encode::elements(NFT_MSG_NEWSETELEM, family, name, set, elements.iter(), None))
     }
 
     /// Takes elements out of a set or map of ours; refused where one is not in it.
@@ -177,7 +184,7 @@ impl Transaction {
         set: &Set,
         elements: &BTreeSet<Element>,
     ) -> &mut Self {
-        self.messages(encode::elements(NFT_MSG_DELSETELEM, family, name, set, elements.iter()))
+        self.messages(encode::elements(NFT_MSG_DELSETELEM, family, name, set, elements.iter(), None))
     }
 
     /// Makes a dumped table again, as it was; what stands under its name already must be cleared before.

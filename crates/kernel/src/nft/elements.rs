@@ -1,6 +1,6 @@
 //! What is in our sets, as values.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use model::address::{IfName, Mac};
@@ -10,7 +10,7 @@ use super::dump::{body, number};
 use super::encode::{packed_width, width};
 use super::uapi::*;
 use super::{Nft, family_number};
-use crate::netlink::{NetlinkError, Result, attrs, find_attr, text};
+use crate::netlink::{NetlinkError, Result, attrs, be_u64, find_attr, text};
 
 const FOREIGN: NetlinkError = NetlinkError::Malformed("an element that is none of its set's types");
 
@@ -47,6 +47,48 @@ impl Nft {
             Ok(Element { key, data: unpack(data, &set.data)? })
         })
         .collect()
+    }
+}
+
+/// What an element has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Packets.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// What the elements of each counted set of a table have counted, by the set's name and the element's key.
+pub type Tally = BTreeMap<String, BTreeMap<Vec<KeyPart>, Counts>>;
+
+impl Nft {
+    /// What our table's counted sets have counted, of those declared in `sets`; nothing where there is no such set.
+    ///
+    /// # Errors
+    /// As [`Self::elements`].
+    pub fn tally(&mut self, family: Family, sets: &BTreeMap<String, Set>) -> Result<Tally> {
+        let mut tally = Tally::new();
+        for (name, set) in sets.iter().filter(|(_, set)| set.counted) {
+            let messages = match self.element_messages(family_number(family), TABLE, name) {
+                Err(e) if e.is_absent() => continue,
+                messages => messages?,
+            };
+            let lists = messages.iter().filter_map(|m| find_attr(body(m), NFTA_SET_ELEM_LIST_ELEMENTS));
+            for (_, element) in lists.flat_map(attrs) {
+                let from = unpack(bytes(element, NFTA_SET_ELEM_KEY).ok_or(FOREIGN)?, &set.key)?;
+                let to = match bytes(element, NFTA_SET_ELEM_KEY_END) {
+                    Some(to) => unpack(to, &set.key)?,
+                    None => from.clone(),
+                };
+                let key = from.into_iter().zip(to).map(|(a, b)| key_part(a, b)).collect();
+                let data = find_attr(element, NFTA_SET_ELEM_EXPR).and_then(|e| find_attr(e, NFTA_EXPR_DATA));
+                let count = |kind| data.and_then(|data| find_attr(data, kind)).map_or(0, be_u64);
+                let counts = Counts { packets: count(NFTA_COUNTER_PACKETS), bytes: count(NFTA_COUNTER_BYTES) };
+                tally.entry(name.clone()).or_default().insert(key, counts);
+            }
+        }
+        Ok(tally)
     }
 }
 

@@ -1,11 +1,14 @@
 //! A [`Table`] as netlink messages, as nft 1.0.6 itself would write it: `nft list` of it prints what it prints of the
 //! text rendering (`model::ruleset::text`).
 
+use std::collections::BTreeMap;
+
 use model::ruleset::{
     ChainKind, Element, Family, Hook, HookPoint, KeyPart, MARK, Set, TABLE, Table, Type, Value, text,
 };
 
 use super::batch::Prepared;
+use super::elements::{Counts, Tally};
 use super::uapi::*;
 use super::{expressions, family_number};
 use crate::netlink::{Writer, flags};
@@ -24,7 +27,8 @@ pub(super) fn message(kind: u16, flags: u16, family: u8, fill: impl FnOnce(&mut 
 }
 
 /// Everything of `table`, in an order that the kernel takes. `flags` are NFT_TABLE_F_*.
-pub(super) fn create(table: &Table, table_flags: u32) -> Vec<Prepared> {
+/// What `tally` has of its counted sets is counted on from there.
+pub(super) fn create(table: &Table, table_flags: u32, tally: &Tally) -> Vec<Prepared> {
     let family = family_number(table.family);
     let word = table.family.word();
     let mut out = Vec::new();
@@ -64,7 +68,8 @@ pub(super) fn create(table: &Table, table_flags: u32) -> Vec<Prepared> {
     }
     // Elements stand last: where a batch is larger than the socket takes, they are what can follow in the next.
     for (name, set) in &table.sets {
-        out.extend(elements(NFT_MSG_NEWSETELEM, table.family, name, set, set.elements.iter()));
+        let counted = tally.get(name).filter(|_| set.counted);
+        out.extend(elements(NFT_MSG_NEWSETELEM, table.family, name, set, set.elements.iter(), counted));
     }
     out
 }
@@ -301,6 +306,7 @@ pub(super) fn elements<'a>(
     name: &str,
     set: &Set,
     elements: impl Iterator<Item = &'a Element>,
+    counted: Option<&BTreeMap<Vec<KeyPart>, Counts>>,
 ) -> Vec<Prepared> {
     let number = family_number(family);
     let message_flags = if kind == NFT_MSG_NEWSETELEM { flags::CREATE } else { 0 };
@@ -315,7 +321,7 @@ pub(super) fn elements<'a>(
             w.nest(NFTA_SET_ELEM_LIST_ELEMENTS, |w| {
                 while w.len() < ELEMENTS_MAX {
                     let Some(element) = elements.next() else { break };
-                    write_element(w, set, element);
+                    write_element(w, set, element, counted.and_then(|counted| counted.get(&element.key)));
                     count += 1;
                 }
             });
@@ -330,7 +336,7 @@ pub(super) fn elements<'a>(
     out
 }
 
-fn write_element(w: &mut Writer, set: &Set, element: &Element) {
+fn write_element(w: &mut Writer, set: &Set, element: &Element, counts: Option<&Counts>) {
     let mut from = Vec::with_capacity(32);
     pack(element.key.iter().map(first), &mut from);
     let plain_interval = set.interval && set.key.len() == 1;
@@ -346,6 +352,15 @@ fn write_element(w: &mut Writer, set: &Set, element: &Element) {
             let mut data = Vec::with_capacity(20);
             pack(element.data.iter(), &mut data);
             write_data(w, NFTA_SET_ELEM_DATA, &data);
+        }
+        if let Some(counts) = counts {
+            w.nest(NFTA_SET_ELEM_EXPR, |w| {
+                w.attr_str(NFTA_EXPR_NAME, "counter");
+                w.nest(NFTA_EXPR_DATA, |w| {
+                    w.attr(NFTA_COUNTER_BYTES, &counts.bytes.to_be_bytes());
+                    w.attr(NFTA_COUNTER_PACKETS, &counts.packets.to_be_bytes());
+                });
+            });
         }
     });
     if plain_interval {

@@ -49,6 +49,12 @@ pub fn look(family: Family, written: Option<&WrittenTable>) -> Result<Found> {
     Ok(whole.map_or(Found::Nothing, |whole| Found::Ours(TableState::Disturbed(whole.to_dump()))))
 }
 
+/// What the counted sets of our table of that family have counted, as `table` declares them.
+pub fn tally(table: &model::ruleset::Table) -> Result<super::Tally> {
+    let what = || format!("the counters of {} {TABLE}", table.family.word());
+    Nft::open().context("read", what())?.tally(table.family, &table.sets).context("read", what())
+}
+
 /// The fingerprint of our table of that family as it is now; none where there is no such table.
 pub fn fingerprint_of(family: Family) -> Result<Option<String>> {
     let mut nft = Nft::open().context("look at", format!("the table {} {TABLE}", family.word()))?;
@@ -70,7 +76,11 @@ pub fn commit(changes: &[TableChange]) -> Result<()> {
         match change {
             TableChange::Replace { family, to, .. } => {
                 match to {
-                    Some(TableState::Intact(table)) => transaction.replace(table),
+                    Some(TableState::Intact(table)) => {
+                        // Who has counted what is no reason to fail, and a table that is not there has counted nothing.
+                        let tally = nft.tally(*family, &table.sets).unwrap_or_default();
+                        transaction.replace_counting_on(table, &tally)
+                    }
                     Some(TableState::Disturbed(dump)) => {
                         let raw = RawTable::from_dump(dump)
                             .map_err(std::io::Error::other)

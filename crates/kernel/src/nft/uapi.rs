@@ -233,3 +233,10 @@ pub const NFTNL_UDATA_SET_DATABYTEORDER: u8 = 1;
 pub const BYTEORDER_INVALID: u32 = 0;
 pub const BYTEORDER_HOST_ENDIAN: u32 = 1;
 pub const BYTEORDER_BIG_ENDIAN: u32 = 2;
+
+/// The expression of an element, its counter.
+pub const NFTA_SET_ELEM_EXPR: u16 = 7;
+/// enum nft_counter_attributes
+pub const NFTA_COUNTER_BYTES: u16 = 1;
+/// See [`NFTA_COUNTER_BYTES`].
+pub const NFTA_COUNTER_PACKETS: u16 = 2;

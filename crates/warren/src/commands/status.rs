@@ -1,7 +1,10 @@
 //! `warren status`: what is up, and what is not as it should be.
 
+use kernel::nft::{Counts, Tally};
+use model::address::IfName;
 use model::network::{GuestKind, Network, Public};
-use model::state::State;
+use model::ruleset::{Family, KeyPart, RECEIVED, SENT, TRIES, Try, Value};
+use model::state::{State, TableState};
 
 use super::forward;
 use crate::context::{Context, Exit, Outcome};
@@ -22,6 +25,7 @@ pub fn run(context: &Context) -> Outcome {
     let survey = engine.survey(&network)?;
     let host = guests::Host::from_environment();
     let unfinished = engine.is_unfinished()?;
+    let tally = tally(&survey.observed)?;
     let drift: Vec<String> = survey.plan.steps.iter().map(ToString::to_string).collect();
     if context.json {
         output::json(&serde_json::json!({
@@ -41,6 +45,10 @@ pub fn run(context: &Context) -> Outcome {
             "guests": network.guests.iter().map(|guest| serde_json::json!({
                 "name": guest.name, "kind": kind(&guest.kind), "lan": guest.lan, "mac": guest.mac, "port": guest.port,
                 "addresses": guest.addresses, "plugged": plugged(&survey.observed, guest),
+                "sent": traffic(&tally, SENT, &guest.port), "received": traffic(&tally, RECEIVED, &guest.port),
+                "tried": tried(&tally, &guest.port).iter()
+                    .map(|(tried, packets)| serde_json::json!({ "what": tried.words(), "packets": packets }))
+                    .collect::<Vec<_>>(),
                 "container": matches!(guest.kind, GuestKind::Lxc(_)).then(|| super::guest::state_word(&host, &guest.name)),
             })).collect::<Vec<_>>(),
             "forwards": forward::documents(&network),
@@ -51,6 +59,17 @@ pub fn run(context: &Context) -> Outcome {
         return Ok(Exit::Done);
     }
     people(&network, &survey.observed);
+    for guest in &network.guests {
+        for (tried, packets) in tried(&tally, &guest.port) {
+            output::line(&format!(
+                "{}{} tried: {packets} {}{}",
+                output::YELLOW,
+                guest.name,
+                tried.words(),
+                output::RESET
+            ));
+        }
+    }
     if unfinished {
         output::line("\nAn earlier run was ended on its way: `warren up` or `warren down` puts it right.");
     }
@@ -64,6 +83,30 @@ pub fn run(context: &Context) -> Outcome {
         drift.iter().for_each(|line| output::line(line));
     }
     Ok(Exit::Done)
+}
+
+/// What the ports have counted; nothing where their table is not as it should be.
+fn tally(observed: &State) -> Result<Tally, crate::context::Failure> {
+    match observed.tables.get(&Family::Bridge) {
+        Some(TableState::Intact(table)) => Ok(kernel::nft::tally(table)?),
+        _ => Ok(Tally::new()),
+    }
+}
+
+fn counted<'a>(tally: &'a Tally, set: &str, port: &'a IfName) -> impl Iterator<Item = Counts> + 'a {
+    let of_port = move |key: &[KeyPart]| key.first() == Some(&KeyPart::One(Value::IfName(port.clone())));
+    tally.get(set).into_iter().flatten().filter(move |(key, _)| of_port(key)).map(|(_, counts)| *counts)
+}
+
+fn traffic(tally: &Tally, set: &str, port: &IfName) -> serde_json::Value {
+    let counts = counted(tally, set, port).next().unwrap_or_default();
+    serde_json::json!({ "packets": counts.packets, "bytes": counts.bytes })
+}
+
+/// What a guest tried that it may not, with how many packets.
+fn tried(tally: &Tally, port: &IfName) -> Vec<(Try, u64)> {
+    let packets = |tried: Try| counted(tally, tried.set(), port).map(|counts| counts.packets).sum::<u64>();
+    TRIES.iter().map(|tried| (*tried, packets(*tried))).filter(|(_, packets)| *packets > 0).collect()
 }
 
 fn people(network: &Network, observed: &State) {

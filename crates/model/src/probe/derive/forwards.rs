@@ -80,8 +80,11 @@ impl<'a> Asking<'a> {
                         };
                         let Some(port) = (SOME_PORT..u16::MAX).find(free) else { continue };
                         let way = Way {
-                            name: format!("everything else, {port}/{transport},"),
-                            suffix: at(nth, public),
+                            name: match dmz.address {
+                                None => format!("everything else, {port}/{transport},"),
+                                Some(address) => format!("everything else at {address}, {port}/{transport},"),
+                            },
+                            suffix: if dmz.address.is_some() { String::new() } else { at(nth, public) },
                             public,
                             kind: match transport {
                                 Transport::Tcp => PacketKind::Tcp(port),

@@ -39,6 +39,11 @@ const ROUTERS_WORDS: [u32; 2] = [134, 137];
 const SOLICITATION: u32 = 135;
 const ADVERTISEMENT: u32 = 136;
 
+/// The set that counts what each guest has sent: port and hardware address.
+pub const SENT: &str = "guest_macs";
+/// The set that counts what each guest was sent: port.
+pub const RECEIVED: &str = "guest_received";
+
 /// A sort of what a guest may not do at its port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Try {
@@ -110,6 +115,9 @@ pub(super) fn table(network: &Network) -> Option<Table> {
         chains.extend([tap_arp(), tap_ip4(), tap_ip6(), ethertypes("tap_frames", "tap"), tap()]);
     }
     chains.push(prerouting(&ports));
+    if !ports.guests.is_empty() {
+        chains.push(postrouting());
+    }
     let mut sets = sets(network, &ports, &nested);
     let same = reflecting(network, &ports);
     if !same.elements.is_empty() {
@@ -170,7 +178,8 @@ fn sets(network: &Network, ports: &Ports<'_>, nested: &[IpFamily]) -> BTreeMap<S
         let pinned = |guest: &Guest| [Value::IfName(guest.port.clone()), Value::Ether(guest.mac)];
         let elements = ports.guests.iter().map(|(_, guest)| Element::of(pinned(guest)));
         let counted = Set { counted: true, ..Set::of(&[Type::IfName, Type::Ether]) };
-        add("guest_macs", counted, elements.collect());
+        add(SENT, counted, elements.collect());
+        add(RECEIVED, Set { counted: true, ..Set::of(&[Type::IfName]) }, names().map(one).collect());
         let mut targets = BTreeSet::new();
         for family in [IpFamily::V4, IpFamily::V6] {
             let mut own = BTreeSet::new();
@@ -456,6 +465,11 @@ fn tap_ip6() -> Chain {
 }
 
 // ---- between ports ----
+
+fn postrouting() -> Chain {
+    let rules = vec![rule("what guests are sent", [in_set(&[Field::OifName], RECEIVED)])];
+    Chain { name: "postrouting".into(), hook: hook(HookPoint::Postrouting, ChainKind::Filter, FILTER), rules }
+}
 
 /// A port in hairpin mode sends back whatever is flooded, and a guest that hears its own question for an address
 /// takes it for another's: duplicate address detection would never end well. What comes back by right is addressed to
