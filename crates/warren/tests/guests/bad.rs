@@ -4,9 +4,12 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use crate::common::tool;
 use crate::lab::{Place, lab};
+use crate::support::PATIENCE;
 
 const GOOD: (&str, &str) = ("good", "address = [\"10.1.1.2\"]\ntemplate = \"busybox\"");
 
@@ -115,6 +118,42 @@ fn a_missing_package_is_named_and_a_full_disk_is_told() {
         place.warren("guest create good").says(1, &["apt-get install lxc"]);
         place.warren("status").says(0, &["not created", "As the file"]);
         place.warren("down --guests").ends(0);
+    });
+}
+
+#[test]
+fn a_killed_creation_leaves_no_half_guest() {
+    lab(|| {
+        let place = Place::new();
+        let pid = place.scene.folder().join("pid");
+        let lines =
+            format!("mkdir -p \"$LXC_ROOTFS\"; echo half > /run/half; echo $$ > {}; exec sleep 1000", pid.display());
+        let slow = template(&place, "slow", &lines);
+        place.write(&[("late", &format!("address = [\"10.1.1.9\"]\ntemplate = \"{slow}\""))], "");
+        let mut warren = place.command().args(["guest", "create", "late"]).stderr(Stdio::null()).spawn().unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        let template = loop {
+            match fs::read_to_string(&pid).unwrap_or_default().trim().parse::<i32>() {
+                Ok(pid) => break pid,
+                Err(_) => assert!(Instant::now() < deadline, "the template does not run"),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        warren.kill().unwrap();
+        warren.wait().unwrap();
+        // The template goes on: nobody comes between it and its files.
+        place.write(&[("late", "address = [\"10.1.1.9\"]\ntemplate = \"busybox\"")], "");
+        place.warren("guest create late").says(5, &["that was killed has left running"]);
+        tool(&format!("kill -9 {template}"));
+        // lxc-create is told, and ends by itself; what it leaves is made anew.
+        while place.warren("guest create late").code == Some(5) {
+            assert!(Instant::now() < deadline, "the lock is held");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        place.warren("up").says(0, &["late: running"]);
+        place.warren("down --guests").ends(0);
+        place.warren("guest destroy --yes late").ends(0);
+        place.has_nothing_of("late");
     });
 }
 
