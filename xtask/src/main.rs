@@ -26,7 +26,7 @@ const PACKAGES: [(&str, &str); 23] = [
     ("distro-info", "debian-distro-info"),
     ("debian-archive-keyring", "/usr/share/keyrings/debian-archive-keyring.gpg"),
     ("uidmap", "newuidmap"),
-    ("busybox-static", "busybox"),
+    ("busybox-static", "/usr/share/doc/busybox-static"),
     ("debootstrap", "debootstrap"),
     ("rsync", "rsync"),
     ("wget", "wget"),
@@ -56,11 +56,8 @@ fn main() -> ExitCode {
 
 fn test(more: &[String]) -> Done {
     install()?;
-<<<<<<< HEAD
     debian()?;
-=======
     debian_kernel()?;
->>>>>>> main
     // The tests of the whole binary run the one that people run.
     cargo(["build", "--release", "--package", "warren"])?;
     cargo(["test", "--workspace", "--no-fail-fast"].into_iter().map(str::to_owned).chain(more.iter().cloned()))

@@ -112,6 +112,7 @@ impl Lab {
     /// Guests without a namespace of their name are left out.
     pub fn vantages(&self, network: &Network) -> Result<Vec<Vantage>, LabError> {
         let copy = |netns: &Netns| netns.try_clone().map_err(LabError::io("hold a namespace"));
+        self.server.run(|| await_addresses(true))?;
         let mut vantages = vec![
             Vantage { spot: Spot::Host, netns: copy(self.server())?, capture: Capture::Delivered },
             Vantage { spot: Spot::World, netns: copy(self.world())?, capture: Capture::Incoming },
@@ -120,6 +121,9 @@ impl Lab {
         for guest in &network.guests {
             match Netns::open(&guest.name) {
                 Ok(netns) => {
+                    // A guest's link-local ones are its own business, and take their second.
+                    let waited = netns.run(|| await_addresses(false));
+                    waited.map_err(LabError::io(format!("enter the network namespace {}", guest.name)))??;
                     let spot = Spot::Guest(guest.name.clone());
                     vantages.push(Vantage { spot, netns, capture: Capture::Incoming });
                 }
@@ -165,7 +169,8 @@ impl Lab {
         self.world.run(|| {
             let mut rtnl = Rtnl::open()?;
             ["to-server", "to-neighbour", "segment"].iter().try_for_each(|link| await_carrier(&mut rtnl, &name(link)))
-        })
+        })?;
+        [&self.world, &self.neighbour, &self.server].iter().try_for_each(|place| place.run(|| await_addresses(true)))
     }
 
     /// The world's own links and addresses, and the cables to the others.
@@ -302,6 +307,20 @@ fn prepare(is_router: bool) -> Result<(), LabError> {
 fn await_carrier(rtnl: &mut Rtnl, link: &IfName) -> Result<(), LabError> {
     let start = Instant::now();
     while rtnl.link(link)?.operstate != OPER_UP && start.elapsed() < CARRIER {
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    Ok(())
+}
+
+/// Waits until every address serves: the kernel puts them to use by a work queue, even those without duplicate address
+/// detection, and until then does not answer for them. With `link_local` those that the kernel makes itself are waited
+/// for too.
+fn await_addresses(link_local: bool) -> Result<(), LabError> {
+    let mut rtnl = Rtnl::open()?;
+    let start = Instant::now();
+    while rtnl.addresses()?.iter().any(|a| a.is_unusable() && (link_local || !a.is_link_local()))
+        && start.elapsed() < CARRIER
+    {
         std::thread::sleep(Duration::from_micros(200));
     }
     Ok(())

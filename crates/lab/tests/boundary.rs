@@ -20,6 +20,8 @@ fn main() -> ExitCode {
     common::main(&[
         ("forged_frames_stop_at_the_port", forged_frames_stop_at_the_port),
         ("nobody_hears_himself", nobody_hears_himself),
+        ("forwards_of_every_sort", forwards_of_every_sort),
+        ("forwards_on_a_changing_address", forwards_on_a_changing_address),
     ])
 }
 
@@ -193,4 +195,80 @@ fn nobody_hears_himself() {
     dad("scope link");
     stand.server("nft delete chain bridge warren forward");
     dad("dadfailed");
+}
+
+/// Ranges that keep their ports and that shift, on one of several addresses and on every one; clients of their own; no
+/// hairpin; everything that is left, on one address.
+const FORWARDS: &str = r#"
+[host]
+uplink = "eth0"
+public = ["203.0.113.2", "203.0.113.3", "2001:db8:113::2"]
+[lan.br1]
+address = ["10.1.1.1/24", "fd00:1:1::1/64"]
+[lan.br2]
+address = ["10.1.2.1/24", "fd00:1:2::1/64"]
+[guest.a]
+kind = "netns"
+lan = "br1"
+address = ["10.1.1.6", "fd00:1:1::6"]
+[guest.b]
+kind = "netns"
+lan = "br1"
+address = ["10.1.1.7", "fd00:1:1::7"]
+[guest.c]
+kind = "netns"
+lan = "br2"
+address = ["10.1.2.6", "fd00:1:2::6"]
+[[forward]]
+listen = "5000-5400/tcp,udp"
+to = "a"
+[[forward]]
+listen = "6000-6010/udp"
+to = "b:7000-7010"
+[[forward]]
+listen = "203.0.113.3:8000-8100"
+to = "b"
+[[forward]]
+listen = "[2001:db8:113::2]:8000-8002"
+to = "a:9000-9002"
+[[forward]]
+listen = "8443"
+to = "a:443"
+sources = ["198.51.100.0/24", "198.51.100.7/32", "2001:db8:100::/48"]
+[[forward]]
+listen = "8444"
+to = "a:443"
+sources = ["192.0.2.0/24"]
+[[forward]]
+listen = "8445"
+to = "a:443"
+hairpin = false
+[[forward]]
+listen = "203.0.113.3:*"
+to = "c"
+[[forward]]
+listen = "[2001:db8:113::2]:*"
+to = "c"
+sources = ["2001:db8:100::/48"]
+"#;
+
+fn forwards_of_every_sort() {
+    let stand = Stand::up(FORWARDS);
+    for on in [true, false] {
+        stand.br_netfilter(on);
+        stand.holds();
+    }
+}
+
+fn forwards_on_a_changing_address() {
+    let text = FORWARDS.replace("public = [", "management = [\"22/tcp\"] #").replace("[2001:db8:113::2]:*", "*");
+    // What names an address stays as it is; everything that is left is now at every address.
+    let at = text.find("[[forward]]\nlisten = \"203.0.113.3:*\"").unwrap();
+    let end = at + text[at + 1..].find("[[forward]]").unwrap() + 1;
+    let text = format!("{}{}", &text[..at], &text[end..]).replace("203.0.113.3:", "203.0.113.2:");
+    let stand = Stand::up(&text);
+    for on in [true, false] {
+        stand.br_netfilter(on);
+        stand.holds();
+    }
 }

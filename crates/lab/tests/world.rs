@@ -75,6 +75,8 @@ fn network(public: &[&str], v6: bool) -> Network {
             guest("cnx8", GuestKind::Reserved, &[]),
         ],
         forwards: Vec::new(),
+        dmzs: Vec::new(),
+        kept: Vec::new(),
         sites: vec![Site { hosts: vec!["cnx.example.org".to_owned()], to: vec!["cnx6:80".to_owned()] }],
         socks: true,
         ipv6_forwarding: Ipv6Forwarding::Off,

@@ -1,9 +1,13 @@
 //! Which of the flows that conntrack holds the file still grants. What it no longer grants ends (docs/traffic.md),
 //! UDP too, which would else go to its old target for as long as the client keeps sending; nothing else's is touched.
 
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-use crate::network::{Forward, Lan, Mode, Network, Public, Snat};
+use crate::network::{Forward, Kept, Lan, Mode, Network, Public, Snat};
+
+/// Protocols that no DMZ takes from the host: ICMP and ICMPv6.
+const HOSTS_OWN: [u8; 2] = [1, 58];
 
 /// One side of a flow: its source and destination, and their ports where it has any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,16 +43,26 @@ impl Flow {
 pub struct Grants<'a> {
     network: &'a Network,
     local: &'a [IpAddr],
-    forwards: std::collections::HashMap<(u8, u16), Vec<&'a Forward>>,
+    /// By protocol and address; of each, those that begin at a port. Forwards of one address do not overlap.
+    forwards: HashMap<(u8, Option<IpAddr>), BTreeMap<u16, &'a Forward>>,
+}
+
+/// Where a flow that is sent to a public address goes.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    to: &'a [IpAddr],
+    /// The port; none where it stays what it was.
+    port: Option<u16>,
 }
 
 impl<'a> Grants<'a> {
     /// Of `network`, on a host that holds the addresses `local`.
     #[must_use]
     pub fn new(network: &'a Network, local: &'a [IpAddr]) -> Self {
-        let mut forwards = std::collections::HashMap::<_, Vec<&Forward>>::new();
-        for forward in network.forwards.iter() {
-            forwards.entry((forward.transport.number(), forward.ports.first)).or_default().push(forward);
+        let mut forwards = HashMap::<_, BTreeMap<u16, &Forward>>::new();
+        for forward in &network.forwards {
+            let key = (forward.transport.number(), forward.address);
+            forwards.entry(key).or_default().insert(forward.ports.first, forward);
         }
         Self { network, local, forwards }
     }
@@ -65,9 +79,10 @@ impl<'a> Grants<'a> {
     /// forward that it gives now.
     #[must_use]
     pub fn is_stale(&self, flow: &Flow) -> bool {
-        let target = self.forward_for(flow);
+        let target = self.target_of(flow);
         if flow.destination_rewritten() && self.lan_of(flow.reply.source).is_some() {
-            return !target.is_some_and(|f| f.to.contains(&flow.reply.source) && f.to_port == flow.reply.source_port);
+            let port = |target: &Target<'_>| target.port.unwrap_or(flow.original.destination_port);
+            return !target.is_some_and(|t| t.to.contains(&flow.reply.source) && port(&t) == flow.reply.source_port);
         }
         if target.is_some() && !flow.destination_rewritten() {
             return true;
@@ -87,17 +102,34 @@ impl<'a> Grants<'a> {
         }
     }
 
-    /// The forward that takes what is sent where the flow was sent.
-    fn forward_for(&self, flow: &Flow) -> Option<&'a Forward> {
-        let to = flow.original.destination;
-        let candidates = self.forwards.get(&(flow.protocol, flow.original.destination_port))?;
+    /// Where what is sent like the flow goes now; none where the host has it.
+    fn target_of(&self, flow: &Flow) -> Option<Target<'a>> {
+        let (from, to) = (flow.original.source, flow.original.destination);
         let public = match &self.network.public {
             Public::Listed(listed) => listed.contains(&to),
             Public::Dynamic => self.is_local(to) && self.lan_of(to).is_none() && !to.is_loopback(),
         };
-        let exact = candidates.iter().find(|f| f.address == Some(to));
-        let found = exact.or_else(|| candidates.iter().find(|f| f.address.is_none() && public))?;
-        found.to.iter().any(|a| a.is_ipv4() == to.is_ipv4()).then_some(*found)
+        let inside = self.is_local(from) || self.lan_of(from).is_some();
+        let of_family = |all: &[IpAddr]| all.iter().any(|a| a.is_ipv4() == to.is_ipv4());
+        let port = flow.original.destination_port;
+        let forward = [Some(to), None].into_iter().filter(|address| address.is_some() || public).find_map(|address| {
+            let (_, forward) = self.forwards.get(&(flow.protocol, address))?.range(..=port).next_back()?;
+            forward.to_port_of(port).filter(|_| of_family(&forward.to)).map(|port| (*forward, port))
+        });
+        if let Some((forward, port)) = forward {
+            let may = if inside { forward.hairpin } else { forward.lets_in(from) };
+            return may.then_some(Target { to: &forward.to, port: Some(port) });
+        }
+        let kept = |kept: &Kept| {
+            let here = kept.address.is_none_or(|address| address == to);
+            here && (kept.transport.number(), kept.port) == (flow.protocol, port)
+        };
+        if HOSTS_OWN.contains(&flow.protocol) || self.network.kept.iter().any(kept) {
+            return None;
+        }
+        let dmz = self.network.dmzs.iter().find(|dmz| dmz.address.map_or(public, |address| address == to))?;
+        let may = if inside { dmz.hairpin } else { dmz.lets_in(from) };
+        (may && of_family(&dmz.to)).then_some(Target { to: &dmz.to, port: None })
     }
 
     fn lan_of(&self, address: IpAddr) -> Option<&'a Lan> {
@@ -154,7 +186,11 @@ mod tests {
                 to_port: 53,
                 guest: None,
                 lan: IfName::new("br1").unwrap(),
+                sources: vec![],
+                hairpin: true,
             }],
+            dmzs: vec![],
+            kept: vec![],
             sites: vec![],
             socks: false,
             ipv6_forwarding: Ipv6Forwarding::Off,
@@ -192,6 +228,39 @@ mod tests {
         assert!(stale((CLIENT, "203.0.113.2:5353"), ("10.1.1.7:53", CLIENT)));
         assert!(stale((CLIENT, "203.0.113.2:5353"), ("10.1.1.6:54", CLIENT)));
         assert!(stale((CLIENT, "203.0.113.9:5353"), ("10.1.1.6:53", CLIENT)));
+    }
+
+    #[test]
+    fn a_range_a_client_and_what_is_left() {
+        let mut network = network();
+        let forward = &mut network.forwards[0];
+        forward.ports = Ports { first: 5000, last: 5400 };
+        (forward.to_port, forward.hairpin) = (6000, false);
+        forward.sources = vec!["198.51.100.0/24".parse().unwrap()];
+        network.kept.push(Kept { address: None, transport: Transport::Udp, port: 500 });
+        let dmz = crate::network::Dmz {
+            address: None,
+            to: vec!["10.1.1.9".parse().unwrap()],
+            guest: None,
+            lan: IfName::new("br1").unwrap(),
+            sources: vec![],
+            hairpin: true,
+        };
+        network.dmzs.push(dmz);
+        let local: Vec<IpAddr> = ["203.0.113.2", "10.1.1.1", "10.1.2.1"].map(|a| a.parse().unwrap()).into();
+        let stale = |from: &str, to: &str, now: &str| {
+            let flow = Flow { protocol: 17, original: tuple(from, to), reply: tuple(now, from) };
+            Grants::new(&network, &local).is_stale(&flow)
+        };
+        assert!(!stale(CLIENT, "203.0.113.2:5353", "10.1.1.6:6353"));
+        assert!(stale(CLIENT, "203.0.113.2:5353", "10.1.1.6:6354"));
+        assert!(stale("192.0.2.7:4000", "203.0.113.2:5353", "10.1.1.6:6353"), "not a client that may");
+        assert!(!stale("192.0.2.7:4000", "203.0.113.2:5353", "203.0.113.2:5353"), "it is the host's");
+        assert!(stale("10.1.1.7:4000", "203.0.113.2:5353", "10.1.1.6:6353"), "not from inside");
+        assert!(!stale(CLIENT, "203.0.113.2:9999", "10.1.1.9:9999"));
+        assert!(stale(CLIENT, "203.0.113.2:9999", "203.0.113.2:9999"));
+        assert!(!stale(CLIENT, "203.0.113.2:500", "203.0.113.2:500"));
+        assert!(stale(CLIENT, "203.0.113.2:500", "10.1.1.9:500"));
     }
 
     #[test]

@@ -25,6 +25,12 @@ pub struct Network {
     pub guests: Vec<Guest>,
     /// What the world may reach, in the file's order; a forward of two protocols is two.
     pub forwards: Vec<Forward>,
+    /// Guests that get everything that nothing else takes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dmzs: Vec<Dmz>,
+    /// Services of the host's own that no DMZ takes: what `management` keeps, and what the host listens on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<Kept>,
     /// Sites, as far as the network and its probes care.
     pub sites: Vec<Site>,
     /// Whether `[socks]` stands in the file.
@@ -217,6 +223,79 @@ pub struct Forward {
     pub guest: Option<String>,
     /// The bridge behind which the address is.
     pub lan: IfName,
+    /// Clients of the world's that may come; everyone where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<IpNet>,
+    /// Whether guests and the host reach it at the public address too.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub hairpin: bool,
+}
+
+/// What is at a public address and nothing else takes goes to a guest: every protocol, every port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dmz {
+    /// The public address, or every one.
+    pub address: Option<IpAddr>,
+    /// Where it goes: an address for each family.
+    pub to: Vec<IpAddr>,
+    /// The guest, where the address is one's.
+    pub guest: Option<String>,
+    /// The bridge behind which the address is.
+    pub lan: IfName,
+    /// Clients of the world's that may come; everyone where there are none.
+    pub sources: Vec<IpNet>,
+    /// Whether guests and the host reach it at the public address too.
+    pub hairpin: bool,
+}
+
+/// A service of the host's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Kept {
+    /// At that address, or at every one.
+    pub address: Option<IpAddr>,
+    /// Its protocol.
+    pub transport: Transport,
+    /// Its port.
+    pub port: u16,
+}
+
+impl Forward {
+    /// The guest's port that `port` leads to, where it is one of this forward's.
+    #[must_use]
+    pub fn to_port_of(&self, port: u16) -> Option<u16> {
+        let inside = (self.ports.first..=self.ports.last).contains(&port);
+        inside.then(|| self.to_port.wrapping_add(port.wrapping_sub(self.ports.first)))
+    }
+
+    /// Whether ports stay what they are on their way.
+    #[must_use]
+    pub fn keeps_ports(&self) -> bool {
+        self.to_port == self.ports.first
+    }
+
+    /// Whether a client of the world's may come.
+    #[must_use]
+    pub fn lets_in(&self, client: IpAddr) -> bool {
+        self.sources.is_empty() || self.sources.iter().any(|net| net.contains(&client))
+    }
+}
+
+impl Dmz {
+    /// Whether a client of the world's may come.
+    #[must_use]
+    pub fn lets_in(&self, client: IpAddr) -> bool {
+        self.sources.is_empty() || self.sources.iter().any(|net| net.contains(&client))
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+// serde hands out references.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 /// A site, as far as probes and drawings care.
@@ -325,6 +404,12 @@ impl Network {
     #[must_use]
     pub fn guest(&self, name: &str) -> Option<&Guest> {
         self.guests.iter().find(|guest| guest.name == name)
+    }
+
+    /// The guests that may ask for themselves at a public address, some of them more than once.
+    pub fn hairpinned(&self) -> impl Iterator<Item = &str> {
+        let forwards = self.forwards.iter().filter(|forward| forward.hairpin).filter_map(|f| f.guest.as_deref());
+        forwards.chain(self.dmzs.iter().filter(|dmz| dmz.hairpin).filter_map(|dmz| dmz.guest.as_deref()))
     }
 
     /// Networks that lie behind guests of a LAN, outside its own prefixes, each with the guest that leads there.

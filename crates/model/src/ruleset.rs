@@ -244,16 +244,20 @@ pub enum Statement {
     },
     /// Counts packets and bytes.
     Counter,
-    /// Rewrites the destination to what the map has for the fields (address, then port); goes on to the next rule
-    /// where the map has nothing. `family` tells which packets it is for.
+    /// Rewrites the destination to what the map has for the fields (address, and with `port` the port behind it); goes
+    /// on to the next rule where the map has nothing. `family` tells which packets it is for.
     DnatMap {
         /// IPv4 or IPv6.
         family: IpFamily,
         /// What is looked up.
         fields: Vec<Field>,
-        /// The map's name: data is address . port.
+        /// The map's name: data is address . port, or the address alone.
         map: String,
+        /// Whether the port is rewritten too.
+        port: bool,
     },
+    /// Rewrites the destination to this address; the port stays.
+    Dnat(IpAddr),
     /// Rewrites the source to this address.
     Snat(IpAddr),
     /// Rewrites the source to the address of the interface that it leaves by. `family` tells which packets it is for.

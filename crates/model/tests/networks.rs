@@ -51,12 +51,20 @@ fn traits(network: &Network) -> BTreeSet<&'static str> {
         note("allowed addresses", !guest.allowed.is_empty());
         note("two IPv4 addresses", guest.addresses.iter().filter(|a| a.is_ipv4()).count() == 2);
     }
+    for dmz in &network.dmzs {
+        note("dmz of every address", dmz.address.is_none());
+        note("dmz of one address", dmz.address.is_some());
+    }
     for forward in &network.forwards {
         note("udp forward", forward.transport == Transport::Udp);
         note("IPv6 forward", forward.to.iter().any(std::net::IpAddr::is_ipv6));
         note("forward of every address", forward.address.is_none());
         note("forward of one address", forward.address.is_some_and(|a| a.is_ipv4()));
         note("forward of one IPv6 address", forward.address.is_some_and(|a| a.is_ipv6()));
+        note("range that keeps its ports", !forward.ports.is_single() && forward.keeps_ports());
+        note("range that shifts", !forward.ports.is_single() && !forward.keeps_ports());
+        note("clients", !forward.sources.is_empty());
+        note("no hairpin", !forward.hairpin);
         let twice = network.forwards.iter().filter(|other| other.ports == forward.ports).count() > 1;
         note("a port on two addresses", twice);
     }
@@ -71,7 +79,7 @@ fn every_sort_of_network_comes_up() {
     for _ in 0..2000 {
         found.extend(traits(&strategy.new_tree(&mut runner).unwrap().current()));
     }
-    assert_eq!(found.len(), 25, "{found:?}");
+    assert_eq!(found.len(), 31, "{found:?}");
 }
 
 #[test]

@@ -67,6 +67,8 @@ fn forward(address: Option<&str>, transport: Transport, ports: (u16, u16), to: (
         to_port: to.1,
         guest: Some(to.0.name.clone()),
         lan: to.0.lan.clone(),
+        sources: Vec::new(),
+        hairpin: true,
     }
 }
 
@@ -77,6 +79,8 @@ fn network(public: Public, lans: Vec<Lan>, guests: Vec<Guest>, forwards: Vec<For
         lans,
         guests,
         forwards,
+        dmzs: Vec::new(),
+        kept: Vec::new(),
         sites: Vec::new(),
         socks: false,
         ipv6_forwarding: Ipv6Forwarding::PerInterface,

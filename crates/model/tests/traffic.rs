@@ -205,7 +205,7 @@ fn every_rule_and_element_is_missed() {
         &["never promise more than the way carries", "not of our LANs", "whose try it is", "nobody hears himself"];
     let sets_beside = |name: &str| name.starts_with("tried_") || name == "same_port";
     let mut missed: BTreeMap<String, bool> = BTreeMap::new();
-    for network in samples(60) {
+    for network in samples(120) {
         let tables = build(&network);
         let mut try_without = |what: String, without: &dyn Fn(&mut [Table])| {
             let missed = missed.entry(what).or_default();

@@ -113,6 +113,13 @@ pub enum Command {
         #[arg(value_enum)]
         format: ExportFormat,
     },
+    /// Write what a shell needs to complete warren's words
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual page
+    Man,
     /// Hold a kept lab
     #[command(hide = true)]
     Hold,

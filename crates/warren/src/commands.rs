@@ -8,6 +8,7 @@ mod down;
 mod export;
 mod forward;
 mod guest;
+mod manual;
 mod map;
 mod plan;
 mod rehearse;
@@ -32,6 +33,8 @@ pub fn run(arguments: Arguments) -> Outcome {
         Command::Hold => rehearse::holder(),
         Command::Guest { command } => guest::run(&context, command),
         Command::Forward { command } => forward::run(&context, command),
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man => manual::man(),
         Command::Map { output } => map::run(&context, output.as_deref()),
         Command::Export { format } => export::run(&context, format),
     }

@@ -167,7 +167,7 @@ fn write_statement(w: &mut Writer, known: &mut Known, statement: &Statement, bef
             compare(w, *not, &RTN_LOCAL.to_ne_bytes());
         }
         Statement::Counter => expression(w, "counter", |_| {}),
-        Statement::DnatMap { family, fields, map } => {
+        Statement::DnatMap { family, fields, map, port } => {
             load_concat(w, known, fields);
             expression(w, "lookup", |w| {
                 w.attr_str(NFTA_LOOKUP_SET, map);
@@ -179,19 +179,10 @@ fn write_statement(w: &mut Writer, known: &mut Known, statement: &Statement, bef
                 IpFamily::V4 => 1,
                 IpFamily::V6 => 4,
             };
-            nat(w, NFT_NAT_DNAT, *family, Some(REG + address_registers));
+            nat(w, NFT_NAT_DNAT, *family, port.then_some(REG + address_registers));
         }
-        Statement::Snat(address) => {
-            let bytes = match address {
-                IpAddr::V4(a) => a.octets().to_vec(),
-                IpAddr::V6(a) => a.octets().to_vec(),
-            };
-            expression(w, "immediate", |w| {
-                w.attr_be32(NFTA_IMMEDIATE_DREG, REG);
-                write_data(w, NFTA_IMMEDIATE_DATA, &bytes);
-            });
-            nat(w, NFT_NAT_SNAT, IpFamily::of(*address), None);
-        }
+        Statement::Dnat(address) => nat_to(w, NFT_NAT_DNAT, *address),
+        Statement::Snat(address) => nat_to(w, NFT_NAT_SNAT, *address),
         Statement::Masquerade(family) => {
             if !implies(before, *family) {
                 load_meta(w, NFT_META_NFPROTO);
@@ -283,6 +274,18 @@ fn clamp_mss(w: &mut Writer, known: &mut Known) {
         w.attr_be32(NFTA_EXTHDR_LEN, 2);
         w.attr_be32(NFTA_EXTHDR_OP, NFT_EXTHDR_OP_TCPOPT);
     });
+}
+
+fn nat_to(w: &mut Writer, kind: u32, address: IpAddr) {
+    let bytes = match address {
+        IpAddr::V4(a) => a.octets().to_vec(),
+        IpAddr::V6(a) => a.octets().to_vec(),
+    };
+    expression(w, "immediate", |w| {
+        w.attr_be32(NFTA_IMMEDIATE_DREG, REG);
+        write_data(w, NFTA_IMMEDIATE_DATA, &bytes);
+    });
+    nat(w, kind, IpFamily::of(address), None);
 }
 
 fn nat(w: &mut Writer, kind: u32, family: IpFamily, port: Option<u32>) {

@@ -232,8 +232,12 @@ fn filter_rule(family: Family) -> BoxedStrategy<Rule> {
 
 fn nat_pre_rule() -> BoxedStrategy<Rule> {
     let six = vec![Field::Ip6Daddr, Field::L4Proto, Field::ThDport];
-    let map =
-        |family, fields: &[Field], map: &str| Statement::DnatMap { family, fields: fields.to_vec(), map: map.into() };
+    let map = |family, fields: &[Field], map: &str| Statement::DnatMap {
+        family,
+        fields: fields.to_vec(),
+        map: map.into(),
+        port: true,
+    };
     select(vec![
         rule([map(IpFamily::V4, &FORWARD_FIELDS, "map-4")]),
         rule([is(Field::NfProto, number(2)), Statement::Counter, map(IpFamily::V4, &FORWARD_FIELDS, "map-4")]),

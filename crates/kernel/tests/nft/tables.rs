@@ -90,6 +90,16 @@ pub fn inet() -> Table {
     });
     ranges.elements.insert(forward(7));
     sets.insert("range-4".into(), ranges);
+    let mut same = Set { interval: true, ..Set::map(&FORWARD_KEY, &[Type::Ipv4]) };
+    same.elements.insert(Element {
+        key: vec![
+            KeyPart::One(v4("203.0.113.1")),
+            KeyPart::One(Value::Proto(6)),
+            KeyPart::Range(Value::Port(7000), Value::Port(7999)),
+        ],
+        data: vec![v4("10.1.1.7")],
+    });
+    sets.insert("same-4".into(), same);
     let mut six = Set::map(&[Type::Ipv6, Type::Proto, Type::Port], &[Type::Ipv6, Type::Port]);
     let key = [v6("2001:db8::1"), Value::Proto(6), Value::Port(443)];
     six.elements.insert(Element::of(key).to([v6("fd00::6"), Value::Port(8443)]));
@@ -145,12 +155,22 @@ pub fn inet() -> Table {
         (IpFamily::V4, FORWARD_FIELDS.to_vec(), "forward-4"),
         (IpFamily::V6, vec![Field::Ip6Daddr, Field::L4Proto, Field::ThDport], "forward-6"),
     ] {
-        mapped.push(rule([Statement::DnatMap { family, fields, map: map.into() }]));
+        mapped.push(rule([Statement::DnatMap { family, fields, map: map.into(), port: true }]));
     }
     mapped.push(rule([
         is(Field::L4Proto, value(Value::Proto(17))),
-        Statement::DnatMap { family: IpFamily::V4, fields: FORWARD_FIELDS.to_vec(), map: "range-4".into() },
+        Statement::DnatMap { family: IpFamily::V4, fields: FORWARD_FIELDS.to_vec(), map: "range-4".into(), port: true },
     ]));
+    let keeps = |map: &str| Statement::DnatMap {
+        family: IpFamily::V4,
+        fields: FORWARD_FIELDS.to_vec(),
+        map: map.into(),
+        port: false,
+    };
+    mapped.push(rule([keeps("same-4")]));
+    mapped.push(rule([is(Field::IpDaddr, value(v4("192.0.2.9"))), Statement::Dnat("10.1.1.6".parse().unwrap())]));
+    mapped.push(rule([is(Field::Ip6Daddr, value(v6("2001:db8::9"))), Statement::Dnat("fd00::6".parse().unwrap())]));
+    mapped.push(rule([is(Field::L4Proto, value(Value::Proto(47))), Statement::Dnat("fd00::6".parse().unwrap())]));
     table.chains.push(base("nat-pre", HookPoint::Prerouting, ChainKind::Nat, -100, mapped.clone()));
     table.chains.push(base("nat-out", HookPoint::Output, ChainKind::Nat, -90, mapped));
     let source = |net_text: &str| is(Field::IpSaddr, net(net_text));

@@ -41,7 +41,7 @@ pub fn resolve(config: &Config, facts: &HostFacts) -> Result<Network, Vec<Proble
     guests::check(&scope, &mut problems);
     stations::check(&scope, &mut problems);
     let ports = links::assign(&scope, &mut problems);
-    let (forwards, claims) = forwards::resolve(&scope, &mut problems);
+    let (forwards, dmzs, claims) = forwards::resolve(&scope, &mut problems);
     claims::check_each_other(&scope, &claims, &mut problems);
     sites::check(&scope, &claims, &mut problems);
     allows::check(&scope, &mut problems);
@@ -59,7 +59,9 @@ pub fn resolve(config: &Config, facts: &HostFacts) -> Result<Network, Vec<Proble
         ipv6_forwarding: ipv6_forwarding(&lans, facts),
         guests: guests::build(&scope, ports),
         lans,
+        kept: if dmzs.is_empty() { Vec::new() } else { management::kept(&scope) },
         forwards,
+        dmzs,
         sites: config.sites.iter().map(build_site).collect(),
         socks: config.socks.is_some(),
         reach: build_reach(config, facts),

@@ -3,8 +3,7 @@
 use std::ops::Range;
 
 use super::Mode;
-use crate::config::grammar::What;
-use crate::config::{Config, Forward, Guest, Lan, Spanned, Verdict};
+use crate::config::{Config, Guest, Lan, Spanned, Verdict};
 use crate::problem::{self, Problem};
 
 /// Every part of `config` that this version does not build, in the file's order. In a `rehearsal`, sites, SOCKS and
@@ -22,7 +21,6 @@ pub fn unsupported(config: &Config, rehearsal: bool) -> Vec<Problem> {
     found(on(&host.fix_foreign), "`fix-foreign`");
     config.lans.iter().for_each(|lan| of_lan(lan, &mut found));
     config.guests.iter().for_each(|guest| of_guest(guest, &mut found));
-    config.forwards.iter().for_each(|forward| of_forward(forward, &mut found));
     config.allows.iter().for_each(|allow| found(Some(allow.span.clone()), "[[allow]]"));
     if !rehearsal {
         config.sites.iter().for_each(|site| found(Some(site.span.clone()), "[[site]]"));
@@ -54,19 +52,6 @@ fn of_guest(guest: &Guest, found: &mut impl FnMut(Option<Range<usize>>, &str)) {
     found(at(&guest.snat), "`snat` of a guest");
     found(at(&guest.limit), "`limit`");
     found(at(&guest.max_connections), "`max-connections`");
-}
-
-fn of_forward(forward: &Forward, found: &mut impl FnMut(Option<Range<usize>>, &str)) {
-    if let Some(listen) = &forward.listen {
-        match &listen.value.what {
-            What::Everything => found(Some(listen.span.clone()), "a forward of everything"),
-            What::Ports { ports, .. } if !ports.is_single() => found(Some(listen.span.clone()), "a forward of a range"),
-            What::Ports { .. } => {}
-        }
-    }
-    found(at(&forward.sources), "`sources`");
-    let off = forward.hairpin.as_ref().filter(|hairpin| !hairpin.value);
-    found(off.map(|hairpin| hairpin.span.clone()), "hairpin = false");
 }
 
 fn at<T>(value: &Option<Spanned<T>>) -> Option<Range<usize>> {

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Expect, Packet, PacketKind, Probe, Spot};
 use crate::address::{Mac, Transport};
-use crate::network::{Forward, Guest, GuestKind, Lan, Mode, Network, Public, Snat};
+use crate::network::{Forward, Guest, GuestKind, Kept, Lan, Mode, Network, Public, Snat};
 
 mod forged;
 mod forwards;
@@ -53,6 +53,7 @@ pub fn derive(network: &Network, view: &View) -> Vec<Probe> {
     asking.of_lans();
     asking.of_host();
     asking.of_forwards();
+    asking.of_dmzs();
     asking.probes
 }
 
@@ -397,14 +398,24 @@ impl<'a> Asking<'a> {
         }
     }
 
-    /// Whether a forward takes that port of that public address.
+    /// Whether a forward or DMZ takes that port of that public address.
     fn taken(&self, address: IpAddr, transport: Transport, port: u16) -> bool {
-        self.network.forwards.iter().any(|forward| {
-            forward.transport == transport
-                && (forward.ports.first..=forward.ports.last).contains(&port)
-                && forward.address.is_none_or(|at| at == address)
-                && forward.to.iter().any(|to| to.is_ipv4() == address.is_ipv4())
-        })
+        let of_family = |to: &[IpAddr]| to.iter().any(|to| to.is_ipv4() == address.is_ipv4());
+        let here = |at: Option<IpAddr>| at.is_none_or(|at| at == address);
+        let forwards = &self.network.forwards;
+        forwards.iter().any(|forward| {
+            let takes = forward.transport == transport && forward.to_port_of(port).is_some();
+            takes && here(forward.address) && of_family(&forward.to)
+        }) || !self.kept(address, transport, port)
+            && self.network.dmzs.iter().any(|dmz| here(dmz.address) && of_family(&dmz.to))
+    }
+
+    /// Whether the host keeps that service from DMZs.
+    fn kept(&self, address: IpAddr, transport: Transport, port: u16) -> bool {
+        let kept = |kept: &Kept| {
+            kept.address.is_none_or(|at| at == address) && (kept.transport, kept.port) == (transport, port)
+        };
+        self.network.kept.iter().any(kept)
     }
 
     fn public_of(&self, version: Version) -> Vec<IpAddr> {

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 
 use super::{
     Chain, ChainKind, CtStates, Element, Family, Field, Hook, HookPoint, IpFamily, Operand, Rule, Set, Statement,
@@ -20,6 +20,7 @@ use crate::address::{IfName, Transport};
 use crate::network::{Lan, Mode, Network, Public, Snat};
 
 pub(super) mod bridge;
+mod forwards;
 
 /// Priority of destination NAT (NF_IP_PRI_NAT_DST, linux/netfilter_ipv4.h).
 const DSTNAT: i32 = -100;
@@ -56,10 +57,8 @@ pub fn build(network: &Network) -> Vec<Table> {
 
 fn inet(network: &Network) -> Table {
     let mut table = Table { family: Family::Inet, sets: sets(network), chains: Vec::new() };
+    table.chains.extend(forwards::chains(network, &table.sets));
     table.chains.extend([
-        forwards_any(network),
-        from_uplink(network),
-        from_inside(network),
         Chain {
             name: "prerouting".into(),
             hook: hook(HookPoint::Prerouting, ChainKind::Nat, DSTNAT),
@@ -132,92 +131,9 @@ fn sets(network: &Network) -> BTreeMap<String, Set> {
                 of_family.map(|address| Element::of([(*address).into()])).collect(),
             );
         }
-        let data = [kind, Type::Port];
-        let (mut any, mut at) = (BTreeSet::new(), BTreeSet::new());
-        for forward in &network.forwards {
-            let Some(to) = forward.to.iter().find(|to| IpFamily::of(**to) == family) else { continue };
-            let service = [Value::Proto(forward.transport.number()), Value::Port(forward.ports.first)];
-            let target = [Value::from(*to), Value::Port(forward.to_port)];
-            match forward.address {
-                None => any.insert(Element::of(service).to(target)),
-                Some(address) if IpFamily::of(address) == family => {
-                    let [proto, port] = service;
-                    at.insert(Element::of([address.into(), proto, port]).to(target))
-                }
-                Some(_) => false,
-            };
-        }
-        add(&named("forwards", family), Set::map(&[Type::Proto, Type::Port], &data), any);
-        add(&named("forwards_at", family), Set::map(&[kind, Type::Proto, Type::Port], &data), at);
     }
+    sets.extend(forwards::sets(network));
     sets
-}
-
-// ---- destination NAT ----
-
-/// Forwards of every public address: the chains that come here have made sure that it is one.
-fn forwards_any(network: &Network) -> Chain {
-    let rules = [IpFamily::V4, IpFamily::V6].map(|family| {
-        let mut statements = Vec::new();
-        if matches!(network.public, Public::Listed(_)) {
-            statements.push(in_set(&[daddr(family)], &named("public", family)));
-        }
-        statements.push(dnat(family, &[Field::L4Proto, Field::ThDport], "forwards"));
-        rule("forwards of every public address", statements)
-    });
-    Chain { name: "forwards_any".into(), hook: None, rules: rules.into() }
-}
-
-/// Forwards of one public address come before those of every one.
-fn forwards_at() -> impl Iterator<Item = Rule> {
-    [IpFamily::V4, IpFamily::V6].into_iter().map(|family| {
-        let fields = [daddr(family), Field::L4Proto, Field::ThDport];
-        rule("forwards of one public address", [dnat(family, &fields, "forwards_at")])
-    })
-}
-
-fn from_uplink(network: &Network) -> Chain {
-    let mut rules: Vec<Rule> = forwards_at().collect();
-    rules.push(match network.public {
-        Public::Listed(_) => rule("", [goto("forwards_any")]),
-        Public::Dynamic => rule(
-            "every address that the uplink has now",
-            [Statement::FibLocal { of_input: true, not: false }, goto("forwards_any")],
-        ),
-    });
-    Chain { name: "from_uplink".into(), hook: None, rules }
-}
-
-/// From guests and from this host: there is no uplink to have come in by, so the public addresses are the local
-/// ones less the LANs' and loopback.
-fn from_inside(network: &Network) -> Chain {
-    let mut rules: Vec<Rule> = forwards_at().collect();
-    match network.public {
-        Public::Listed(_) => rules.push(rule("", [goto("forwards_any")])),
-        Public::Dynamic => {
-            for family in [IpFamily::V4, IpFamily::V6] {
-                let set = named("lan_addresses", family);
-                rules.push(rule(
-                    "a LAN's own address is no public one",
-                    [in_set(&[daddr(family)], &set), verdict(Verdict::Return)],
-                ));
-            }
-            for loopback in [
-                IpNet::from(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)),
-                Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128).into(),
-            ] {
-                rules.push(rule(
-                    "nor is loopback",
-                    [is(daddr(IpFamily::of(loopback.addr())), Operand::Prefix(loopback)), verdict(Verdict::Return)],
-                ));
-            }
-            rules.push(rule(
-                "every other address of this host's",
-                [Statement::FibLocal { of_input: false, not: false }, goto("forwards_any")],
-            ));
-        }
-    }
-    Chain { name: "from_inside".into(), hook: None, rules }
 }
 
 // ---- for the host itself ----
@@ -419,10 +335,6 @@ fn saddr(family: IpFamily) -> Field {
 
 fn in_set(fields: &[Field], set: &str) -> Statement {
     Statement::InSet { fields: fields.to_vec(), not: false, set: set.to_owned() }
-}
-
-fn dnat(family: IpFamily, fields: &[Field], map: &str) -> Statement {
-    Statement::DnatMap { family, fields: fields.to_vec(), map: named(map, family) }
 }
 
 fn echo_request(family: IpFamily) -> Statement {

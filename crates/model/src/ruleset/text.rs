@@ -6,7 +6,7 @@
 //!
 //! What nft's grammar does not let us write, and [`super::build`] must therefore not make:
 //! - Names of tables, chains and sets cannot be quoted, so none may be a keyword: see [`is_plain_name`].
-//! - A [`Statement::DnatMap`] on an interval map is refused by nft 1.0.6 unless a match of `meta l4proto` with one
+//! - A [`Statement::DnatMap`] with a port on an interval map is refused by nft 1.0.6 unless a match of `meta l4proto` with one
 //!   protocol stands before it in the rule ("transport protocol mapping is only valid after …").
 //! - `th sport 1 th dport 2` without a match of `meta l4proto` before it loads, but is listed as `@th,0,32`.
 
@@ -306,9 +306,10 @@ fn statement(statement: &Statement, before: &[Statement]) -> String {
             format!("fib daddr{iif} type {}local", if *not { "!= " } else { "" })
         }
         Statement::Counter => "counter".to_owned(),
-        Statement::DnatMap { family, fields, map } => {
+        Statement::DnatMap { family, fields, map, .. } => {
             format!("dnat {} to {} map @{map}", ip(*family), concat(fields))
         }
+        Statement::Dnat(address) => format!("dnat {} to {address}", ip(IpFamily::of(*address))),
         Statement::Snat(address) => format!("snat {} to {address}", ip(IpFamily::of(*address))),
         Statement::Masquerade(family) if implies(before, *family) => "masquerade".to_owned(),
         Statement::Masquerade(IpFamily::V4) => "meta nfproto ipv4 masquerade".to_owned(),
@@ -421,6 +422,7 @@ mod tests {
                     family: IpFamily::V4,
                     fields: vec![Field::IpDaddr, Field::L4Proto, Field::ThDport],
                     map: "forward-4".into(),
+                    port: true,
                 }],
                 comment: "a \"quote\"".into(),
             },

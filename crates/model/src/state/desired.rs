@@ -25,7 +25,7 @@ pub fn desired(network: &Network, baseline: &Baseline, ids: &Ids) -> State {
     }
     // Whom a forward means may ask for itself at the public address. Gathered once: 500 guests times 10,000
     // forwards would be felt.
-    let forwarded: BTreeSet<&str> = network.forwards.iter().filter_map(|f| f.guest.as_deref()).collect();
+    let forwarded: BTreeSet<&str> = network.hairpinned().collect();
     for lan in network.lans.iter().filter(|lan| lan.mode != Mode::Bridged) {
         for (guest, net) in network.nested(lan) {
             // A network that hangs on no address of its family cannot be reached, and none is needed to leave.

@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use model::address::{IfName, Mac, Ports, Transport};
 use model::network::{
-    Forward, Guest, GuestKind, Ipv6Forwarding, Lan, Mode, Network, Public, Snat, Tap, Uplink, is_ula,
+    Dmz, Forward, Guest, GuestKind, Ipv6Forwarding, Kept, Lan, Mode, Network, Public, Snat, Tap, Uplink, is_ula,
 };
 use model::ruleset::evaluate::{Interface, Place};
 use proptest::prelude::*;
@@ -57,6 +57,13 @@ struct ForwardSketch {
     /// Whether it takes the port of the forward before it, at an address of its own.
     shares_port: bool,
     same_port: bool,
+    /// How many ports more than one.
+    more: u8,
+    /// 0 and 1 everyone, 2 the neighbour's segment, 3 a client of the world's among others.
+    sources: u8,
+    hairpin: bool,
+    /// Everything that is left.
+    dmz: bool,
 }
 
 /// Networks of up to so many LANs, guests and forwards.
@@ -74,13 +81,22 @@ pub fn networks_up_to(lans: usize, guests: usize, forwards: usize) -> impl Strat
     let guest =
         guest.prop_map(|(lan, kind, without, second4, allowed)| GuestSketch { lan, kind, without, second4, allowed });
     let forward = (any::<prop::sample::Index>(), any::<bool>(), 0u8..5, any::<bool>(), any::<bool>());
-    let forward = forward.prop_map(|(guest, udp, address, shares_port, same_port)| ForwardSketch {
-        guest,
-        udp,
-        address,
-        shares_port,
-        same_port,
-    });
+    let more = (prop_oneof![2 => Just(0u8), 1 => 1u8..5], 0u8..4, prop::bool::weighted(0.8), prop::bool::weighted(0.3));
+    let forward =
+        (forward, more).prop_map(|((guest, udp, address, shares_port, same_port), (more, sources, hairpin, dmz))| {
+            ForwardSketch {
+                guest,
+                udp,
+                address,
+                shares_port,
+                same_port,
+                more,
+                sources,
+                // Its opposite is the rarer, and shrinks to the usual.
+                hairpin,
+                dmz,
+            }
+        });
     let parts = (
         0u8..6,
         prop::collection::vec(lan, 1..=lans),
@@ -143,7 +159,8 @@ fn build(sketch: &Sketch) -> Network {
     };
     let lans: Vec<Lan> = sketch.lans.iter().enumerate().map(|(nth, lan)| build_lan(nth, lan, &public)).collect();
     let guests: Vec<Guest> = sketch.guests.iter().enumerate().map(|(nth, g)| build_guest(nth, g, &lans)).collect();
-    let forwards = build_forwards(&sketch.forwards, &guests, &lans, &public);
+    let (forwards, dmzs) = build_forwards(&sketch.forwards, &guests, &lans, &public);
+    let host_keeps = if dmzs.is_empty() { Vec::new() } else { kept(&public) };
     let six = lans.iter().any(|lan| lan.gateway6().is_some());
     Network {
         uplink: Uplink { name: name("eth0"), present: sketch.uplink_present },
@@ -151,6 +168,8 @@ fn build(sketch: &Sketch) -> Network {
         lans,
         guests,
         forwards,
+        kept: host_keeps,
+        dmzs,
         sites: Vec::new(),
         socks: false,
         ipv6_forwarding: if six { Ipv6Forwarding::PerInterface } else { Ipv6Forwarding::Off },
@@ -276,11 +295,35 @@ fn further(gateway: IpAddr, own: u8) -> IpNet {
     }
 }
 
-fn build_forwards(sketches: &[ForwardSketch], guests: &[Guest], lans: &[Lan], public: &Public) -> Vec<Forward> {
+/// What a host keeps: sshd everywhere, a resolver on one address.
+fn kept(public: &Public) -> Vec<Kept> {
+    let mut kept = vec![Kept { address: None, transport: Transport::Tcp, port: 22 }];
+    if let Public::Listed(listed) = public {
+        kept.push(Kept { address: Some(listed[0]), transport: Transport::Udp, port: 53 });
+    }
+    kept
+}
+
+/// Clients of the world's that may come to a forward: with overlaps, as people write them.
+pub fn some_clients(which: u8) -> Vec<IpNet> {
+    let nets: &[&str] = match which {
+        2 => &["203.0.113.0/24", "203.0.113.9/32", "2001:db8:ffff::/64"],
+        3 => &["198.51.100.0/25", "192.0.2.1/32", "2001:db8:7::/48"],
+        _ => &[],
+    };
+    nets.iter().map(|net| net.parse().unwrap()).collect()
+}
+
+fn build_forwards(
+    sketches: &[ForwardSketch],
+    guests: &[Guest],
+    lans: &[Lan],
+    public: &Public,
+) -> (Vec<Forward>, Vec<Dmz>) {
     let inside: Vec<&Guest> =
         guests.iter().filter(|guest| lans.iter().any(|lan| lan.bridge == guest.lan && lan.mode == Mode::Nat)).collect();
     if inside.is_empty() {
-        return Vec::new();
+        return (Vec::new(), Vec::new());
     }
     // What a dynamic public address is, nobody can listen on by name: a forward of one address lists it.
     let listed: &[IpAddr] = match public {
@@ -288,6 +331,7 @@ fn build_forwards(sketches: &[ForwardSketch], guests: &[Guest], lans: &[Lan], pu
         Public::Dynamic => &[],
     };
     let mut forwards: Vec<Forward> = Vec::new();
+    let mut dmzs: Vec<Dmz> = Vec::new();
     for (nth, sketch) in sketches.iter().enumerate() {
         let guest = *sketch.guest.get(&inside);
         let first = |v4: bool| guest.addresses.iter().copied().find(|address| address.is_ipv4() == v4);
@@ -300,13 +344,25 @@ fn build_forwards(sketches: &[ForwardSketch], guests: &[Guest], lans: &[Lan], pu
         if let Some(address) = address {
             to.retain(|to| to.is_ipv4() == address.is_ipv4());
         }
-        let counted = 20000 + u16::try_from(nth).unwrap();
+        let sources = some_clients(sketch.sources);
+        if sketch.dmz {
+            // One for every address, or one for each of several.
+            let free = dmzs.iter().all(|dmz| dmz.address.is_some() && address.is_some() && dmz.address != address);
+            if free {
+                let (guest, lan, hairpin) = (Some(guest.name.clone()), guest.lan.clone(), sketch.hairpin);
+                dmzs.push(Dmz { address, to, guest, lan, sources, hairpin });
+            }
+            continue;
+        }
+        let counted = 20000 + 10 * u16::try_from(nth).unwrap();
         let transport = if sketch.udp { Transport::Udp } else { Transport::Tcp };
         // A port can stand twice: on different addresses.
         let port = match forwards.last() {
             Some(before)
                 if sketch.shares_port
                     && before.transport == transport
+                    && sketch.more == 0
+                    && before.ports.is_single()
                     && !forwards.iter().any(|f| f.ports == before.ports && f.address == address) =>
             {
                 before.ports.first
@@ -316,14 +372,16 @@ fn build_forwards(sketches: &[ForwardSketch], guests: &[Guest], lans: &[Lan], pu
         forwards.push(Forward {
             address,
             transport,
-            ports: Ports::one(port),
+            ports: Ports { first: port, last: port + u16::from(sketch.more) },
             to,
             to_port: if sketch.same_port { port } else { 22 },
             guest: Some(guest.name.clone()),
             lan: guest.lan.clone(),
+            sources,
+            hairpin: sketch.hairpin,
         });
     }
-    forwards
+    (forwards, dmzs)
 }
 
 /// What must hold of every network that `resolve` lets through, as far as the generator is concerned.

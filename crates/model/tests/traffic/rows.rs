@@ -271,8 +271,12 @@ fn to_host(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
         let mut held = vec![elsewhere];
         held.extend(scene.network.uplink.present.then(|| scene.uplink_address(source)));
         for address in held {
-            for payload in some_of_each(source) {
-                to(address, payload);
+            // A forward that is not for guests is nothing to them.
+            let outside = scene.network.forwards.iter().map(|f| ports(f.transport, f.ports.first));
+            for payload in some_of_each(source).into_iter().chain(outside) {
+                if scene.taken(address, payload).is_none_or(|way| !way.hairpin) {
+                    to(address, payload);
+                }
             }
         }
     }
@@ -298,15 +302,15 @@ fn to_other_gateway(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
 /// A guest of `lan` comes by a forward to a guest of `there`.
 fn hairpins(scene: &Scene<'_>, lan: &Lan, there: &Lan) -> Vec<Case> {
     let mut cases = Vec::new();
-    for (public, transport, port, to, to_port) in scene.ways_in(there) {
-        for (guest, source) in scene.sources(lan).filter(|(_, source)| source.is_ipv4() == public.is_ipv4()) {
+    for way in scene.ways_in(there).into_iter().filter(|way| way.hairpin) {
+        for (guest, source) in scene.sources(lan).filter(|(_, source)| source.is_ipv4() == way.public.is_ipv4()) {
             let pass = Pass::AtGuest {
                 bridge: there.bridge.clone(),
-                address: to,
-                port: Some(to_port),
+                address: way.to,
+                port: way.to_port,
                 source: lan.gateway_for(source).unwrap(),
             };
-            cases.push(Case::new(scene.guest_sends(guest, source, public, ports(transport, port)), pass));
+            cases.push(Case::new(scene.guest_sends(guest, source, way.public, way.payload), pass));
         }
     }
     cases
@@ -332,11 +336,11 @@ fn from_host(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
 }
 
 fn hairpin_from_host(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
-    let ways = scene.ways_in(lan).into_iter();
-    ways.map(|(public, transport, port, to, to_port)| {
-        let source = scene.uplink_address(public);
-        let pass = Pass::AtGuest { bridge: lan.bridge.clone(), address: to, port: Some(to_port), source };
-        Case::new(scene.host_sends(source, public, ports(transport, port)), pass)
+    let ways = scene.ways_in(lan).into_iter().filter(|way| way.hairpin);
+    ways.map(|way| {
+        let source = scene.uplink_address(way.public);
+        let pass = Pass::AtGuest { bridge: lan.bridge.clone(), address: way.to, port: way.to_port, source };
+        Case::new(scene.host_sends(source, way.public, way.payload), pass)
     })
     .collect()
 }
@@ -370,6 +374,16 @@ fn host_to_itself(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
             cases.push(Case::new(scene.host_sends(address, address, payload), Pass::AtHost));
         }
     }
+    // At its own public address, what is forwarded for the world alone and what it keeps.
+    for like in versions().filter(|_| scene.network.uplink.present) {
+        let address = scene.uplink_address(like);
+        let forwarded = scene.network.forwards.iter().map(|f| ports(f.transport, f.ports.last));
+        for payload in some_of_each(like).into_iter().chain(forwarded) {
+            if scene.taken(address, payload).is_none_or(|way| !way.hairpin) {
+                cases.push(Case::new(scene.host_sends(address, address, payload), Pass::AtHost));
+            }
+        }
+    }
     cases
 }
 
@@ -377,17 +391,19 @@ fn world_to_host(scene: &Scene<'_>, _: &Lan) -> Vec<Case> {
     let mut cases = Vec::new();
     for like in versions().filter(|_| scene.network.uplink.present) {
         let host = scene.uplink_address(like);
-        // An address of the uplink's that is not listed is no public one: no forward is there.
-        let unforwarded = scene
+        let forwarded = scene
             .network
             .forwards
             .iter()
-            .filter(|forward| scene.forwarded(host, forward.transport, forward.ports.first).is_none());
-        let unforwarded = unforwarded.map(|f| ports(f.transport, f.ports.first));
-        for payload in some_of_each(like).into_iter().chain(unforwarded) {
+            .flat_map(|f| [f.ports.first, f.ports.last, f.ports.last + 1].map(|port| ports(f.transport, port)));
+        for payload in some_of_each(like).into_iter().chain(forwarded) {
             for source in [world(like), neighbour(like)] {
-                let packet = scene.wire_brings(scene.uplink().as_str(), source, host, payload);
-                cases.push(Case::new(packet, Pass::AtHost));
+                // A forward for other clients is none for this one; and an address of the uplink's that is not listed
+                // is no public one.
+                if scene.taken(host, payload).is_none_or(|way| !way.lets_in(source)) {
+                    let packet = scene.wire_brings(scene.uplink().as_str(), source, host, payload);
+                    cases.push(Case::new(packet, Pass::AtHost));
+                }
             }
         }
     }
@@ -419,10 +435,10 @@ fn world_to_gateway(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
 
 fn forwards(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
     let mut cases = Vec::new();
-    for (public, transport, port, to, to_port) in scene.ways_in(lan) {
-        for source in [world(to), neighbour(to)] {
-            let packet = scene.wire_brings(scene.uplink().as_str(), source, public, ports(transport, port));
-            let pass = Pass::AtGuest { bridge: lan.bridge.clone(), address: to, port: Some(to_port), source };
+    for way in scene.ways_in(lan) {
+        for source in [world(way.to), neighbour(way.to)].into_iter().filter(|source| way.lets_in(*source)) {
+            let packet = scene.wire_brings(scene.uplink().as_str(), source, way.public, way.payload);
+            let pass = Pass::AtGuest { bridge: lan.bridge.clone(), address: way.to, port: way.to_port, source };
             cases.push(Case::new(packet, pass));
         }
     }
@@ -432,12 +448,12 @@ fn forwards(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
 /// To every way in, with the source of a guest's or of a gateway of ours.
 fn world_with_our_source(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
     let mut cases = Vec::new();
-    for (public, transport, port, to, to_port) in scene.ways_in(lan) {
+    for way in scene.ways_in(lan) {
         let lans = std::iter::once(lan).chain(scene.other_lans(lan));
-        let ours = lans.flat_map(|lan| scene.sources(lan).map(|(_, source)| source).chain(lan.gateway_for(to)));
-        for source in ours.filter(|source| source.is_ipv4() == to.is_ipv4()) {
-            let packet = scene.wire_brings(scene.uplink().as_str(), source, public, ports(transport, port));
-            let pass = Pass::AtGuest { bridge: lan.bridge.clone(), address: to, port: Some(to_port), source };
+        let ours = lans.flat_map(|lan| scene.sources(lan).map(|(_, source)| source).chain(lan.gateway_for(way.to)));
+        for source in ours.filter(|source| source.is_ipv4() == way.to.is_ipv4()) {
+            let packet = scene.wire_brings(scene.uplink().as_str(), source, way.public, way.payload);
+            let pass = Pass::AtGuest { bridge: lan.bridge.clone(), address: way.to, port: way.to_port, source };
             cases.push(Case::new(packet, pass));
         }
     }

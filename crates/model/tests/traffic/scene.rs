@@ -218,42 +218,91 @@ impl Scene<'_> {
         }
     }
 
-    /// Where a forward leads: said by the document, not by the ruleset. One on this address comes before one on
-    /// every address.
-    pub fn forwarded(&self, public: IpAddr, transport: Transport, port: u16) -> Option<(IpAddr, u16)> {
-        if !common::public_addresses(self.network).contains(&public) {
+    /// What takes such a packet to a public address: said by the document, not by the ruleset. A forward on this
+    /// address comes before one on every address, and what none takes is a DMZ's.
+    pub fn taken(&self, public: IpAddr, payload: Payload) -> Option<Way> {
+        let mut public_ones = common::public_addresses(self.network);
+        if self.network.public == model::network::Public::Dynamic {
+            // From inside, every address of the host's counts but the LANs' and loopback.
+            public_ones.extend(["172.17.0.1", "fd00:d0c::1"].map(|a| a.parse::<IpAddr>().unwrap()));
+        }
+        if !public_ones.contains(&public) {
             return None;
         }
-        let takes = |address: Option<IpAddr>| {
-            self.network.forwards.iter().find_map(|forward| {
-                let here = forward.address == address
-                    && forward.transport == transport
-                    && (forward.ports.first..=forward.ports.last).contains(&port);
-                let to = forward.to.iter().find(|to| to.is_ipv4() == public.is_ipv4())?;
-                here.then(|| (*to, forward.to_port + (port - forward.ports.first)))
-            })
+        let of_family = |all: &[IpAddr]| all.iter().copied().find(|to| to.is_ipv4() == public.is_ipv4());
+        let service = match payload {
+            Payload::Ports { transport, destination, .. } => Some((transport, destination)),
+            _ => None,
         };
-        takes(Some(public)).or_else(|| takes(None))
+        if let Some((transport, port)) = service {
+            let takes = |address: Option<IpAddr>| {
+                self.network.forwards.iter().find_map(|forward| {
+                    if (forward.address, forward.transport) != (address, transport) {
+                        return None;
+                    }
+                    let to_port = Some(forward.to_port_of(port)?);
+                    let (sources, hairpin) = (forward.sources.clone(), forward.hairpin);
+                    Some(Way { public, payload, to: of_family(&forward.to)?, to_port, sources, hairpin })
+                })
+            };
+            if let Some(way) = takes(Some(public)).or_else(|| takes(None)) {
+                return Some(way);
+            }
+            let kept = |kept: &model::network::Kept| {
+                kept.address.is_none_or(|a| a == public) && (kept.transport, kept.port) == (transport, port)
+            };
+            if self.network.kept.iter().any(kept) {
+                return None;
+            }
+        }
+        if matches!(payload, Payload::Icmp(_) | Payload::Neighbour { .. }) {
+            return None;
+        }
+        let dmz = self.network.dmzs.iter().find(|dmz| dmz.address.is_none_or(|a| a == public))?;
+        let (sources, hairpin) = (dmz.sources.clone(), dmz.hairpin);
+        let to_port = service.map(|(_, port)| port);
+        Some(Way { public, payload, to: of_family(&dmz.to)?, to_port, sources, hairpin })
     }
 
-    /// Every port of a public address that leads to a guest of the LAN: address, protocol, port, guest's address
-    /// and port.
-    pub fn ways_in(&self, lan: &Lan) -> Vec<(IpAddr, Transport, u16, IpAddr, u16)> {
-        let mut ways = Vec::new();
+    /// Every way in to a guest of the LAN's: first and last port of each forward, and what a DMZ takes.
+    pub fn ways_in(&self, lan: &Lan) -> Vec<Way> {
+        let mut ways: Vec<Way> = Vec::new();
         if !self.network.uplink.present {
             return ways;
         }
+        let mut payloads: Vec<Payload> = Vec::new();
+        for forward in &self.network.forwards {
+            payloads.extend([forward.ports.first, forward.ports.last].map(|port| ports(forward.transport, port)));
+        }
+        if !self.network.dmzs.is_empty() {
+            payloads.extend([tcp(4711), udp(53), udp(4711), tcp(80), Payload::Other(47)]);
+        }
         for public in common::public_addresses(self.network) {
-            for forward in &self.network.forwards {
-                let port = forward.ports.first;
-                let Some((to, to_port)) = self.forwarded(public, forward.transport, port) else { continue };
-                let way = (public, forward.transport, port, to, to_port);
-                if self.guest_at(to).is_some_and(|guest| guest.lan == lan.bridge) && !ways.contains(&way) {
+            for payload in &payloads {
+                let Some(way) = self.taken(public, *payload) else { continue };
+                if self.guest_at(way.to).is_some_and(|guest| guest.lan == lan.bridge) && !ways.contains(&way) {
                     ways.push(way);
                 }
             }
         }
         ways
+    }
+}
+
+/// A way in at a public address.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Way {
+    pub public: IpAddr,
+    pub payload: Payload,
+    pub to: IpAddr,
+    pub to_port: Option<u16>,
+    pub sources: Vec<ipnet::IpNet>,
+    pub hairpin: bool,
+}
+
+impl Way {
+    pub fn lets_in(&self, client: IpAddr) -> bool {
+        self.sources.is_empty() || self.sources.iter().any(|net| net.contains(&client))
     }
 }
 

@@ -81,7 +81,15 @@ fn every_key_is_documented_and_every_documented_key_is_there() {
         scene.write(&format!("{NETWORK}[socks]\nlisten = [\"127.0.0.1:1080\"]\n"));
         print("validate", "validate", 0);
         print("failure", "up", 2);
+        // A container that warren cannot make is one guest's failure, not the network's.
+        scene.write(&NETWORK.replace("kind = \"netns\"", "kind = \"lxc\""));
+        let failed = print("up and down", "up", 1);
+        assert_eq!(failed["guests"][0]["ok"], false);
+        assert_eq!(print("status", "status", 0)["guests"][0]["kind"], "lxc");
+        assert_eq!(print("guest list", "guest list", 0)["guests"][0]["name"], "cnx6");
+        print("up and down", "down", 0);
         scene.write(NETWORK);
+        assert_eq!(print("forward add and remove", "forward add 53/udp cnx6", 0)["up"], false);
         assert_eq!(print("status", "status", 0)["up"], false);
         assert_eq!(print("failure", "check", 1)["ok"], false);
         let planned = print("plan", "plan", 0);
@@ -101,12 +109,14 @@ fn every_key_is_documented_and_every_documented_key_is_there() {
         assert_eq!(mend["changes"], 1);
         assert_eq!(mend["steps"][0]["step"], "change-link");
         assert_eq!(drifted["drift"][0], mend["steps"][0]["words"]);
+        assert_eq!(print("forward add and remove", "forward remove 53/udp", 0)["changes"], 2);
         print("up and down", "down", 0);
         print("forward list", "forward list", 0);
         let pid = print("rehearse", "rehearse --keep", 0)["kept"]["pid"].as_u64().unwrap();
         tool(&format!("kill {pid}"));
 
-        let documented = documented();
+        let mut documented = documented();
+        documented.remove("other guest commands").unwrap();
         assert_eq!(
             documented.keys().map(String::as_str).collect::<Vec<_>>(),
             printed.keys().copied().collect::<Vec<_>>()
@@ -189,4 +199,25 @@ fn links_lead_somewhere() {
             assert!(link.starts_with("https://") || target.exists(), "{}: {link}", page.display());
         }
     }
+}
+
+/// Both are made from the command line itself; real shells and man take them.
+#[test]
+fn completions_and_the_manual_are_taken_by_those_they_are_for() {
+    let scene_free = |arguments: &str| {
+        crate::support::Ran::of(crate::support::bare(crate::support::WARREN).args(arguments.split(' ')))
+    };
+    for shell in ["bash", "zsh", "fish"] {
+        let script = scene_free(&format!("completions {shell}")).ends(0).out;
+        assert!(script.contains("rehearse"), "{shell}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("warren.bash");
+    std::fs::write(&script, scene_free("completions bash").ends(0).out).unwrap();
+    let line = format!("source {}; complete -p warren", script.display());
+    let known = std::process::Command::new("bash").args(["-c", &line]).output().unwrap();
+    assert!(known.status.success(), "{}", String::from_utf8_lossy(&known.stderr));
+    let page = scene_free("man").ends(0).out;
+    assert!(page.contains(".TH warren 1") && page.contains("rehearse"), "{page}");
+    scene_free("completions tcsh").ends(2);
 }

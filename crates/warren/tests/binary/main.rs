@@ -7,6 +7,8 @@ mod common;
 mod contract;
 mod documents;
 mod forwards;
+mod machines;
+mod qemu;
 mod rehearse;
 mod support;
 mod traffic;

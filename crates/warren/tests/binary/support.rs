@@ -182,7 +182,9 @@ impl Scene {
         command
             .env("WARREN_CONFIG", &self.config)
             .env("WARREN_STATE_DIR", self.folder.path().join("state"))
-            .env("WARREN_RUN_DIR", self.folder.path().join("run"));
+            .env("WARREN_RUN_DIR", self.folder.path().join("run"))
+            // Containers of the machine's own are not ours to look at.
+            .env("WARREN_LXC_PATH", self.folder.path().join("lxc"));
     }
 
     /// The file, carried; its guests settled.

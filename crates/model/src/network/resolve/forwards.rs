@@ -7,20 +7,21 @@ use super::{Scope, stations};
 use crate::address::{IfName, Ports};
 use crate::config::grammar::{Place, What};
 use crate::config::{self, Spanned, elements};
-use crate::network::{Forward, Mode};
+use crate::network::{Dmz, Forward, Mode};
 use crate::problem::Problem;
 
-/// The forwards as they are meant (DMZs left out: there is no value for them yet), and the ports that they take.
-pub(super) fn resolve(scope: &Scope<'_>, problems: &mut Vec<Problem>) -> (Vec<Forward>, Claims) {
+/// The forwards and DMZs as they are meant, and the ports that they take.
+pub(super) fn resolve(scope: &Scope<'_>, problems: &mut Vec<Problem>) -> (Vec<Forward>, Vec<Dmz>, Claims) {
     let mut forwards = Vec::with_capacity(scope.config.forwards.len());
+    let mut dmzs = Vec::new();
     let mut claims = Claims::default();
     for forward in &scope.config.forwards {
         claim(forward, &mut claims);
         if let Some(goal) = find(scope, forward, problems) {
-            build(forward, &goal, &mut forwards);
+            build(forward, &goal, &mut forwards, &mut dmzs);
         }
     }
-    (forwards, claims)
+    (forwards, dmzs, claims)
 }
 
 fn claim(forward: &config::Forward, claims: &mut Claims) {
@@ -144,9 +145,21 @@ fn no_family(forward: &config::Forward, to: &Spanned<config::grammar::Target>, a
     }
 }
 
-fn build(forward: &config::Forward, goal: &Goal, forwards: &mut Vec<Forward>) {
+fn build(forward: &config::Forward, goal: &Goal, forwards: &mut Vec<Forward>, dmzs: &mut Vec<Dmz>) {
     let (Some(listen), Some(to)) = (&forward.listen, &forward.to) else { return };
-    let What::Ports { ports, transports } = &listen.value.what else { return };
+    let sources: Vec<_> = elements(forward.sources.as_ref()).iter().map(|net| net.value.trunc()).collect();
+    let hairpin = forward.hairpin.as_ref().is_none_or(|hairpin| hairpin.value);
+    let What::Ports { ports, transports } = &listen.value.what else {
+        dmzs.push(Dmz {
+            address: listen.value.address,
+            to: goal.to.clone(),
+            guest: goal.guest.clone(),
+            lan: goal.lan.clone(),
+            sources,
+            hairpin,
+        });
+        return;
+    };
     let to_ports: Ports = to.value.ports.unwrap_or(*ports);
     for &transport in transports {
         forwards.push(Forward {
@@ -157,6 +170,8 @@ fn build(forward: &config::Forward, goal: &Goal, forwards: &mut Vec<Forward>) {
             to_port: to_ports.first,
             guest: goal.guest.clone(),
             lan: goal.lan.clone(),
+            sources: sources.clone(),
+            hairpin,
         });
     }
 }

@@ -13,6 +13,7 @@ use super::claims::{Claim, Claims, words};
 use crate::address::{Ports, Transport};
 use crate::config::elements;
 use crate::config::grammar::What;
+use crate::network::Kept;
 use crate::problem::{Kind, Problem};
 
 /// Who keeps a port.
@@ -129,6 +130,25 @@ fn rules(scope: &Scope<'_>) -> Vec<Rule> {
     let mut known = HashSet::new();
     rules.retain(|rule| known.insert((rule.address, rule.transport, rule.port)));
     rules
+}
+
+/// What no DMZ takes from the host: what is kept for management, and what the host listens on as it is now.
+pub(super) fn kept(scope: &Scope<'_>) -> Vec<Kept> {
+    let rules = rules(scope);
+    let managed = rules.iter().map(|rule| Kept { address: rule.address, transport: rule.transport, port: rule.port });
+    let reachable = scope.facts.listeners.iter().filter(|listener| !listener.address.is_loopback());
+    let listening = reachable.map(|listener| Kept {
+        // Whoever listens on every address of one version may do so on the other's, too.
+        address: (!listener.address.is_unspecified()).then_some(listener.address),
+        transport: listener.transport,
+        port: listener.port,
+    });
+    let sites = if scope.config.sites.is_empty() { Vec::new() } else { vec![80, 443] };
+    let sites = sites.into_iter().map(|port| Kept { address: None, transport: Transport::Tcp, port });
+    let all: std::collections::BTreeSet<Kept> = managed.chain(listening).chain(sites).collect();
+    // What is kept at every address needs no word for one.
+    let everywhere = |kept: &Kept| all.contains(&Kept { address: None, ..*kept });
+    all.iter().copied().filter(|kept| kept.address.is_none() || !everywhere(kept)).collect()
 }
 
 /// What of `management` keeps that TCP port on that address (or on every one): where it stands, and its words.

@@ -2,10 +2,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
+
 use super::{Asking, IN_FULL, Version, at};
 use crate::address::Transport;
 use crate::network::{Forward, Guest, Lan};
 use crate::probe::{Expect, PacketKind, Spot};
+
+/// The port at which a DMZ is tried, or the next that is free.
+const SOME_PORT: u16 = 4711;
 
 /// One packet to a forward, and where it must arrive.
 struct Way<'a> {
@@ -18,20 +23,17 @@ struct Way<'a> {
     guest: &'a Guest,
     to: IpAddr,
     to_port: u16,
+    /// Clients of the world's that may come; everyone where there are none.
+    sources: &'a [IpNet],
+    hairpin: bool,
 }
 
 impl<'a> Asking<'a> {
     pub(super) fn of_forwards(&mut self) {
         for (nth, forward) in self.network.forwards.iter().enumerate() {
             let full = nth < IN_FULL;
-            let owner = |guest: &&&Guest| {
-                forward
-                    .guest
-                    .as_ref()
-                    .map_or_else(|| guest.addresses.iter().any(|a| forward.to.contains(a)), |name| &guest.name == name)
-            };
             // Behind an address that is no guest's nobody is there to see what arrives.
-            let Some(guest) = self.guests.iter().find(owner).copied() else { continue };
+            let Some(guest) = self.owner(forward.guest.as_deref(), &forward.to) else { continue };
             let Some(lan) = self.network.lan(&guest.lan) else { continue };
             for version in Version::BOTH {
                 let Some(to) = version.first(&forward.to) else { continue };
@@ -42,6 +44,57 @@ impl<'a> Asking<'a> {
                     for way in ways(forward, guest, to, which, public) {
                         self.ask_from_outside(&way, version, full);
                         if full && which == 0 {
+                            self.ask_from_inside(&way, lan, version);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn owner(&self, name: Option<&str>, to: &[IpAddr]) -> Option<&'a Guest> {
+        let owner = |guest: &&&Guest| {
+            name.map_or_else(|| guest.addresses.iter().any(|a| to.contains(a)), |name| guest.name == name)
+        };
+        self.guests.iter().find(owner).copied()
+    }
+
+    /// Everything that is left at a public address: tried at a port that nothing else takes.
+    pub(super) fn of_dmzs(&mut self) {
+        for dmz in &self.network.dmzs {
+            let Some(guest) = self.owner(dmz.guest.as_deref(), &dmz.to) else { continue };
+            let Some(lan) = self.network.lan(&guest.lan) else { continue };
+            for version in Version::BOTH {
+                let Some(to) = version.first(&dmz.to) else { continue };
+                let at_it = |public: &IpAddr| dmz.address.is_none_or(|address| address == *public);
+                let all: Vec<IpAddr> = match dmz.address {
+                    Some(address) if self.view.outside && self.network.uplink.present => vec![address],
+                    _ => self.public_of(version).into_iter().filter(at_it).collect(),
+                };
+                for (nth, public) in all.into_iter().filter(|address| version.has(*address)).enumerate() {
+                    for transport in [Transport::Tcp, Transport::Udp] {
+                        let free = |port: &u16| {
+                            let forwards = &self.network.forwards;
+                            !forwards.iter().any(|f| f.transport == transport && f.to_port_of(*port).is_some())
+                                && !self.kept(public, transport, *port)
+                        };
+                        let Some(port) = (SOME_PORT..u16::MAX).find(free) else { continue };
+                        let way = Way {
+                            name: format!("everything else, {port}/{transport},"),
+                            suffix: at(nth, public),
+                            public,
+                            kind: match transport {
+                                Transport::Tcp => PacketKind::Tcp(port),
+                                Transport::Udp => PacketKind::Udp(port),
+                            },
+                            guest,
+                            to,
+                            to_port: port,
+                            sources: &dmz.sources,
+                            hairpin: dmz.hairpin,
+                        };
+                        self.ask_from_outside(&way, version, true);
+                        if nth == 0 {
                             self.ask_from_inside(&way, lan, version);
                         }
                     }
@@ -78,13 +131,31 @@ impl<'a> Asking<'a> {
         let held = self.view.public.contains(&way.public);
         for (spot, who, source) in self.outsiders(version) {
             if spot == Spot::World || full && held {
-                let expect = way.arrives(Some(source));
-                self.ask("W-G-forward", way.title("from", who), spot, way.public, way.kind, expect);
+                let lets_in = way.sources.is_empty() || way.sources.iter().any(|net| net.contains(&source));
+                if lets_in {
+                    let expect = way.arrives(Some(source));
+                    self.ask("W-G-forward", way.title("from", who), spot, way.public, way.kind, expect);
+                } else {
+                    // It is not there for others: the packet is the host's.
+                    let title = way.title("not from", who);
+                    self.ask("W-G-forward", title, spot, way.public, way.kind, way.at_host(held));
+                }
             }
         }
     }
 
     fn ask_from_inside(&mut self, way: &Way<'_>, lan: &'a Lan, version: Version) {
+        if !way.hairpin {
+            let title = way.title("not from", "the host");
+            let held = self.view.public.contains(&way.public);
+            self.ask("H-G-forward", title, Spot::Host, way.public, way.kind, way.at_host(held));
+            if let Some(other) = self.neighbour_of(way.guest, lan, version) {
+                let title = way.title("not from", &other.name);
+                let from = Spot::Guest(other.name.clone());
+                self.ask("G-H-other", title, from, way.public, way.kind, way.blocked());
+            }
+            return;
+        }
         let expect = way.arrives(None);
         self.ask("H-G-forward", way.title("from", "the host"), Spot::Host, way.public, way.kind, expect);
         let gateway = Self::gateway(lan, version);
@@ -115,13 +186,30 @@ impl Way<'_> {
         }
     }
 
+    fn blocked(&self) -> Expect {
+        Expect::Blocked { at: vec![Spot::Guest(self.guest.name.clone())] }
+    }
+
+    /// For whom it is not there, the packet is the host's.
+    fn at_host(&self, held: bool) -> Expect {
+        let port = match self.kind {
+            PacketKind::Tcp(port) | PacketKind::Udp(port) => Some(port),
+            _ => None,
+        };
+        if held {
+            Expect::Arrives { at: Spot::Host, address: Some(self.public), port, source: None }
+        } else {
+            self.blocked()
+        }
+    }
+
     fn title(&self, how: &str, who: &str) -> String {
         format!("{} {how} {who}{}", self.name, self.suffix)
     }
 }
 
 /// The first port of a forward, and the last where it is a range.
-fn ways<'a>(forward: &Forward, guest: &'a Guest, to: IpAddr, which: usize, public: IpAddr) -> Vec<Way<'a>> {
+fn ways<'a>(forward: &'a Forward, guest: &'a Guest, to: IpAddr, which: usize, public: IpAddr) -> Vec<Way<'a>> {
     let name = match forward.address {
         None => format!("forward {}/{}", forward.ports, forward.transport),
         Some(address) => {
@@ -148,6 +236,8 @@ fn ways<'a>(forward: &Forward, guest: &'a Guest, to: IpAddr, which: usize, publi
             guest,
             to,
             to_port: forward.to_port.saturating_add(port - forward.ports.first),
+            sources: &forward.sources,
+            hairpin: forward.hairpin,
         })
         .collect()
 }

@@ -12,6 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv6Net};
 
+use super::forwards::range;
 use super::{accept, address_type, goto, hook, in_set, is, named, rule, saddr, udp, verdict};
 use crate::address::{IfName, Mac};
 use crate::network::{Guest, Lan, Mode, Network, Public};
@@ -248,14 +249,10 @@ fn addresses(lan: &Lan, guest: &Guest) -> impl Iterator<Item = IpAddr> {
     own.chain(made.chain([guest.mac.link_local()]).map(IpAddr::V6))
 }
 
-fn range(first: Value, last: Value) -> KeyPart {
-    if first == last { KeyPart::One(first) } else { KeyPart::Range(first, last) }
-}
-
 /// Ports in hairpin mode, each with itself.
 fn reflecting(network: &Network, ports: &Ports<'_>) -> Set {
     let mut set = Set::of(&[Type::IfName, Type::IfName]);
-    let forwarded: BTreeSet<&str> = network.forwards.iter().filter_map(|f| f.guest.as_deref()).collect();
+    let forwarded: BTreeSet<&str> = network.hairpinned().collect();
     let hairpins = ports.guests.iter().filter(|(_, guest)| forwarded.contains(guest.name.as_str()));
     set.elements.extend(hairpins.map(|(_, guest)| Element::of([1, 2].map(|_| Value::IfName(guest.port.clone())))));
     set

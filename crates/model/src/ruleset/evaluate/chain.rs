@@ -124,7 +124,7 @@ fn step(walk: &mut Walk<'_>, site: Site<'_>, statement: &Statement) -> Result<St
             Ok(on_if(walk.place().is_local(to, on) != *not))
         }
         Statement::Counter => Ok(Step::On),
-        Statement::DnatMap { family, fields, map } => {
+        Statement::DnatMap { family, fields, map, port } => {
             if !site.nat(&[HookPoint::Prerouting, HookPoint::Output]) {
                 return Err(site.misplaced("dnat"));
             }
@@ -134,12 +134,24 @@ fn step(walk: &mut Walk<'_>, site: Site<'_>, statement: &Statement) -> Result<St
             let set = site.set(map)?;
             let Some(key) = key(walk, site, fields, set)? else { return Ok(Step::Break) };
             let Some(element) = lookup(site, map, set, &key)? else { return Ok(Step::Break) };
-            let to = match (*family, element.data.as_slice()) {
-                (IpFamily::V4, [Value::Ipv4(a), Value::Port(port)]) => (IpAddr::V4(*a), Some(*port)),
-                (IpFamily::V6, [Value::Ipv6(a), Value::Port(port)]) => (IpAddr::V6(*a), Some(*port)),
+            let to = match (*family, element.data.as_slice(), port) {
+                (IpFamily::V4, [Value::Ipv4(a), Value::Port(port)], true) => (IpAddr::V4(*a), Some(*port)),
+                (IpFamily::V6, [Value::Ipv6(a), Value::Port(port)], true) => (IpAddr::V6(*a), Some(*port)),
+                (IpFamily::V4, [Value::Ipv4(a)], false) => (IpAddr::V4(*a), None),
+                (IpFamily::V6, [Value::Ipv6(a)], false) => (IpAddr::V6(*a), None),
                 _ => return Err(site.misfit(format!("the data of map {map}"))),
             };
             walk.rewrite_destination(to);
+            Ok(Step::Decided(Verdict::Accept))
+        }
+        Statement::Dnat(address) => {
+            if !site.nat(&[HookPoint::Prerouting, HookPoint::Output]) {
+                return Err(site.misplaced("dnat"));
+            }
+            if !is_of(walk, IpFamily::of(*address)) {
+                return Ok(Step::Break);
+            }
+            walk.rewrite_destination((*address, None));
             Ok(Step::Decided(Verdict::Accept))
         }
         Statement::Snat(address) => {

@@ -248,8 +248,12 @@ fn forwards() -> Vec<Table> {
     let mut map = Set::map(&[Type::Proto, Type::Port], &[Type::Ipv4, Type::Port]);
     let guest = [Value::Ipv4("10.1.1.6".parse().unwrap()), Value::Port(22)];
     map.elements.insert(Element::of([Value::Proto(6), Value::Port(22210)]).to(guest));
-    let dnat =
-        Statement::DnatMap { family: IpFamily::V4, fields: vec![Field::L4Proto, Field::ThDport], map: "m".to_owned() };
+    let dnat = Statement::DnatMap {
+        family: IpFamily::V4,
+        fields: vec![Field::L4Proto, Field::ThDport],
+        map: "m".to_owned(),
+        port: true,
+    };
     let hairpin = [
         is(Field::OifName, Operand::Value(Value::IfName(name("br1")))),
         is(Field::IpSaddr, Operand::Prefix("10.1.1.0/24".parse().unwrap())),
