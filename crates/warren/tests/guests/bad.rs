@@ -245,3 +245,25 @@ fn folders_and_archives_become_guests_whose_files_are_their_own() {
         );
     });
 }
+
+#[test]
+fn a_guest_that_does_not_stop_is_killed_and_that_is_told() {
+    lab(|| {
+        let place = Place::new();
+        let deaf = root(&place, "deaf", "trap '' TERM PWR USR1 INT; while :; do sleep 1; done");
+        place.write(&[("deaf", &format!("address = [\"10.1.1.9\"]\nrootfs = \"{}\"", deaf.display())), GOOD], "");
+        place.warren("up").ends(0);
+        // A port's name that another has by now: the guest does not take it.
+        place
+            .warren("guest stop --timeout 1 deaf")
+            .says(0, &["did not stop within 1 s, and was killed", "deaf: killed"]);
+        tool("ip link add deaf type bridge");
+        place.warren("guest start deaf").says(5, &["an interface deaf is there already"]);
+        tool("ip link delete deaf");
+        place.warren("down").ends(0);
+        place.warren("guest start deaf").says(5, &["its LAN br1 is not up", "`warren up` first"]);
+        place.warren("up").says(0, &["deaf: running", "good: plugged in"]);
+        place.warren("guest stop --timeout 1 deaf").ends(0);
+        place.warren("down --guests").says(0, &["good: stopped"]);
+    });
+}
