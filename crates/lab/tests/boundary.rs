@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use kernel::apply::Engine;
 use kernel::netns::Netns;
-use lab::{Lab, LabPlan, Outcome, Prober};
+use lab::{Capture, Lab, LabPlan, Outcome, Prober, Vantage};
 use model::facts::HostFacts;
 use model::network::{Network, load};
-use model::probe::{Probe, derive};
+use model::probe::{Expect, Packet, PacketKind, Probe, Spot, derive};
 
 mod common;
 use common::must;
@@ -21,6 +21,9 @@ fn main() -> ExitCode {
         ("forged_frames_stop_at_the_port", forged_frames_stop_at_the_port),
         ("nobody_hears_himself", nobody_hears_himself),
         ("forwards_of_every_sort", forwards_of_every_sort),
+        ("allows_open_borders_and_no_more", allows_open_borders_and_no_more),
+        ("another_network_of_the_host_s", another_network_of_the_host_s),
+        ("a_revoked_allow_ends_its_flows", a_revoked_allow_ends_its_flows),
         ("forwards_on_a_changing_address", forwards_on_a_changing_address),
     ])
 }
@@ -271,4 +274,172 @@ fn forwards_on_a_changing_address() {
         stand.br_netfilter(on);
         stand.holds();
     }
+}
+
+/// Borders, and what is allowed across each: between LANs, out of one that is denied, in to global IPv6.
+const ALLOWS: &str = r#"
+[host]
+uplink = "eth0"
+public = ["203.0.113.2", "203.0.113.3", "2001:db8:113::2", "2001:db8:113::3"]
+[lan.web]
+address = ["10.1.1.1/24", "fd00:1:1::1/64"]
+[lan.db]
+address = ["10.1.2.1/24", "fd00:1:2::1/64"]
+egress = "deny"
+[lan.open]
+address = ["10.1.3.1/24", "2001:db8:aa::1/64"]
+ingress = "allow"
+[lan.closed]
+address = ["10.1.4.1/24", "2001:db8:bb::1/64"]
+[lan.hidden]
+address = ["10.1.5.1/24", "2001:db8:cc::1/64"]
+nat66 = true
+[guest.a]
+kind = "netns"
+lan = "web"
+address = ["10.1.1.6", "fd00:1:1::6"]
+snat = "203.0.113.3"
+[guest.b]
+kind = "netns"
+lan = "db"
+address = ["10.1.2.6", "fd00:1:2::6"]
+snat = "2001:db8:113::3"
+[guest.b2]
+kind = "netns"
+lan = "db"
+address = ["10.1.2.7", "fd00:1:2::7"]
+[guest.c]
+kind = "netns"
+lan = "open"
+address = ["10.1.3.6", "2001:db8:aa::6"]
+[guest.d]
+kind = "netns"
+lan = "closed"
+address = ["10.1.4.6", "2001:db8:bb::6"]
+[guest.d2]
+kind = "netns"
+lan = "closed"
+address = ["10.1.4.7", "2001:db8:bb::7"]
+[guest.e]
+kind = "netns"
+lan = "hidden"
+address = ["10.1.5.6", "2001:db8:cc::6"]
+[[forward]]
+listen = "2222"
+to = "b:22"
+[[allow]]
+from = ["web"]
+to = ["b"]
+ports = ["22/tcp"]
+[[allow]]
+from = ["b"]
+to = ["world"]
+ports = ["443/tcp"]
+[[allow]]
+from = ["world"]
+to = ["d"]
+[[allow]]
+from = ["a"]
+to = ["172.17.0.0/16", "fd00:d0c::/64"]
+[[allow]]
+from = ["172.17.0.0/16"]
+to = ["b"]
+ports = ["22/tcp"]
+"#;
+
+fn allows_open_borders_and_no_more() {
+    let stand = Stand::up(ALLOWS);
+    for on in [true, false] {
+        stand.br_netfilter(on);
+        stand.holds();
+    }
+}
+
+/// A container's network, as docker makes one, and somebody in it.
+fn with_container(stand: &Stand) -> Netns {
+    let inside = Netns::create("container").unwrap();
+    stand.server("ip link add docker0 type bridge");
+    stand.server("ip address add 172.17.0.1/16 dev docker0");
+    stand.server("ip -6 address add fd00:d0c::1/64 dev docker0 nodad");
+    stand.server("ip link set docker0 up");
+    stand.server("ip link add veth9 type veth peer name eth0 netns container");
+    stand.server("ip link set veth9 master docker0 up");
+    stand.server("sysctl -q -w net.ipv4.conf.docker0.forwarding=1");
+    if force_forwarding() {
+        stand.server("sysctl -q -w net.ipv6.conf.docker0.force_forwarding=1");
+    }
+    must(&inside, "ip address add 172.17.0.5/16 dev eth0");
+    must(&inside, "ip -6 address add fd00:d0c::5/64 dev eth0 nodad");
+    must(&inside, "ip link set eth0 up");
+    must(&inside, "ip route add default via 172.17.0.1");
+    must(&inside, "ip -6 route add default via fd00:d0c::1");
+    inside
+}
+
+fn another_network_of_the_host_s() {
+    let stand = Stand::up(ALLOWS);
+    let container = with_container(&stand);
+    let spot = || Spot::Guest("container".to_owned());
+    let mut vantages = stand.lab.vantages(&stand.network).unwrap();
+    vantages.push(Vantage { spot: spot(), netns: container, capture: Capture::Incoming });
+    let mut prober = Prober::open(&vantages).unwrap();
+    let probe = |from: Spot, to: &str, kind, expect| Probe {
+        name: format!("{from:?} to {to} {kind:?}"),
+        row: String::new(),
+        from,
+        packet: Packet { to: to.parse().unwrap(), kind },
+        expect,
+    };
+    let guest = |name: &str| Spot::Guest(name.to_owned());
+    let arrives = |at: Spot, source: &str| Expect::Arrives {
+        at,
+        address: None,
+        port: None,
+        source: Some(source.parse().unwrap()),
+    };
+    let blocked = |at: Spot| Expect::Blocked { at: vec![at] };
+    let (ssh, echo) = (PacketKind::Tcp(22), PacketKind::Echo);
+    let probes = [
+        probe(guest("a"), "172.17.0.5", echo, arrives(spot(), "172.17.0.1")),
+        probe(guest("a"), "fd00:d0c::5", ssh, arrives(spot(), "fd00:d0c::1")),
+        probe(guest("b"), "172.17.0.5", ssh, blocked(spot())),
+        probe(guest("c"), "fd00:d0c::5", echo, blocked(spot())),
+        probe(spot(), "10.1.2.6", ssh, arrives(guest("b"), "172.17.0.5")),
+        probe(spot(), "10.1.2.6", PacketKind::Tcp(23), blocked(guest("b"))),
+        probe(spot(), "10.1.2.7", ssh, blocked(guest("b2"))),
+        probe(spot(), "10.1.1.6", ssh, blocked(guest("a"))),
+        probe(spot(), "fd00:1:2::6", ssh, blocked(guest("b"))),
+    ];
+    let outcomes = prober.run(&probes).unwrap();
+    Netns::delete("container").unwrap();
+    let broken: Vec<_> = outcomes.iter().filter(|o| !o.held).map(|o| (&o.probe.name, &o.seen)).collect();
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+/// A flow that an allow began ends when the allow goes, though each of its packets is of a flow that stands.
+fn a_revoked_allow_ends_its_flows() {
+    let mut stand = Stand::up(ALLOWS);
+    let server = guest("b").run(|| std::net::TcpListener::bind("10.1.2.6:22").unwrap()).unwrap();
+    let connect = || std::net::TcpStream::connect_timeout(&"10.1.2.6:22".parse().unwrap(), Duration::from_secs(2));
+    let near = guest("a").run(connect).unwrap().unwrap();
+    let far = server.accept().unwrap().0;
+    let crosses = |what: &[u8]| {
+        use std::io::{Read as _, Write as _};
+        (&near).write_all(what).unwrap();
+        far.set_read_timeout(Some(Duration::from_millis(400))).unwrap();
+        let mut buffer = [0; 16];
+        (&far).read(&mut buffer).is_ok_and(|n| n > 0)
+    };
+    assert!(crosses(b"one"));
+    // A change that is not about it leaves it alone.
+    let other = format!("{ALLOWS}\n[[forward]]\nlisten = \"9999\"\nto = \"a\"\n");
+    stand.again(&other);
+    assert!(crosses(b"two"));
+    stand.again(
+        &other.replace(
+            "ports = [\"22/tcp\"]\n[[allow]]\nfrom = [\"b\"]",
+            "ports = [\"23/tcp\"]\n[[allow]]\nfrom = [\"b\"]",
+        ),
+    );
+    assert!(!crosses(b"three"), "it is allowed no more");
 }

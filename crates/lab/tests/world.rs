@@ -43,6 +43,7 @@ fn guest(name: &str, kind: GuestKind, addresses: &[&str]) -> Guest {
         port: self::name(name),
         addresses: addresses.iter().map(|a| ip(a)).collect(),
         allowed: Vec::new(),
+        snat: None,
     }
 }
 
@@ -63,6 +64,9 @@ fn network(public: &[&str], v6: bool) -> Network {
         dns: vec![ip("128.42.178.32"), ip("128.42.209.32")],
         snat4: Snat::Masquerade,
         snat6: Snat::Masquerade,
+        nat66: false,
+        egress_denied: false,
+        ingress_allowed: false,
     };
     let listed: Vec<IpAddr> = public.iter().map(|a| ip(a)).collect();
     Network {
@@ -75,6 +79,7 @@ fn network(public: &[&str], v6: bool) -> Network {
             guest("cnx8", GuestKind::Reserved, &[]),
         ],
         forwards: Vec::new(),
+        allows: Vec::new(),
         dmzs: Vec::new(),
         kept: Vec::new(),
         sites: vec![Site { hosts: vec!["cnx.example.org".to_owned()], to: vec!["cnx6:80".to_owned()] }],

@@ -93,11 +93,20 @@ impl<'a> Grants<'a> {
                 a.bridge != b.bridge
                     && !self.is_local(flow.original.source)
                     && !self.is_local(flow.original.destination)
+                    && !self.is_allowed(flow)
             }
             (Some(from), None) => {
-                !self.is_local(flow.original.source) && !self.is_local(flow.original.destination) && !leaves(from, flow)
+                !self.is_local(flow.original.source)
+                    && !self.is_local(flow.original.destination)
+                    && !self.leaves(from, flow)
             }
-            (None, Some(_)) => !self.is_local(flow.original.source) && !self.is_local(flow.original.destination),
+            (None, Some(to)) => {
+                let open = to.ingress_allowed && to.is_open(flow.original.destination);
+                !self.is_local(flow.original.source)
+                    && !self.is_local(flow.original.destination)
+                    && !open
+                    && !self.is_allowed(flow)
+            }
             (None, None) => false,
         }
     }
@@ -132,6 +141,35 @@ impl<'a> Grants<'a> {
         (may && of_family(&dmz.to)).then_some(Target { to: &dmz.to, port: None })
     }
 
+    /// Whether an allow of the file's is about the flow, whichever way it leaves.
+    fn is_allowed(&self, flow: &Flow) -> bool {
+        let (from, to) = (flow.original.source, flow.original.destination);
+        self.network.allows.iter().any(|allow| {
+            let open = || self.lan_of(to).is_some_and(|lan| lan.is_open(to));
+            let begins = allow.from.has_inside(from) || allow.from.has_net(from) || allow.from.world && open();
+            let ends = allow.to.has_inside(to) || self.lan_of(to).is_none() && (allow.to.has_net(to) || allow.to.world);
+            begins && ends && allow.covers(flow.protocol, flow.original.destination_port)
+        })
+    }
+
+    /// Whether a guest's flow to the world is one that its LAN lets out, with the source that it gives now.
+    fn leaves(&self, lan: &Lan, flow: &Flow) -> bool {
+        let source = flow.original.source;
+        if lan.mode == Mode::Isolated || lan.egress_denied && !self.is_allowed(flow) {
+            return false;
+        }
+        // To another network of the host's it is masqueraded.
+        if self.network.allows.iter().any(|allow| allow.to.has_net(flow.original.destination)) {
+            return true;
+        }
+        let guest = self.network.guests_of(lan).find(|guest| guest.addresses.contains(&source));
+        match guest.map_or_else(|| lan.snat_for(source), |guest| self.network.snat_of(lan, guest, source)) {
+            Snat::To(address) => flow.reply.destination == address,
+            // The kernel itself ends masqueraded flows whose address goes.
+            Snat::Masquerade | Snat::Keep => true,
+        }
+    }
+
     fn lan_of(&self, address: IpAddr) -> Option<&'a Lan> {
         let ours = |lan: &&Lan| lan.mode != Mode::Bridged;
         let nested = |lan: &Lan| self.network.nested(lan).any(|(_, net)| net.contains(&address));
@@ -140,16 +178,6 @@ impl<'a> Grants<'a> {
 
     fn is_local(&self, address: IpAddr) -> bool {
         self.local.contains(&address)
-    }
-}
-
-/// Whether a guest's flow to the world is one that its LAN lets out, with the source that it gives now.
-fn leaves(lan: &Lan, flow: &Flow) -> bool {
-    match (lan.mode, lan.snat_for(flow.original.source)) {
-        (Mode::Isolated, _) => false,
-        (_, Snat::To(address)) => flow.reply.destination == address,
-        // The kernel itself ends masqueraded flows whose address goes.
-        (_, Snat::Masquerade | Snat::Keep) => true,
     }
 }
 
@@ -172,6 +200,9 @@ mod tests {
             dns: vec![],
             snat4: if mode == Mode::Nat { Snat::To("203.0.113.2".parse().unwrap()) } else { Snat::Keep },
             snat6: Snat::Keep,
+            nat66: false,
+            egress_denied: false,
+            ingress_allowed: false,
         };
         Network {
             uplink: Uplink { name: IfName::new("eth0").unwrap(), present: true },
@@ -189,6 +220,7 @@ mod tests {
                 sources: vec![],
                 hairpin: true,
             }],
+            allows: vec![],
             dmzs: vec![],
             kept: vec![],
             sites: vec![],

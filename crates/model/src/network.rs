@@ -25,6 +25,9 @@ pub struct Network {
     pub guests: Vec<Guest>,
     /// What the world may reach, in the file's order; a forward of two protocols is two.
     pub forwards: Vec<Forward>,
+    /// What may pass where a border says no, in the file's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allows: Vec<Allow>,
     /// Guests that get everything that nothing else takes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dmzs: Vec<Dmz>,
@@ -107,8 +110,17 @@ pub struct Lan {
     pub dns: Vec<IpAddr>,
     /// The source that IPv4 leaves with.
     pub snat4: Snat,
-    /// The source that private (ULA) IPv6 leaves with; global addresses leave as they are.
+    /// The source that private (ULA) IPv6 leaves with; global addresses leave as they are, but with `nat66`.
     pub snat6: Snat,
+    /// Whether global IPv6 addresses leave rewritten too.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub nat66: bool,
+    /// Whether its guests reach the world only where an [`Allow`] says so.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub egress_denied: bool,
+    /// Whether the world reaches its global IPv6 addresses without an [`Allow`].
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub ingress_allowed: bool,
 }
 
 /// The source address that a LAN leaves by.
@@ -151,6 +163,9 @@ pub struct Guest {
     /// Further networks that it may use: virtual addresses of its LAN's, or networks that lie behind it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed: Vec<IpNet>,
+    /// The public address that it leaves by, in place of its LAN's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snat: Option<IpAddr>,
 }
 
 /// What a guest is.
@@ -231,6 +246,53 @@ pub struct Forward {
     pub hairpin: bool,
 }
 
+/// What may pass where a border says no: from any of these to any of those.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allow {
+    /// Who begins.
+    pub from: Side,
+    /// With whom.
+    pub to: Side,
+    /// On which ports; all, and every protocol, where there are none.
+    pub ports: Vec<(Transport, Ports)>,
+}
+
+/// One side of an [`Allow`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Side {
+    /// Addresses of guests and LANs.
+    pub inside: Vec<IpNet>,
+    /// Networks that the file names by their addresses, wherever they are.
+    pub nets: Vec<IpNet>,
+    /// The world: whatever is beyond the uplink.
+    pub world: bool,
+}
+
+impl Allow {
+    /// Whether it is about that protocol and port (0 where it has none).
+    #[must_use]
+    pub fn covers(&self, protocol: u8, port: u16) -> bool {
+        let covers = |(transport, ports): &(Transport, Ports)| {
+            transport.number() == protocol && (ports.first..=ports.last).contains(&port)
+        };
+        self.ports.is_empty() || self.ports.iter().any(covers)
+    }
+}
+
+impl Side {
+    /// Whether the address is one of a guest's or LAN's that it names.
+    #[must_use]
+    pub fn has_inside(&self, address: IpAddr) -> bool {
+        self.inside.iter().any(|net| net.contains(&address))
+    }
+
+    /// Whether the address is in one of the networks that it names.
+    #[must_use]
+    pub fn has_net(&self, address: IpAddr) -> bool {
+        self.nets.iter().any(|net| net.contains(&address))
+    }
+}
+
 /// What is at a public address and nothing else takes goes to a guest: every protocol, every port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dmz {
@@ -286,6 +348,12 @@ impl Dmz {
     pub fn lets_in(&self, client: IpAddr) -> bool {
         self.sources.is_empty() || self.sources.iter().any(|net| net.contains(&client))
     }
+}
+
+// serde hands out references.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 fn yes() -> bool {
@@ -371,13 +439,19 @@ impl Lan {
         self.addresses.iter().find(|net| net.contains(&address)).map(IpNet::prefix_len)
     }
 
+    /// Whether the world may in principle send to that address of the LAN's: a global IPv6 one that leaves as it is.
+    #[must_use]
+    pub fn is_open(&self, address: IpAddr) -> bool {
+        self.mode != Mode::Isolated && address.is_ipv6() && self.snat_for(address) == Snat::Keep
+    }
+
     /// The source rewriting for addresses of `address`'s family.
     #[must_use]
     pub fn snat_for(&self, address: IpAddr) -> Snat {
         match address {
             IpAddr::V4(_) => self.snat4,
             IpAddr::V6(a) => {
-                if is_ula(a) {
+                if is_ula(a) || self.nat66 {
                     self.snat6
                 } else {
                     Snat::Keep
@@ -404,6 +478,37 @@ impl Network {
     #[must_use]
     pub fn guest(&self, name: &str) -> Option<&Guest> {
         self.guests.iter().find(|guest| guest.name == name)
+    }
+
+    /// Whether an allow lets a guest of a LAN begin with one of another: by their addresses, the protocol and the port.
+    #[must_use]
+    pub fn lets_across(&self, from: IpAddr, to: IpAddr, (protocol, port): (u8, u16)) -> bool {
+        let between = |allow: &&Allow| allow.from.has_inside(from) && allow.to.has_inside(to);
+        self.allows.iter().filter(between).any(|allow| allow.covers(protocol, port))
+    }
+
+    /// Whether an allow lets a guest out to the whole world.
+    #[must_use]
+    pub fn lets_out(&self, from: IpAddr, (protocol, port): (u8, u16)) -> bool {
+        let out = |allow: &&Allow| allow.from.has_inside(from) && allow.to.world;
+        self.allows.iter().filter(out).any(|allow| allow.covers(protocol, port))
+    }
+
+    /// Whether a client of the world's may begin with an address of the LAN's, without any forward.
+    #[must_use]
+    pub fn lets_in(&self, lan: &Lan, client: IpAddr, to: IpAddr, (protocol, port): (u8, u16)) -> bool {
+        let named = |allow: &&Allow| (allow.from.world || allow.from.has_net(client)) && allow.to.has_inside(to);
+        let allowed = || self.allows.iter().filter(named).any(|allow| allow.covers(protocol, port));
+        lan.is_open(to) && (lan.ingress_allowed || allowed())
+    }
+
+    /// The source that a guest's address leaves by.
+    #[must_use]
+    pub fn snat_of(&self, lan: &Lan, guest: &Guest, address: IpAddr) -> Snat {
+        match guest.snat.filter(|snat| snat.is_ipv4() == address.is_ipv4()) {
+            Some(own) if lan.snat_for(address) != Snat::Keep => Snat::To(own),
+            _ => lan.snat_for(address),
+        }
     }
 
     /// The guests that may ask for themselves at a public address, some of them more than once.

@@ -41,6 +41,9 @@ fn lan(bridge: &str, mode: Mode, addresses: &[&str], snat4: Snat, snat6: Snat) -
         dns: Vec::new(),
         snat4,
         snat6,
+        nat66: false,
+        egress_denied: false,
+        ingress_allowed: false,
     }
 }
 
@@ -53,6 +56,7 @@ fn guest(text: &str, bridge: &str, kind: GuestKind, addresses: &[&str]) -> Guest
         port: name(&format!("p-{text}")),
         addresses: ips(addresses),
         allowed: Vec::new(),
+        snat: None,
     }
 }
 
@@ -79,6 +83,7 @@ fn network(public: Public, lans: Vec<Lan>, guests: Vec<Guest>, forwards: Vec<For
         lans,
         guests,
         forwards,
+        allows: Vec::new(),
         dmzs: Vec::new(),
         kept: Vec::new(),
         sites: Vec::new(),

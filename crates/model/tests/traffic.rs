@@ -11,6 +11,8 @@ mod forged;
 mod rows;
 #[path = "traffic/scene.rs"]
 mod scene;
+#[path = "traffic/ways.rs"]
+mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
 

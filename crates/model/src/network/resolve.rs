@@ -60,6 +60,7 @@ pub fn resolve(config: &Config, facts: &HostFacts) -> Result<Network, Vec<Proble
         guests: guests::build(&scope, ports),
         lans,
         kept: if dmzs.is_empty() { Vec::new() } else { management::kept(&scope) },
+        allows: allows::build(&scope),
         forwards,
         dmzs,
         sites: config.sites.iter().map(build_site).collect(),

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::Mode;
-use crate::config::{Config, Guest, Lan, Spanned, Verdict};
+use crate::config::{Config, Guest, Lan, Spanned};
 use crate::problem::{self, Problem};
 
 /// Every part of `config` that this version does not build, in the file's order. In a `rehearsal`, sites, SOCKS and
@@ -21,7 +21,6 @@ pub fn unsupported(config: &Config, rehearsal: bool) -> Vec<Problem> {
     found(on(&host.fix_foreign), "`fix-foreign`");
     config.lans.iter().for_each(|lan| of_lan(lan, &mut found));
     config.guests.iter().for_each(|guest| of_guest(guest, &mut found));
-    config.allows.iter().for_each(|allow| found(Some(allow.span.clone()), "[[allow]]"));
     if !rehearsal {
         config.sites.iter().for_each(|site| found(Some(site.span.clone()), "[[site]]"));
         found(config.acme.as_ref().map(|acme| acme.span.clone()), "[acme]");
@@ -41,15 +40,10 @@ fn of_lan(lan: &Lan, found: &mut impl FnMut(Option<Range<usize>>, &str)) {
     found(at(&lan.ports), "`ports` of a LAN");
     found(on(&lan.proxy_arp), "`proxy-arp`");
     found(at(&lan.dhcp), "`dhcp`");
-    found(on(&lan.nat66), "`nat66`");
-    found(at(&lan.ingress), "`ingress`");
-    let denied = lan.egress.as_ref().filter(|egress| egress.value == Verdict::Deny);
-    found(denied.map(|egress| egress.span.clone()), "egress = \"deny\"");
     found(on(&lan.port_isolation), "`port-isolation`");
 }
 
 fn of_guest(guest: &Guest, found: &mut impl FnMut(Option<Range<usize>>, &str)) {
-    found(at(&guest.snat), "`snat` of a guest");
     found(at(&guest.limit), "`limit`");
     found(at(&guest.max_connections), "`max-connections`");
 }

@@ -233,11 +233,12 @@ impl<'a> Asking<'a> {
         let from = || Spot::Guest(guest.name.clone());
         let (name, over) = (&guest.name, version.word());
         if let Some(world) = self.world(version) {
-            if lan.mode == Mode::Isolated {
+            let may = |kind| !lan.egress_denied || self.network.lets_out(own, service(kind, own));
+            if lan.mode == Mode::Isolated || !may(PacketKind::Tcp(HTTPS)) {
                 let expect = || Expect::Blocked { at: vec![Spot::World] };
                 let title = format!("{name} not out to the world{over}");
                 self.ask("G-W", title, from(), world, PacketKind::Tcp(HTTPS), expect());
-                if in_full {
+                if in_full && !may(PacketKind::Echo) {
                     let title = format!("{name} no echo from the world{over}");
                     self.ask("G-W", title, from(), world, PacketKind::Echo, expect());
                 }
@@ -246,13 +247,14 @@ impl<'a> Asking<'a> {
                     |port| Expect::Arrives { at: Spot::World, address: Some(world), port, source: source.address() };
                 let title = format!("{name} out to the world{over}");
                 self.ask("G-W", title, from(), world, PacketKind::Tcp(HTTPS), expect(Some(HTTPS)));
-                if in_full {
+                if in_full && may(PacketKind::Echo) {
                     let title = format!("{name} echo from the world{over}");
                     self.ask("G-W", title, from(), world, PacketKind::Echo, expect(None));
                 }
             }
         }
-        if in_full && let Some(metadata) = version.first(&METADATA) {
+        let named = |metadata: IpAddr| self.network.allows.iter().any(|allow| allow.to.has_net(metadata));
+        if in_full && let Some(metadata) = version.first(&METADATA).filter(|metadata| !named(*metadata)) {
             let title = format!("{name} not to the cloud's metadata{over}");
             let expect = Expect::Blocked { at: vec![Spot::World] };
             self.ask("G-metadata", title, from(), metadata, PacketKind::Tcp(80), expect);
@@ -261,7 +263,7 @@ impl<'a> Asking<'a> {
 
     /// The source that the world sees of a guest; none where it cannot leave, for want of an address.
     fn leaves_by(&self, guest: &Guest, lan: &Lan, version: Version, own: IpAddr) -> Option<Seen> {
-        match lan.snat_for(own) {
+        match self.network.snat_of(lan, guest, own) {
             Snat::To(address) => Some(Seen::As(address)),
             // The kernel takes the uplink's first of the version, and drops where it has none.
             Snat::Masquerade => version.first(&self.view.public).map(Seen::As),
@@ -288,11 +290,21 @@ impl<'a> Asking<'a> {
         }
         let stranger = self.other_lans(lan).find_map(|other| self.guests_of(other, version).first().copied());
         if let Some((stranger, to)) = stranger.and_then(|other| Some((other, version.first(&other.addresses)?))) {
-            let expect = || Expect::Blocked { at: vec![Spot::Guest(stranger.name.clone())] };
-            let title = format!("{name} not to {} of {}{over}", stranger.name, stranger.lan);
-            self.ask("G-G-other", title, from(), to, PacketKind::Echo, expect());
-            let title = format!("{name} not to {}'s port {SSH}{over}", stranger.name);
-            self.ask("G-G-other", title, from(), to, PacketKind::Tcp(SSH), expect());
+            for (kind, what) in [(PacketKind::Echo, String::new()), (PacketKind::Tcp(SSH), format!(" at port {SSH}"))] {
+                let own = version.first(&guest.addresses);
+                let allowed = own.is_some_and(|own| self.network.lets_across(own, to, service(kind, to)));
+                let at = Spot::Guest(stranger.name.clone());
+                if allowed {
+                    let port = if kind == PacketKind::Echo { None } else { Some(SSH) };
+                    let expect = Expect::Arrives { at, address: Some(to), port, source: Self::source(guest, version) };
+                    let title = format!("{name} to {} of {}{what}{over}", stranger.name, stranger.lan);
+                    self.ask("G-G-other", title, from(), to, kind, expect);
+                } else {
+                    let expect = Expect::Blocked { at: vec![at] };
+                    let title = format!("{name} not to {} of {}{what}{over}", stranger.name, stranger.lan);
+                    self.ask("G-G-other", title, from(), to, kind, expect);
+                }
+            }
         }
     }
 
@@ -355,13 +367,21 @@ impl<'a> Asking<'a> {
         }
         let forwarded = |f: &&Forward| f.transport == Transport::Tcp && f.to.contains(&to);
         let port = self.network.forwards.iter().find(forwarded).map_or(SSH, |forward| forward.to_port);
-        for (spot, who, _) in self.outsiders(version) {
-            let expect = || Expect::Blocked { at: vec![Spot::Guest(name.clone())] };
-            let title = format!("{who} straight to {name}'s port {port}{over}");
-            self.ask("W-G-direct", title, spot.clone(), to, PacketKind::Tcp(port), expect());
-            if in_full {
-                let title = format!("{who} straight to {name}{over}");
-                self.ask("W-G-direct", title, spot, to, PacketKind::Echo, expect());
+        for (spot, who, client) in self.outsiders(version) {
+            let tcp = (PacketKind::Tcp(port), format!("'s port {port}"), Some(port));
+            for (kind, what, port) in [tcp, (PacketKind::Echo, String::new(), None)] {
+                if port.is_none() && !in_full {
+                    continue;
+                }
+                let open = self.network.lets_in(lan, client, to, service(kind, to));
+                let at = Spot::Guest(name.clone());
+                let (how, expect) = if open {
+                    (" is let in,", Expect::Arrives { at, address: Some(to), port, source: Some(client) })
+                } else {
+                    ("", Expect::Blocked { at: vec![at] })
+                };
+                let title = format!("{who}{how} straight to {name}{what}{over}");
+                self.ask("W-G-direct", title, spot.clone(), to, kind, expect);
             }
         }
     }
@@ -427,6 +447,16 @@ impl<'a> Asking<'a> {
             Version::Four => lan.gateway4().map(IpAddr::V4),
             Version::Six => lan.gateway6().map(IpAddr::V6),
         }
+    }
+}
+
+/// A sort of packet's protocol and port, to an address of that version.
+fn service(kind: PacketKind, to: IpAddr) -> (u8, u16) {
+    match kind {
+        PacketKind::Tcp(port) => (Transport::Tcp.number(), port),
+        PacketKind::Udp(port) => (Transport::Udp.number(), port),
+        _ if to.is_ipv4() => (1, 0),
+        _ => (58, 0),
     }
 }
 

@@ -19,6 +19,7 @@ use super::{
 use crate::address::{IfName, Transport};
 use crate::network::{Lan, Mode, Network, Public, Snat};
 
+mod allows;
 pub(super) mod bridge;
 mod forwards;
 
@@ -133,6 +134,8 @@ fn sets(network: &Network) -> BTreeMap<String, Set> {
         }
     }
     sets.extend(forwards::sets(network));
+    sets.extend(allows::sets(network));
+    sets.extend(snat_sets(network));
     sets
 }
 
@@ -215,6 +218,8 @@ fn forward(network: &Network) -> Chain {
             ],
         ),
     ]);
+    let (to_networks, allowed) = allows::rules(network);
+    rules.extend(to_networks);
     for metadata in [IpAddr::V4(METADATA4), IpAddr::V6(METADATA6)] {
         rules.push(rule(
             "cloud metadata is not for guests",
@@ -226,7 +231,17 @@ fn forward(network: &Network) -> Chain {
             ],
         ));
     }
-    for lan in network.lans.iter().filter(|lan| lan.mode == Mode::Nat) {
+    rules.extend(allowed);
+    for lan in network.lans.iter().filter(|lan| lan.mode == Mode::Nat && lan.ingress_allowed) {
+        for net in lan.addresses.iter().filter(|net| lan.is_open(net.addr())) {
+            let to = is(Field::Ip6Daddr, Operand::Prefix(net.trunc()));
+            rules.push(rule(
+                &format!("{} is open to the world", lan.bridge),
+                [iif(&network.uplink.name), oif(&lan.bridge), to, accept()],
+            ));
+        }
+    }
+    for lan in network.lans.iter().filter(|lan| lan.mode == Mode::Nat && !lan.egress_denied) {
         for net in nets(network, lan) {
             rules.push(rule(
                 &format!("{} out to the world", lan.bridge),
@@ -248,6 +263,18 @@ fn forward(network: &Network) -> Chain {
 
 fn postrouting(network: &Network) -> Chain {
     let mut rules = Vec::new();
+    for (nth, (address, _)) in snats(network).iter().enumerate() {
+        let family = IpFamily::of(*address);
+        rules.push(rule(
+            "guests that leave by an address of their own",
+            [
+                oif(&network.uplink.name),
+                in_set(&[saddr(family)], &format!("leave_by_{nth}")),
+                Statement::Snat(*address),
+            ],
+        ));
+    }
+    rules.extend(allows::masquerade(network));
     for lan in network.lans.iter().filter(|lan| lan.mode == Mode::Nat) {
         for net in nets(network, lan) {
             // Without it a neighbour would answer the guest directly, past the rewriting. No input interface is
@@ -275,6 +302,31 @@ fn postrouting(network: &Network) -> Chain {
 /// A LAN's networks: its own, and those behind its guests.
 fn nets(network: &Network, lan: &Lan) -> Vec<IpNet> {
     lan.addresses.iter().copied().chain(network.nested(lan).map(|(_, net)| net)).collect()
+}
+
+/// The addresses that single guests leave by, each with theirs.
+fn snats(network: &Network) -> BTreeMap<IpAddr, BTreeSet<IpAddr>> {
+    let mut snats = BTreeMap::<IpAddr, BTreeSet<IpAddr>>::new();
+    for lan in network.lans.iter().filter(|lan| lan.mode == Mode::Nat) {
+        for guest in network.guests_of(lan) {
+            for address in &guest.addresses {
+                match network.snat_of(lan, guest, *address) {
+                    Snat::To(own) if guest.snat == Some(own) => snats.entry(own).or_default().insert(*address),
+                    _ => false,
+                };
+            }
+        }
+    }
+    snats
+}
+
+fn snat_sets(network: &Network) -> BTreeMap<String, Set> {
+    let sets = snats(network).into_iter().enumerate().map(|(nth, (address, of))| {
+        let elements = of.into_iter().map(|address| Element::of([address.into()])).collect();
+        let set = Set { elements, ..Set::of(&[address_type(IpFamily::of(address))]) };
+        (format!("leave_by_{nth}"), set)
+    });
+    sets.collect()
 }
 
 // ---- words ----

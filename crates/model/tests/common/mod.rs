@@ -10,7 +10,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use model::address::{IfName, Mac, Ports, Transport};
 use model::network::{
-    Dmz, Forward, Guest, GuestKind, Ipv6Forwarding, Kept, Lan, Mode, Network, Public, Snat, Tap, Uplink, is_ula,
+    Allow, Dmz, Forward, Guest, GuestKind, Ipv6Forwarding, Kept, Lan, Mode, Network, Public, Side, Snat, Tap, Uplink,
+    is_ula,
 };
 use model::ruleset::evaluate::{Interface, Place};
 use proptest::prelude::*;
@@ -22,6 +23,7 @@ pub struct Sketch {
     lans: Vec<LanSketch>,
     guests: Vec<GuestSketch>,
     forwards: Vec<ForwardSketch>,
+    allows: Vec<AllowSketch>,
     uplink_present: bool,
 }
 
@@ -35,6 +37,17 @@ struct LanSketch {
     /// Which of the public addresses it leaves by; masquerade where there is none so far.
     snat: u8,
     tap: bool,
+    nat66: bool,
+    egress_denied: bool,
+    ingress_allowed: bool,
+}
+
+/// From whom and to whom: 0 to 3 a LAN, 4 to 9 a guest, 10 the world, 11 another network, 12 a part of the world.
+#[derive(Clone, Debug)]
+struct AllowSketch {
+    from: Vec<(u8, prop::sample::Index)>,
+    to: Vec<(u8, prop::sample::Index)>,
+    ports: u8,
 }
 
 #[derive(Clone, Debug)]
@@ -46,6 +59,8 @@ struct GuestSketch {
     second4: bool,
     /// 0 to 2 nothing more, 3 a further address of its LAN's, 4 a network behind it.
     allowed: u8,
+    /// Which of the public addresses it leaves by, where it has one of its own.
+    snat: u8,
 }
 
 #[derive(Clone, Debug)]
@@ -69,17 +84,23 @@ struct ForwardSketch {
 /// Networks of up to so many LANs, guests and forwards.
 pub fn networks_up_to(lans: usize, guests: usize, forwards: usize) -> impl Strategy<Value = Network> {
     let lan = (any::<bool>(), 0u8..3, any::<bool>(), prop::bool::weighted(0.2), 0u8..4, any::<bool>());
-    let lan = lan.prop_map(|(isolated, families, global6, second4, snat, tap)| LanSketch {
-        isolated,
-        families,
-        global6,
+    let rare = || prop::bool::weighted(0.2);
+    let lan = (lan, (rare(), rare(), rare()));
+    let lan =
+        lan.prop_map(|((isolated, families, global6, second4, snat, tap), (nat66, egress_denied, ingress_allowed))| {
+            LanSketch { isolated, families, global6, second4, snat, tap, nat66, egress_denied, ingress_allowed }
+        });
+    let side = || prop::collection::vec((0u8..13, any::<prop::sample::Index>()), 1..3);
+    let allow = (side(), side(), 0u8..4).prop_map(|(from, to, ports)| AllowSketch { from, to, ports });
+    let guest = (any::<prop::sample::Index>(), 0u8..3, 0u8..3, prop::bool::weighted(0.2), 0u8..5, 0u8..9);
+    let guest = guest.prop_map(|(lan, kind, without, second4, allowed, snat)| GuestSketch {
+        lan,
+        kind,
+        without,
         second4,
+        allowed,
         snat,
-        tap,
     });
-    let guest = (any::<prop::sample::Index>(), 0u8..3, 0u8..3, prop::bool::weighted(0.2), 0u8..5);
-    let guest =
-        guest.prop_map(|(lan, kind, without, second4, allowed)| GuestSketch { lan, kind, without, second4, allowed });
     let forward = (any::<prop::sample::Index>(), any::<bool>(), 0u8..5, any::<bool>(), any::<bool>());
     let more = (prop_oneof![2 => Just(0u8), 1 => 1u8..5], 0u8..4, prop::bool::weighted(0.8), prop::bool::weighted(0.3));
     let forward =
@@ -103,9 +124,10 @@ pub fn networks_up_to(lans: usize, guests: usize, forwards: usize) -> impl Strat
         prop::collection::vec(guest, 0..=guests),
         prop::collection::vec(forward, 0..=forwards),
         prop::bool::weighted(0.9),
+        prop::collection::vec(allow, 0..=3),
     );
-    parts.prop_map(|(public, lans, guests, forwards, uplink_present)| {
-        build(&Sketch { public, lans, guests, forwards, uplink_present })
+    parts.prop_map(|(public, lans, guests, forwards, uplink_present, allows)| {
+        build(&Sketch { public, lans, guests, forwards, allows, uplink_present })
     })
 }
 
@@ -158,8 +180,10 @@ fn build(sketch: &Sketch) -> Network {
         _ => listed(&[1]),
     };
     let lans: Vec<Lan> = sketch.lans.iter().enumerate().map(|(nth, lan)| build_lan(nth, lan, &public)).collect();
-    let guests: Vec<Guest> = sketch.guests.iter().enumerate().map(|(nth, g)| build_guest(nth, g, &lans)).collect();
+    let guests: Vec<Guest> =
+        sketch.guests.iter().enumerate().map(|(nth, g)| build_guest(nth, g, &lans, &public)).collect();
     let (forwards, dmzs) = build_forwards(&sketch.forwards, &guests, &lans, &public);
+    let allows = sketch.allows.iter().filter_map(|allow| build_allow(allow, &lans, &guests)).collect();
     let host_keeps = if dmzs.is_empty() { Vec::new() } else { kept(&public) };
     let six = lans.iter().any(|lan| lan.gateway6().is_some());
     Network {
@@ -168,6 +192,7 @@ fn build(sketch: &Sketch) -> Network {
         lans,
         guests,
         forwards,
+        allows,
         kept: host_keeps,
         dmzs,
         sites: Vec::new(),
@@ -223,10 +248,13 @@ fn build_lan(nth: usize, sketch: &LanSketch, public: &Public) -> Lan {
         dns: Vec::new(),
         snat4: snat(false),
         snat6: snat(true),
+        nat66: sketch.nat66 && !sketch.isolated,
+        egress_denied: sketch.egress_denied && !sketch.isolated,
+        ingress_allowed: sketch.ingress_allowed && !sketch.isolated,
     }
 }
 
-fn build_guest(nth: usize, sketch: &GuestSketch, lans: &[Lan]) -> Guest {
+fn build_guest(nth: usize, sketch: &GuestSketch, lans: &[Lan], public: &Public) -> Guest {
     let lan = sketch.lan.get(lans);
     let own = u8::try_from(nth + 10).unwrap();
     let with_host = |net: &IpNet| match net.addr() {
@@ -275,6 +303,10 @@ fn build_guest(nth: usize, sketch: &GuestSketch, lans: &[Lan]) -> Guest {
             ],
             _ => Vec::new(),
         },
+        snat: match public {
+            Public::Listed(listed) => listed.get(usize::from(sketch.snat)).copied(),
+            Public::Dynamic => None,
+        },
         addresses: if keep.is_empty() { addresses } else { keep },
         name: guest,
     }
@@ -293,6 +325,38 @@ fn further(gateway: IpAddr, own: u8) -> IpNet {
             IpNet::new(Ipv6Addr::from(segments).into(), 127).unwrap()
         }
     }
+}
+
+/// What `resolve` would let through: no isolated LAN, and not the world on both sides.
+fn build_allow(sketch: &AllowSketch, lans: &[Lan], guests: &[Guest]) -> Option<Allow> {
+    let nat: Vec<&Lan> = lans.iter().filter(|lan| lan.mode == Mode::Nat).collect();
+    let inside: Vec<&Guest> = guests.iter().filter(|g| nat.iter().any(|lan| lan.bridge == g.lan)).collect();
+    let side = |peers: &[(u8, prop::sample::Index)]| {
+        let mut side = Side::default();
+        for (kind, which) in peers {
+            match kind {
+                0..=3 if !nat.is_empty() => side.inside.extend(which.get(&nat).addresses.iter().map(IpNet::trunc)),
+                4..=9 if !inside.is_empty() => {
+                    let guest = which.get(&inside);
+                    side.inside.extend(guest.addresses.iter().map(|a| IpNet::from(*a)));
+                    side.inside.extend(&guest.allowed);
+                }
+                10 => side.world = true,
+                11 => side.nets.extend(["172.17.0.0/16", "fd00:d0c::/64"].map(|net| net.parse::<IpNet>().unwrap())),
+                12 => side.nets.extend(["198.51.100.0/24", "2001:db8:7::/48"].map(|net| net.parse::<IpNet>().unwrap())),
+                _ => {}
+            }
+        }
+        side
+    };
+    let (from, to) = (side(&sketch.from), side(&sketch.to));
+    let ports = |first, last| Ports { first, last };
+    let ports = match sketch.ports {
+        0 | 1 => vec![],
+        2 => vec![(Transport::Tcp, ports(20, 22)), (Transport::Tcp, ports(22, 30)), (Transport::Udp, ports(53, 53))],
+        _ => vec![(Transport::Udp, ports(1, 65535))],
+    };
+    (from != Side::default() && to != Side::default()).then_some(Allow { from, to, ports })
 }
 
 /// What a host keeps: sshd everywhere, a resolver on one address.

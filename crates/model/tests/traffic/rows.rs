@@ -4,13 +4,14 @@ use std::net::IpAddr;
 
 use model::address::Transport;
 use model::network::{Lan, Snat};
-use model::ruleset::evaluate::{CtState, Flow, Packet, Payload};
+use model::ruleset::evaluate::{Body, CtState, Flow, Packet, Payload};
 
 use crate::common;
 use crate::forged::{
     arp_for_gateway, arp_for_public, arp_of_guest, ether_types, rogue, spoofed_arp, spoofed_ip, spoofed_mac, taps,
 };
-use crate::scene::{Case, Pass, Scene, container, echo, neighbour, ports, some_of_each, tcp, udp, world};
+use crate::scene::{Case, Party, Pass, Scene, container, echo, neighbour, ports, some_of_each, tcp, udp, world};
+use crate::ways::{forwards, hairpin, hairpin_from_host, hairpin_from_other_lan, world_with_our_source};
 
 type Packets = fn(&Scene<'_>, &Lan) -> Vec<Case>;
 
@@ -19,6 +20,8 @@ pub const ROWS: &[(&str, Packets)] = &[
     ("G-G-same", same_lan),
     ("G-G-other", other_lan),
     ("G-W", to_world),
+    ("G-W-denied", denied_world),
+    ("allow", allowed),
     ("G-X", to_container),
     ("G-metadata", to_metadata),
     ("G-H-gateway", to_gateway),
@@ -115,15 +118,34 @@ pub fn free(lan: &Lan, like: IpAddr) -> IpAddr {
     }
 }
 
-fn other_lan(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+/// From the guests of a LAN to those of the others, where an allow says so, or where none does.
+fn across(scene: &Scene<'_>, lan: &Lan, allowed: bool) -> Vec<Case> {
     let mut cases = Vec::new();
     for other in scene.other_lans(lan) {
         for (guest, source, to) in pairs(scene, lan, other) {
-            for payload in some_of_each(to) {
-                cases.push(Case::new(scene.guest_sends(guest, source, to, payload), at_guest(other, to, source)));
+            for payload in some_of_each(to).into_iter().chain([tcp(31), udp(30)]) {
+                if scene.allowed(Party::Inside(source), Party::Inside(to), payload) == allowed {
+                    let packet = scene.guest_sends(guest, source, to, payload);
+                    cases.push(Case::new(packet, at_guest(other, to, source)));
+                }
             }
         }
     }
+    cases
+}
+
+fn other_lan(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    across(scene, lan, false)
+}
+
+/// Everything that a border stops unless an allow names it.
+fn allowed(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    let mut cases = across(scene, lan, true);
+    if lan.egress_denied {
+        cases.extend(out(scene, lan, true));
+    }
+    cases.extend(beyond(scene, lan, true));
+    cases.extend(inward(scene, lan, true));
     cases
 }
 
@@ -139,7 +161,8 @@ fn from_all(scene: &Scene<'_>, lan: &Lan, to: fn(IpAddr) -> IpAddr, oif: &str) -
     cases
 }
 
-fn to_world(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+/// To the world and to a neighbour, where that is allowed or where it is not.
+fn out(scene: &Scene<'_>, lan: &Lan, may: bool) -> Vec<Case> {
     if !scene.network.uplink.present {
         return Vec::new();
     }
@@ -147,7 +170,13 @@ fn to_world(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
     for to in [world, neighbour] {
         for mut case in from_all(scene, lan, to, scene.uplink().as_str()) {
             let source = case.packet.body.source().unwrap();
-            let seen = match lan.snat_for(source) {
+            let Body::Ip { payload, .. } = case.packet.body else { continue };
+            let allowed = || scene.allowed(Party::Inside(source), Party::World(to(source)), payload);
+            if lan.mode.word() == "nat" && (!lan.egress_denied || allowed()) != may {
+                continue;
+            }
+            let guest = scene.guest_at(source).unwrap();
+            let seen = match scene.network.snat_of(lan, guest, source) {
                 Snat::To(address) => address,
                 Snat::Masquerade => scene.uplink_address(source),
                 Snat::Keep => source,
@@ -165,7 +194,9 @@ fn to_world(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
             Snat::Masquerade => scene.uplink_address(source),
             Snat::Keep => source,
         };
-        if lan.gateway_for(source).is_some() {
+        let allowed = || scene.allowed(Party::Inside(source), Party::World(world(source)), tcp(443));
+        let here = lan.mode.word() != "nat" || (!lan.egress_denied || allowed()) == may;
+        if here && lan.gateway_for(source).is_some() {
             let packet = scene.guest_sends(guest, source, world(source), tcp(443));
             cases.push(Case::new(packet, Pass::Out(scene.uplink().clone(), seen)));
         }
@@ -173,8 +204,35 @@ fn to_world(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
     cases
 }
 
+fn to_world(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    out(scene, lan, true)
+}
+
+fn denied_world(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    if lan.egress_denied { out(scene, lan, false) } else { Vec::new() }
+}
+
+/// To another network of the host's, where that is allowed or where it is not.
+fn beyond(scene: &Scene<'_>, lan: &Lan, may: bool) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for mut case in from_all(scene, lan, container, "docker0") {
+        let source = case.packet.body.source().unwrap();
+        let Body::Ip { payload, .. } = case.packet.body else { continue };
+        if scene.allowed(Party::Inside(source), Party::Beyond(container(source)), payload) != may {
+            continue;
+        }
+        // Private addresses are known to nobody there.
+        if lan.snat_for(source) != Snat::Keep && lan.mode.word() == "nat" {
+            let here = if source.is_ipv4() { "172.17.0.1" } else { "fd00:d0c::1" };
+            case.pass = Pass::Out("docker0".parse().unwrap(), here.parse().unwrap());
+        }
+        cases.push(case);
+    }
+    cases
+}
+
 fn to_container(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
-    from_all(scene, lan, container, "docker0")
+    beyond(scene, lan, false)
 }
 
 fn to_metadata(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
@@ -299,31 +357,6 @@ fn to_other_gateway(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
     cases
 }
 
-/// A guest of `lan` comes by a forward to a guest of `there`.
-fn hairpins(scene: &Scene<'_>, lan: &Lan, there: &Lan) -> Vec<Case> {
-    let mut cases = Vec::new();
-    for way in scene.ways_in(there).into_iter().filter(|way| way.hairpin) {
-        for (guest, source) in scene.sources(lan).filter(|(_, source)| source.is_ipv4() == way.public.is_ipv4()) {
-            let pass = Pass::AtGuest {
-                bridge: there.bridge.clone(),
-                address: way.to,
-                port: way.to_port,
-                source: lan.gateway_for(source).unwrap(),
-            };
-            cases.push(Case::new(scene.guest_sends(guest, source, way.public, way.payload), pass));
-        }
-    }
-    cases
-}
-
-fn hairpin(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
-    hairpins(scene, lan, lan)
-}
-
-fn hairpin_from_other_lan(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
-    scene.other_lans(lan).flat_map(|there| hairpins(scene, lan, there)).collect()
-}
-
 fn from_host(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
     let mut cases = Vec::new();
     for (_, to) in scene.sources(lan) {
@@ -333,16 +366,6 @@ fn from_host(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
         }
     }
     cases
-}
-
-fn hairpin_from_host(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
-    let ways = scene.ways_in(lan).into_iter().filter(|way| way.hairpin);
-    ways.map(|way| {
-        let source = scene.uplink_address(way.public);
-        let pass = Pass::AtGuest { bridge: lan.bridge.clone(), address: way.to, port: way.to_port, source };
-        Case::new(scene.host_sends(source, way.public, way.payload), pass)
-    })
-    .collect()
 }
 
 /// An address of each version: for rows that are about no guest.
@@ -433,43 +456,27 @@ fn world_to_gateway(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
     cases
 }
 
-fn forwards(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
-    let mut cases = Vec::new();
-    for way in scene.ways_in(lan) {
-        for source in [world(way.to), neighbour(way.to)].into_iter().filter(|source| way.lets_in(*source)) {
-            let packet = scene.wire_brings(scene.uplink().as_str(), source, way.public, way.payload);
-            let pass = Pass::AtGuest { bridge: lan.bridge.clone(), address: way.to, port: way.to_port, source };
-            cases.push(Case::new(packet, pass));
-        }
-    }
-    cases
-}
-
-/// To every way in, with the source of a guest's or of a gateway of ours.
-fn world_with_our_source(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
-    let mut cases = Vec::new();
-    for way in scene.ways_in(lan) {
-        let lans = std::iter::once(lan).chain(scene.other_lans(lan));
-        let ours = lans.flat_map(|lan| scene.sources(lan).map(|(_, source)| source).chain(lan.gateway_for(way.to)));
-        for source in ours.filter(|source| source.is_ipv4() == way.to.is_ipv4()) {
-            let packet = scene.wire_brings(scene.uplink().as_str(), source, way.public, way.payload);
-            let pass = Pass::AtGuest { bridge: lan.bridge.clone(), address: way.to, port: way.to_port, source };
-            cases.push(Case::new(packet, pass));
-        }
-    }
-    cases
-}
-
-/// From some of [`from_beyond`] to every guest's every address.
-fn to_guests(scene: &Scene<'_>, lan: &Lan, from: fn(&str) -> bool) -> Vec<Case> {
+/// From some of [`from_beyond`] to every guest's every address, where that is allowed or where it is not.
+fn to_guests(scene: &Scene<'_>, lan: &Lan, may: bool, from: fn(&str) -> bool) -> Vec<Case> {
     let mut cases = Vec::new();
     for (_, to) in scene.sources(lan) {
         let forwarded = scene.network.forwards.iter().map(|f| ports(f.transport, f.to_port));
         for payload in some_of_each(to).into_iter().chain(forwarded) {
             for packet in from_beyond(scene, to, payload) {
                 let model::ruleset::evaluate::Origin::Interface(name) = &packet.origin else { continue };
-                if from(name.as_str()) {
-                    let source = packet.body.source().unwrap();
+                if !from(name.as_str()) {
+                    continue;
+                }
+                let source = packet.body.source().unwrap();
+                let allowed = if name.as_str() == "docker0" {
+                    scene.allowed(Party::Beyond(source), Party::Inside(to), payload)
+                } else {
+                    // What leaves rewritten is reached by forwards alone.
+                    let open = lan.mode.word() == "nat" && to.is_ipv6() && lan.snat_for(to) == Snat::Keep;
+                    let named = scene.allowed(Party::World(source), Party::Inside(to), payload);
+                    open && (lan.ingress_allowed || named)
+                };
+                if allowed == may {
                     cases.push(Case::new(packet, at_guest(lan, to, source)));
                 }
             }
@@ -478,12 +485,16 @@ fn to_guests(scene: &Scene<'_>, lan: &Lan, from: fn(&str) -> bool) -> Vec<Case> 
     cases
 }
 
+fn inward(scene: &Scene<'_>, lan: &Lan, may: bool) -> Vec<Case> {
+    to_guests(scene, lan, may, |_| true)
+}
+
 fn world_to_guest(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
-    to_guests(scene, lan, |name| name != "docker0")
+    to_guests(scene, lan, false, |name| name != "docker0")
 }
 
 fn container_to_guest(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
-    to_guests(scene, lan, |name| name == "docker0")
+    to_guests(scene, lan, false, |name| name == "docker0")
 }
 
 fn foreign_source(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
@@ -503,13 +514,23 @@ fn foreign_source(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
 
 /// The flows that a LAN of either mode has.
 fn flows(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
-    let mut flows =
-        [same_lan, to_gateway, hairpin, from_host, hairpin_from_host, host_to_itself, world_to_host, forwards, others]
-            .iter()
-            .flat_map(|packets| packets(scene, lan))
-            .collect::<Vec<Case>>();
+    let mut flows = [
+        same_lan as Packets,
+        to_gateway,
+        hairpin,
+        from_host,
+        hairpin_from_host,
+        host_to_itself,
+        world_to_host,
+        forwards,
+        others,
+    ]
+    .iter()
+    .flat_map(|packets| packets(scene, lan))
+    .collect::<Vec<Case>>();
     if lan.mode == model::network::Mode::Nat {
         flows.extend(to_world(scene, lan));
+        flows.extend(allowed(scene, lan));
     }
     flows
 }
@@ -523,8 +544,11 @@ fn errors(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
 }
 
 fn invalid(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    // Allowed or not.
     let mut cases = to_world(scene, lan);
     cases.extend(other_lan(scene, lan));
+    cases.extend(allowed(scene, lan));
+    cases.retain(|case| matches!(case.packet.origin, model::ruleset::evaluate::Origin::Port(_)));
     for case in &mut cases {
         case.packet.flow = Flow { state: CtState::Invalid, ..Flow::NEW };
     }

@@ -218,6 +218,22 @@ impl Scene<'_> {
         }
     }
 
+    /// Whether an allow names it: said by the document.
+    pub fn allowed(&self, from: Party, to: Party, payload: Payload) -> bool {
+        let covered = |allow: &model::network::Allow| {
+            allow.ports.is_empty()
+                || matches!(payload, Payload::Ports { transport, destination, .. }
+                    if allow.ports.iter().any(|(t, p)| *t == transport && p.first <= destination && destination <= p.last))
+        };
+        let holds = |nets: &[ipnet::IpNet], address: IpAddr| nets.iter().any(|net| net.contains(&address));
+        let on = |side: &model::network::Side, party: Party| match party {
+            Party::Inside(address) => holds(&side.inside, address),
+            Party::World(address) => side.world || holds(&side.nets, address),
+            Party::Beyond(address) => holds(&side.nets, address),
+        };
+        self.network.allows.iter().any(|allow| on(&allow.from, from) && on(&allow.to, to) && covered(allow))
+    }
+
     /// What takes such a packet to a public address: said by the document, not by the ruleset. A forward on this
     /// address comes before one on every address, and what none takes is a DMZ's.
     pub fn taken(&self, public: IpAddr, payload: Payload) -> Option<Way> {
@@ -287,6 +303,14 @@ impl Scene<'_> {
         }
         ways
     }
+}
+
+/// Who begins, or with whom.
+#[derive(Clone, Copy, Debug)]
+pub enum Party {
+    Inside(IpAddr),
+    World(IpAddr),
+    Beyond(IpAddr),
 }
 
 /// A way in at a public address.

@@ -2,9 +2,11 @@
 
 use std::ops::Range;
 
+use ipnet::IpNet;
+
 use super::Scope;
 use crate::config::{self, Peer, Spanned, elements};
-use crate::network::Mode;
+use crate::network::{Allow, Mode, Side};
 use crate::problem::Problem;
 
 pub(super) fn check(scope: &Scope<'_>, problems: &mut Vec<Problem>) {
@@ -21,6 +23,40 @@ pub(super) fn check(scope: &Scope<'_>, problems: &mut Vec<Problem>) {
             problems.push(problem.help("name a guest or a LAN on one side"));
         }
     }
+}
+
+/// The allows as they are meant.
+pub(super) fn build(scope: &Scope<'_>) -> Vec<Allow> {
+    let one = |allow: &config::Allow| Allow {
+        from: side(scope, elements(allow.from.as_ref())),
+        to: side(scope, elements(allow.to.as_ref())),
+        ports: elements(allow.ports.as_ref())
+            .iter()
+            .flat_map(|ports| ports.value.1.iter().map(move |transport| (*transport, ports.value.0)))
+            .collect(),
+    };
+    scope.config.allows.iter().map(one).collect()
+}
+
+fn side(scope: &Scope<'_>, peers: &[config::Spanned<Peer>]) -> Side {
+    let mut side = Side::default();
+    for peer in peers {
+        match &peer.value {
+            Peer::World => side.world = true,
+            Peer::Net(net) => side.nets.push(net.trunc()),
+            Peer::Name(name) => {
+                let guest = scope.guests.get(name.as_str()).and_then(|&at| scope.config.guests.get(at));
+                let lan = scope.lans.get(name.as_str()).and_then(|&at| scope.config.lans.get(at));
+                if let Some(guest) = guest {
+                    side.inside.extend(elements(guest.address.as_ref()).iter().map(|a| IpNet::from(a.value)));
+                    side.inside.extend(elements(guest.allowed_addresses.as_ref()).iter().map(|net| net.value.trunc()));
+                } else if let Some(lan) = lan {
+                    side.inside.extend(elements(lan.address.as_ref()).iter().map(|net| net.value.trunc()));
+                }
+            }
+        }
+    }
+    side
 }
 
 fn check_name(scope: &Scope<'_>, name: &str, span: &Range<usize>, problems: &mut Vec<Problem>) {

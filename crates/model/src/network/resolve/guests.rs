@@ -182,5 +182,6 @@ fn build_one(scope: &Scope<'_>, guest: &config::Guest, lan: &config::Lan, port: 
         port,
         addresses: elements(guest.address.as_ref()).iter().map(|address| address.value).collect(),
         allowed: elements(guest.allowed_addresses.as_ref()).iter().map(|net| net.value.trunc()).collect(),
+        snat: guest.snat.as_ref().map(|snat| snat.value),
     })
 }

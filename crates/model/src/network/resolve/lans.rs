@@ -198,6 +198,9 @@ fn build_one(scope: &Scope<'_>, lan: &config::Lan) -> Option<Lan> {
         dns,
         snat4: snat(scope, lan, IpAddr::is_ipv4),
         snat6: snat(scope, lan, IpAddr::is_ipv6),
+        nat66: is_true(&lan.nat66),
+        egress_denied: lan.egress.as_ref().is_some_and(|egress| egress.value == config::Verdict::Deny),
+        ingress_allowed: lan.ingress.as_ref().is_some_and(|ingress| ingress.value == config::Verdict::Allow),
         bridge,
     })
 }

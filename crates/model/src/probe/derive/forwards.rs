@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::{Asking, IN_FULL, Version, at};
+use super::{Asking, IN_FULL, Version, at, service};
 use crate::address::Transport;
 use crate::network::{Forward, Guest, Lan};
 use crate::probe::{Expect, PacketKind, Spot};
@@ -168,8 +168,18 @@ impl<'a> Asking<'a> {
         let first_of = |other| self.guests_of(other, version).first().copied();
         let strangers: Vec<&Guest> = self.other_lans(lan).filter_map(first_of).collect();
         for stranger in strangers {
-            let title = way.title("not from", &stranger.name);
             let from = Spot::Guest(stranger.name.clone());
+            let own = version.first(&stranger.addresses);
+            let inside = match way.kind {
+                PacketKind::Tcp(_) => PacketKind::Tcp(way.to_port),
+                _ => PacketKind::Udp(way.to_port),
+            };
+            if own.is_some_and(|own| self.network.lets_across(own, way.to, service(inside, way.to))) {
+                let title = way.title("from", &stranger.name);
+                self.ask("G-H-forward-other", title, from, way.public, way.kind, way.arrives(own));
+                continue;
+            }
+            let title = way.title("not from", &stranger.name);
             let expect = Expect::Blocked { at: vec![Spot::Guest(way.guest.name.clone()), Spot::Host] };
             self.ask("G-H-forward-other", title, from, way.public, way.kind, expect);
         }
