@@ -47,7 +47,7 @@ pub fn create(host: &Host, settings: &Settings, container: &Container, said: Sai
         return Err(GuestError::Exists { guest: guest.to_owned(), lxc_path: host.lxc_path().to_owned() });
     }
     let made = mark.reserve(host, container.privileged).and_then(|first| {
-        make(host, settings, source, said)?;
+        make(host, settings, source, &mark.file, said)?;
         finish(host, settings, container, first, said)
     });
     if let Err(error) = made {
@@ -60,8 +60,9 @@ pub fn create(host: &Host, settings: &Settings, container: &Container, said: Sai
     mark.remove()
 }
 
-/// The root file system, and a configuration that knows of it.
-fn make(host: &Host, settings: &Settings, source: &Source, said: Said) -> Result<()> {
+/// The root file system, and a configuration that knows of it. What copies has `lock` open as its standard input, and so
+/// holds it should it outlive us; lxc-create has a lock of its own ([`Mark::take`]).
+fn make(host: &Host, settings: &Settings, source: &Source, lock: &File, said: Said) -> Result<()> {
     let guest = settings.name.as_str();
     let base = lxc::defaults(&fs::read_to_string("/etc/lxc/default.conf").unwrap_or_default());
     match source {
@@ -88,13 +89,13 @@ fn make(host: &Host, settings: &Settings, source: &Source, said: Said) -> Result
             if meta.is_dir() {
                 check_init(guest, &Root::open(from, 0)?, from)?;
                 let copy = Tool::new("cp", operation).args(["--archive", "--reflink=auto", "--one-file-system", "--"]);
-                copy.arg(from.join(".")).arg(&to).watched(&|line| said(Line::Output(line)))?;
+                copy.arg(from.join(".")).arg(&to).holding(lock)?.watched(&|line| said(Line::Output(line)))?;
             } else {
                 let unpack =
                     Tool::new("tar", operation).args(["--extract", "--preserve-permissions", "--numeric-owner"]);
                 let unpack =
                     unpack.args(["--xattrs", "--xattrs-include=*", "--file"]).arg(from).arg("--directory").arg(&to);
-                unpack.watched(&|line| said(Line::Output(line)))?;
+                unpack.holding(lock)?.watched(&|line| said(Line::Output(line)))?;
             }
             let config = format!("{base}lxc.rootfs.path = dir:{}\n", to.display());
             record::replace(&host.config(guest), &config, 0o640)
@@ -265,6 +266,13 @@ fn host_keys(guest: &str, found: &prepare::Found, root: &Root) -> Result<()> {
     Ok(())
 }
 
+fn busy(guest: &str) -> GuestError {
+    GuestError::InTheWay {
+        operation: format!("create {guest}"),
+        why: "another warren, or what one that was killed has left running, is doing so at this moment".to_owned(),
+    }
+}
+
 /// That a guest is being made, and by whom: a locked file beside its folder.
 struct Mark {
     path: PathBuf,
@@ -283,7 +291,8 @@ impl Mark {
                 Err(rustix::io::Errno::WOULDBLOCK) => {
                     return Err(GuestError::InTheWay {
                         operation: format!("create {guest}"),
-                        why: "another warren is doing so at this moment".to_owned(),
+                        why: "another warren, or a template that one has left behind, is doing so at this moment"
+                            .to_owned(),
                     });
                 }
                 Err(e) => return Err(GuestError::io("lock", path.display(), e)),
@@ -296,6 +305,11 @@ impl Mark {
             let mut text = String::new();
             file.read_to_string(&mut text).context("read", path.display())?;
             if !text.is_empty() && !Record::path(host, guest).exists() {
+                // LXC's own mark, which lxc-create has locked as long as it is at work.
+                if let Ok(partial) = OpenOptions::new().write(true).open(host.folder(guest).join("partial")) {
+                    rustix::fs::fcntl_lock(&partial, FlockOperation::NonBlockingLockExclusive)
+                        .map_err(|_| busy(guest))?;
+                }
                 remove_tree(&host.folder(guest))?;
             }
             return Ok(Self { path, file });

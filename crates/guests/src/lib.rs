@@ -3,6 +3,7 @@
 //! What is to be written is decided by [`settings`], [`lxc`] and [`prepare`], which look at values alone; it is done by
 //! the lxc-* tools ([`host`]) and, inside a guest's root file system, by [`root`], which no link leads out of. liblxc
 //! itself is not used: in a process with threads it has trouble with locks and descriptors (lxc#2245).
+#![forbid(unsafe_code)]
 
 pub mod converge;
 pub mod create;

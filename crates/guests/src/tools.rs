@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
@@ -36,6 +37,12 @@ impl Tool {
     pub(crate) fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         self.command.args(args);
         self
+    }
+
+    /// With `file` as its standard input, and that of all that it starts: who has it locked shares the lock with them.
+    pub(crate) fn holding(mut self, file: &File) -> Result<Self> {
+        self.command.stdin(file.try_clone().context("share", "a lock")?);
+        Ok(self)
     }
 
     /// How it ended, and what it printed.

@@ -30,9 +30,9 @@ use flight::{Ear, Flight, Hears, Message, Trial, hear};
 /// well under a millisecond, and a loaded machine may let it wait some tens.
 pub const QUIET: Duration = Duration::from_millis(150);
 /// When a probe that must arrive and was not seen is sent once more: its neighbour may just have been unknown.
-const RESEND: Duration = Duration::from_millis(100);
+const RESEND: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(700)];
 /// When a probe that must arrive is given up.
-const GIVE_UP: Duration = Duration::from_millis(500);
+const GIVE_UP: Duration = Duration::from_millis(1200);
 /// How long an answer is waited for after a probe has arrived: it tells whether something listens.
 const GRACE: Duration = Duration::from_millis(20);
 /// Probes in flight at once: bounds memory, and the packets that wait in sockets and neighbour queues.
@@ -182,7 +182,7 @@ impl Prober {
                         trial.evidence.waited = now.duration_since(trial.sent);
                     }
                     Step::Resend => {
-                        trial.resent = true;
+                        trial.resent += 1;
                         self.send(trial);
                         wake = Some(Duration::ZERO);
                     }
@@ -212,7 +212,7 @@ impl Prober {
                 let watched = |spot: &Spot| self.stations.iter().any(|s| s.spot == *spot);
                 if trial.evidence.leak(trial.probe, watched).is_some() {
                     Step::Done
-                } else if trial.resent {
+                } else if trial.resent > 0 {
                     until(QUIET, quiet)
                 } else if quiet >= QUIET / 2 {
                     // Once more: silence because a neighbour was not known yet would prove nothing.
@@ -255,7 +255,7 @@ impl Prober {
             sender,
             sport,
             sent: Instant::now(),
-            resent: false,
+            resent: 0,
             done: false,
             message: Message::None,
             evidence: Evidence::default(),
@@ -452,12 +452,12 @@ enum Step {
 }
 
 /// How long a probe that must be seen, and was not, is waited for.
-fn patience(age: Duration, resent: bool) -> Step {
-    match (age, resent) {
-        (age, _) if age >= GIVE_UP => Step::Done,
-        (age, true) => Step::Wait(GIVE_UP - age),
-        (age, false) if age >= RESEND => Step::Resend,
-        (age, false) => Step::Wait(RESEND - age),
+fn patience(age: Duration, resent: usize) -> Step {
+    match RESEND.get(resent) {
+        _ if age >= GIVE_UP => Step::Done,
+        Some(when) if age >= *when => Step::Resend,
+        Some(when) => Step::Wait(*when - age),
+        None => Step::Wait(GIVE_UP - age),
     }
 }
 

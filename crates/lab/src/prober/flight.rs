@@ -39,7 +39,7 @@ pub(super) struct Trial<'a> {
     pub(super) sender: Option<usize>,
     pub(super) sport: u16,
     pub(super) sent: Instant,
-    pub(super) resent: bool,
+    pub(super) resent: usize,
     pub(super) done: bool,
     pub(super) message: Message,
     pub(super) evidence: Evidence,

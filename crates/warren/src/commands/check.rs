@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, ToSocketAddrs as _};
 use std::path::Path;
 
+use guests::{Host, State};
 use kernel::apply::Engine;
 use kernel::netns::Netns;
 use kernel::nft::{ForeignChain, Nft, RawTable, Transaction};
@@ -167,6 +168,7 @@ fn vantages(network: &Network) -> Result<Vec<Vantage>, Failure> {
         let capture = outgoing(network.uplink.name.as_str(), &[]);
         vantages.push(Vantage { spot: Spot::World, netns: Netns::current()?, capture });
     }
+    let host = Host::from_environment();
     for guest in &network.guests {
         let spot = Spot::Guest(guest.name.clone());
         match guest.kind {
@@ -176,7 +178,13 @@ fn vantages(network: &Network) -> Result<Vec<Vantage>, Failure> {
                 Err(e) if e.is_absent() => {}
                 Err(e) => return Err(e.into()),
             },
-            GuestKind::Vm { .. } | GuestKind::Reserved | GuestKind::Lxc(_) => {
+            GuestKind::Lxc(_) => {
+                // One that does not run is told by its probes.
+                if let State::Running(pid) = host.state(&guest.name)? {
+                    vantages.push(Vantage { spot, netns: Netns::of_process(pid)?, capture: Capture::Incoming });
+                }
+            }
+            GuestKind::Vm { .. } | GuestKind::Reserved => {
                 let capture = outgoing(guest.lan.as_str(), &guest.addresses);
                 vantages.push(Vantage { spot, netns: Netns::current()?, capture });
             }

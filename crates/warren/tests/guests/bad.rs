@@ -4,9 +4,12 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use crate::common::tool;
 use crate::lab::{Place, lab};
+use crate::support::PATIENCE;
 
 const GOOD: (&str, &str) = ("good", "address = [\"10.1.1.2\"]\ntemplate = \"busybox\"");
 
@@ -119,6 +122,42 @@ fn a_missing_package_is_named_and_a_full_disk_is_told() {
 }
 
 #[test]
+fn a_killed_creation_leaves_no_half_guest() {
+    lab(|| {
+        let place = Place::new();
+        let pid = place.scene.folder().join("pid");
+        let lines =
+            format!("mkdir -p \"$LXC_ROOTFS\"; echo half > /run/half; echo $$ > {}; exec sleep 1000", pid.display());
+        let slow = template(&place, "slow", &lines);
+        place.write(&[("late", &format!("address = [\"10.1.1.9\"]\ntemplate = \"{slow}\""))], "");
+        let mut warren = place.command().args(["guest", "create", "late"]).stderr(Stdio::null()).spawn().unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        let template = loop {
+            match fs::read_to_string(&pid).unwrap_or_default().trim().parse::<i32>() {
+                Ok(pid) => break pid,
+                Err(_) => assert!(Instant::now() < deadline, "the template does not run"),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        warren.kill().unwrap();
+        warren.wait().unwrap();
+        // The template goes on: nobody comes between it and its files.
+        place.write(&[("late", "address = [\"10.1.1.9\"]\ntemplate = \"busybox\"")], "");
+        place.warren("guest create late").says(5, &["that was killed has left running"]);
+        tool(&format!("kill -9 {template}"));
+        // lxc-create is told, and ends by itself; what it leaves is made anew.
+        while place.warren("guest create late").code == Some(5) {
+            assert!(Instant::now() < deadline, "the lock is held");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        place.warren("up").says(0, &["late: running"]);
+        place.warren("down --guests").ends(0);
+        place.warren("guest destroy --yes late").ends(0);
+        place.has_nothing_of("late");
+    });
+}
+
+#[test]
 fn a_guest_cannot_have_anything_of_the_hosts_written() {
     lab(|| {
         let place = Place::new();
@@ -204,5 +243,27 @@ fn folders_and_archives_become_guests_whose_files_are_their_own() {
             1000,
             "the folder that it was copied from is as it was"
         );
+    });
+}
+
+#[test]
+fn a_guest_that_does_not_stop_is_killed_and_that_is_told() {
+    lab(|| {
+        let place = Place::new();
+        let deaf = root(&place, "deaf", "trap '' TERM PWR USR1 INT; while :; do sleep 1; done");
+        place.write(&[("deaf", &format!("address = [\"10.1.1.9\"]\nrootfs = \"{}\"", deaf.display())), GOOD], "");
+        place.warren("up").ends(0);
+        // A port's name that another has by now: the guest does not take it.
+        place
+            .warren("guest stop --timeout 1 deaf")
+            .says(0, &["did not stop within 1 s, and was killed", "deaf: killed"]);
+        tool("ip link add deaf type bridge");
+        place.warren("guest start deaf").says(5, &["an interface deaf is there already"]);
+        tool("ip link delete deaf");
+        place.warren("down").ends(0);
+        place.warren("guest start deaf").says(5, &["its LAN br1 is not up", "`warren up` first"]);
+        place.warren("up").says(0, &["deaf: running", "good: plugged in"]);
+        place.warren("guest stop --timeout 1 deaf").ends(0);
+        place.warren("down --guests").says(0, &["good: stopped"]);
     });
 }

@@ -80,6 +80,13 @@ fn two_guests_live_from_up_to_down() {
         publish(&place, "cnx6");
         publish(&place, "cnx7");
         network_works(&place);
+        // By warren's own packets, from inside each guest.
+        let check = place.warren("--json check").ends(0).json();
+        let from_inside = |guest: &str| {
+            let probes = check["probes"].as_array().unwrap();
+            probes.iter().filter(|p| p["from"].as_str().unwrap().contains(guest) && p["held"] == true).count()
+        };
+        assert!(from_inside("cnx6") > 5 && from_inside("cnx7") > 5, "{check:#}");
         // Root in a guest is nobody here, and each guest's nobody is another.
         let ids = |guest: &str| place.inside(guest, "cat /proc/self/uid_map").ends(0).out;
         assert_ne!(ids("cnx6"), ids("cnx7"));
