@@ -60,7 +60,7 @@ pub fn run(context: &Context) -> Outcome {
     }
     people(&network, &survey.observed);
     for guest in &network.guests {
-        for (tried, packets) in tried(&tally, &guest.port) {
+        for (tried, packets) in tried(&tally, &guest.port).into_iter().filter(|(_, packets)| *packets > 0) {
             output::line(&format!(
                 "{}{} tried: {packets} {}{}",
                 output::YELLOW,
@@ -103,10 +103,10 @@ fn traffic(tally: &Tally, set: &str, port: &IfName) -> serde_json::Value {
     serde_json::json!({ "packets": counts.packets, "bytes": counts.bytes })
 }
 
-/// What a guest tried that it may not, with how many packets.
+/// What a guest may try and may not do, with how many packets it did.
 fn tried(tally: &Tally, port: &IfName) -> Vec<(Try, u64)> {
     let packets = |tried: Try| counted(tally, tried.set(), port).map(|counts| counts.packets).sum::<u64>();
-    TRIES.iter().map(|tried| (*tried, packets(*tried))).filter(|(_, packets)| *packets > 0).collect()
+    TRIES.iter().map(|tried| (*tried, packets(*tried))).collect()
 }
 
 fn people(network: &Network, observed: &State) {
