@@ -487,10 +487,10 @@ impl Network {
         self.allows.iter().filter(between).any(|allow| allow.covers(protocol, port))
     }
 
-    /// Whether an allow lets a guest out to the whole world.
+    /// Whether an allow lets a guest out to that address of the world's: to all of it, or to a network around it.
     #[must_use]
-    pub fn lets_out(&self, from: IpAddr, (protocol, port): (u8, u16)) -> bool {
-        let out = |allow: &&Allow| allow.from.has_inside(from) && allow.to.world;
+    pub fn lets_out(&self, from: IpAddr, to: IpAddr, (protocol, port): (u8, u16)) -> bool {
+        let out = |allow: &&Allow| allow.from.has_inside(from) && (allow.to.world || allow.to.has_net(to));
         self.allows.iter().filter(out).any(|allow| allow.covers(protocol, port))
     }
 

@@ -233,7 +233,7 @@ impl<'a> Asking<'a> {
         let from = || Spot::Guest(guest.name.clone());
         let (name, over) = (&guest.name, version.word());
         if let Some(world) = self.world(version) {
-            let may = |kind| !lan.egress_denied || self.network.lets_out(own, service(kind, own));
+            let may = |kind| !lan.egress_denied || self.network.lets_out(own, world, service(kind, own));
             if lan.mode == Mode::Isolated || !may(PacketKind::Tcp(HTTPS)) {
                 let expect = || Expect::Blocked { at: vec![Spot::World] };
                 let title = format!("{name} not out to the world{over}");
