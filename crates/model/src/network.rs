@@ -487,7 +487,7 @@ impl Network {
         self.allows.iter().filter(between).any(|allow| allow.covers(protocol, port))
     }
 
-    /// Whether an allow lets a guest out to that address of the world's.
+    /// Whether an allow lets a guest out to that address of the world's: to all of it, or to a network around it.
     #[must_use]
     pub fn lets_out(&self, from: IpAddr, to: IpAddr, (protocol, port): (u8, u16)) -> bool {
         let out = |allow: &&Allow| allow.from.has_inside(from) && (allow.to.world || allow.to.has_net(to));

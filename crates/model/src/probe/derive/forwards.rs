@@ -66,7 +66,9 @@ impl<'a> Asking<'a> {
             let Some(lan) = self.network.lan(&guest.lan) else { continue };
             for version in Version::BOTH {
                 let Some(to) = version.first(&dmz.to) else { continue };
-                let at_it = |public: &IpAddr| dmz.address.is_none_or(|address| address == *public);
+                // One that names the address takes it from one of every address.
+                let named = |public: &IpAddr| self.network.dmzs.iter().any(|other| other.address == Some(*public));
+                let at_it = |public: &IpAddr| dmz.address.map_or(!named(public), |address| address == *public);
                 let all: Vec<IpAddr> = match dmz.address {
                     Some(address) if self.view.outside && self.network.uplink.present => vec![address],
                     _ => self.public_of(version).into_iter().filter(at_it).collect(),
@@ -80,11 +82,8 @@ impl<'a> Asking<'a> {
                         };
                         let Some(port) = (SOME_PORT..u16::MAX).find(free) else { continue };
                         let way = Way {
-                            name: match dmz.address {
-                                None => format!("everything else, {port}/{transport},"),
-                                Some(address) => format!("everything else at {address}, {port}/{transport},"),
-                            },
-                            suffix: if dmz.address.is_some() { String::new() } else { at(nth, public) },
+                            name: format!("everything else, {port}/{transport},"),
+                            suffix: if self.network.dmzs.len() > 1 { format!(" at {public}") } else { at(nth, public) },
                             public,
                             kind: match transport {
                                 Transport::Tcp => PacketKind::Tcp(port),
