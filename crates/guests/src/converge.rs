@@ -53,16 +53,53 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
-/// What `up` would do; changes nothing.
-pub fn survey(host: &Host, network: &Network) -> Result<Vec<(String, Vec<Action>)>> {
+/// What `up` would do with a guest.
+#[derive(Debug)]
+pub struct Outlook {
+    /// Its name.
+    pub guest: String,
+    /// What would be done.
+    pub actions: Vec<Action>,
+    /// What `up` alone cannot carry through while it runs, and what would.
+    pub notes: Vec<String>,
+}
+
+/// What `up` would do with each guest of which there is something to tell; changes nothing.
+pub fn survey(host: &Host, network: &Network) -> Result<Vec<Outlook>> {
     let mut all = Vec::new();
     for (settings, container) in of(network) {
         let actions = decide(host, &settings, container)?;
-        if !actions.is_empty() {
-            all.push((settings.name, actions));
+        let notes = restarts(host, &settings, container)?;
+        if !actions.is_empty() || !notes.is_empty() {
+            all.push(Outlook { guest: settings.name, actions, notes });
         }
     }
     Ok(all)
+}
+
+/// What of the file holds only after a restart of the guest, or after it is made anew.
+fn restarts(host: &Host, settings: &Settings, container: &Container) -> Result<Vec<String>> {
+    let guest = settings.name.as_str();
+    let mut notes = Vec::new();
+    let Some(record) = Record::read(host, guest)?.filter(|_| host.exists(guest)) else { return Ok(notes) };
+    if record.made_by_us && record.ids.is_none() != container.privileged {
+        notes.push(format!(
+            "`privileged` holds from a guest's making on: `warren guest destroy {guest}` and `warren up` make it anew"
+        ));
+    }
+    if matches!(host.state(guest)?, State::Running(_)) {
+        let (before, after) = create::config(host, &record, container)?;
+        if record.settings == *settings && before != after {
+            notes.push(format!("its new configuration holds from its next start: `warren guest restart {guest}`"));
+        }
+        if record.settings.port != settings.port {
+            let (was, is) = (&record.settings.port, &settings.port);
+            notes.push(format!(
+                "its port stays {was} until its next start, then it is {is}: `warren guest restart {guest}`"
+            ));
+        }
+    }
+    Ok(notes)
 }
 
 /// Creates, starts and plugs in what the file names, as many at once as the machine has processors. `said` is told the
@@ -147,13 +184,8 @@ fn one(
 ) -> Result<Vec<Action>> {
     let actions = decide(host, settings, container)?;
     let state = host.state(&settings.name)?;
-    let record = Record::read(host, &settings.name)?.filter(|record| record.made_by_us);
-    if record.is_some_and(|record| record.ids.is_none() != container.privileged) {
-        notes.push(format!(
-            "`privileged` holds from a guest's making on: `warren guest destroy {}` and `warren up` make it anew",
-            settings.name
-        ));
-    }
+    // Before anything is told: what is told then is no difference any more.
+    notes.extend(restarts(host, settings, container)?);
     for action in &actions {
         match action {
             Action::Create => create::create(host, settings, container, said)?,
@@ -162,12 +194,6 @@ fn one(
                 if let (State::Running(pid), Some(before)) = (state, &change.before) {
                     said(Line::Stage("carrying its new settings over"));
                     port::carry_over(pid, before, settings)?;
-                }
-                if matches!(state, State::Running(_)) && change.before.is_none() {
-                    notes.push(format!(
-                        "its new configuration holds from its next start: `warren guest restart {}`",
-                        settings.name
-                    ));
                 }
             }
             Action::Start => {

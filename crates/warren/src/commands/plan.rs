@@ -1,7 +1,7 @@
 //! `warren plan`: what `up` would change.
 
 use guests::Host;
-use guests::converge;
+use guests::converge::{self, Outlook};
 use kernel::apply::ApplyError;
 
 use crate::context::{Context, Exit, Outcome};
@@ -15,9 +15,12 @@ pub fn run(context: &Context, exit_code: bool) -> Outcome {
     if !survey.conflicts.is_empty() {
         return Err(ApplyError::Conflicts(survey.conflicts).into());
     }
-    let guests = converge::survey(&Host::from_environment(), &network)?;
-    let guests: Vec<String> =
-        guests.iter().flat_map(|(guest, actions)| actions.iter().map(|a| a.words(guest))).collect();
+    let outlooks = converge::survey(&Host::from_environment(), &network)?;
+    let (mut guests, mut restarts) = (Vec::new(), Vec::new());
+    for Outlook { guest, actions, notes } in &outlooks {
+        guests.extend(actions.iter().map(|action| action.words(guest)));
+        restarts.extend(notes.iter().map(|note| format!("{guest}: {note}")));
+    }
     let steps = survey.plan.steps.len();
     let changes = steps + guests.len();
     if context.json {
@@ -28,6 +31,7 @@ pub fn run(context: &Context, exit_code: bool) -> Outcome {
             "changes": changes,
             "steps": output::steps(&survey.plan),
             "guests": guests,
+            "notes": restarts,
         }));
     } else if changes == 0 {
         if !context.quiet {
@@ -47,6 +51,9 @@ pub fn run(context: &Context, exit_code: bool) -> Outcome {
             let each = if guests.is_empty() { "" } else { "; then the guests, each by itself" };
             output::note(&format!("{steps} steps; `warren up` does them, all or none{each}."));
         }
+    }
+    if !context.json && !context.quiet {
+        restarts.iter().for_each(|note| output::note(&format!("note: {note}")));
     }
     Ok(if exit_code && changes > 0 { Exit::Changes } else { Exit::Done })
 }

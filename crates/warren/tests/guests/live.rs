@@ -60,8 +60,18 @@ fn a_changed_network_is_carried_into_a_guest_that_runs() {
         let said = place.inside("cnx6", "ip -4 address show dev eth0; ip route").ends(0).out;
         assert!(said.contains("10.2.1.6/24") && said.contains("via 10.2.1.1") && !said.contains("10.1.1."), "{said}");
 
-        // What only a start takes up is told.
+        // What only a start takes up is told: beforehand, and when it is done.
+        let text = fs::read_to_string(&place.scene.config).unwrap();
+        place.scene.write(&text.replace("config = [", "config = [\"lxc.environment = HAND=mine\", "));
+        for command in ["plan", "up"] {
+            place
+                .warren(command)
+                .says(0, &["cnx6", "its new configuration holds from its next start: `warren guest restart cnx6`"]);
+        }
+        place.warren("guest restart cnx6").ends(0);
+        place.warren("plan --exit-code").says(0, &["Nothing to change"]);
         write("br2", "[\"10.2.1.6\"]", "privileged = true");
+        place.warren("plan").says(0, &["`privileged` holds from a guest's making on"]);
         place.warren("up").says(0, &["`privileged` holds from a guest's making on"]);
         place.warren("down --guests").ends(0);
     });
