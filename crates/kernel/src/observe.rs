@@ -88,8 +88,12 @@ fn namespaces(wanted: &State, found: &mut Observation) -> Result<Vec<Inside>> {
             }),
             Ok(None) => {}
             // Another's that we may not enter, or one that has just gone.
-            Err(e) if wanted.namespaces.contains(&name) => return Err(e),
-            Err(_) => {}
+            // (EINVAL: its name is still there, what it named is not.)
+            Err(e)
+                if !wanted.namespaces.contains(&name)
+                    && (e.is_absent() || e.is_forbidden() || e.errno() == Some(libc::EINVAL)) => {}
+            // A failed look is no finding: `down` must not pass a namespace of ours by.
+            Err(e) => return Err(e),
         }
     }
     Ok(ours)

@@ -305,11 +305,7 @@ fn prepare(is_router: bool) -> Result<(), LabError> {
 
 /// Waits until the kernel has taken note that a cable is plugged in at both ends.
 fn await_carrier(rtnl: &mut Rtnl, link: &IfName) -> Result<(), LabError> {
-    let start = Instant::now();
-    while rtnl.link(link)?.operstate != OPER_UP && start.elapsed() < CARRIER {
-        std::thread::sleep(Duration::from_micros(200));
-    }
-    Ok(())
+    eventually(&format!("{link} has a carrier"), || Ok(rtnl.link(link)?.operstate == OPER_UP))
 }
 
 /// Waits until every address serves: the kernel puts them to use by a work queue, even those without duplicate address
@@ -317,10 +313,20 @@ fn await_carrier(rtnl: &mut Rtnl, link: &IfName) -> Result<(), LabError> {
 /// for too.
 fn await_addresses(link_local: bool) -> Result<(), LabError> {
     let mut rtnl = Rtnl::open()?;
+    eventually("the addresses serve", || {
+        Ok(!rtnl.addresses()?.iter().any(|a| a.is_unusable() && (link_local || !a.is_link_local())))
+    })
+}
+
+/// Asks again and again, for the kernel has no event for all of it; a lab in which it never holds would prove nothing,
+/// so that is an error.
+fn eventually(what: &str, mut holds: impl FnMut() -> Result<bool, LabError>) -> Result<(), LabError> {
     let start = Instant::now();
-    while rtnl.addresses()?.iter().any(|a| a.is_unusable() && (link_local || !a.is_link_local()))
-        && start.elapsed() < CARRIER
-    {
+    while !holds()? {
+        if start.elapsed() > CARRIER {
+            let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
+            return Err(LabError::io(format!("wait until {what} in the lab"))(late));
+        }
         std::thread::sleep(Duration::from_micros(200));
     }
     Ok(())

@@ -16,7 +16,7 @@ pub mod evaluate;
 pub mod text;
 
 pub use build::bridge::{RECEIVED, SENT, TRIES, Try};
-pub use build::build;
+pub use build::{METADATA4, METADATA6, build};
 
 /// What every table of ours bears as its comment: whoever has our name without it is not ours.
 pub const MARK: &str = "warren: made by warren up, changes here are undone";

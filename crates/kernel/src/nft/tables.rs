@@ -9,6 +9,7 @@ use super::uapi::{NFT_SET_ANONYMOUS, NFTA_SET_FLAGS};
 use super::{Nft, RawTable, Transaction, TransactionError, family_number, fingerprint};
 use crate::error::{Cause, Context as _, KernelError, Result};
 use crate::journal::WrittenTable;
+use crate::netlink::NetlinkError;
 
 /// What stands under the name of a table of ours.
 #[derive(Debug)]
@@ -36,8 +37,16 @@ pub fn look(family: Family, written: Option<&WrittenTable>) -> Result<Found> {
         for (name, set) in &mut table.sets {
             match nft.elements(family, name, set) {
                 Ok(elements) => set.elements = elements,
-                // An element that is none of ours: the table is not as we wrote it.
-                Err(_) => readable = false,
+                // An element that is none of ours, or a set that has gone since: not as we wrote it. A failed look
+                // is no finding.
+                Err(e) if matches!(e, NetlinkError::Malformed(_)) || e.is_absent() => readable = false,
+                Err(e) => {
+                    return Err(KernelError::new(
+                        "read the elements of",
+                        format!("{} {TABLE} {name}", family.word()),
+                        e,
+                    ));
+                }
             }
         }
         if readable {

@@ -4,18 +4,17 @@
 //! network only the first guests and forwards are asked everything; the others are asked what says that they work
 //! at all. The answer depends on nothing but the arguments.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use super::{Expect, Packet, PacketKind, Probe, Spot};
 use crate::address::{Mac, Transport};
 use crate::network::{Forward, Guest, GuestKind, Kept, Lan, Mode, Network, Public, Snat};
+use crate::ruleset::{METADATA4, METADATA6};
 
 mod forged;
 mod forwards;
 
-/// Where cloud providers answer with credentials.
-const METADATA: [IpAddr; 2] =
-    [IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254))];
+const METADATA: [IpAddr; 2] = [IpAddr::V4(METADATA4), IpAddr::V6(METADATA6)];
 
 /// So many guests and forwards are asked everything.
 const IN_FULL: usize = 32;
