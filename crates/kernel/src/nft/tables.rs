@@ -6,10 +6,14 @@ use model::state::TableState;
 
 use super::dump::number;
 use super::uapi::{NFT_SET_ANONYMOUS, NFTA_SET_FLAGS};
-use super::{Nft, RawTable, Transaction, TransactionError, family_number, fingerprint};
+use super::{Nft, RawTable, Tally, Transaction, TransactionError, family_number, fingerprint};
 use crate::error::{Cause, Context as _, KernelError, Result};
 use crate::journal::WrittenTable;
 use crate::netlink::NetlinkError;
+
+fn what(family: Family) -> String {
+    format!("the table {} {TABLE}", family.word())
+}
 
 /// What stands under the name of a table of ours.
 #[derive(Debug)]
@@ -86,8 +90,12 @@ pub fn commit(changes: &[TableChange]) -> Result<()> {
             TableChange::Replace { family, to, .. } => {
                 match to {
                     Some(TableState::Intact(table)) => {
-                        // Who has counted what is no reason to fail, and a table that is not there has counted nothing.
-                        let tally = nft.tally(*family, &table.sets).unwrap_or_default();
+                        let tally = match nft.tally(*family, &table.sets) {
+                            Ok(tally) => tally,
+                            // No table yet, or one whose sets are others: nothing was counted.
+                            Err(e) if matches!(e, NetlinkError::Malformed(_)) || e.is_absent() => Tally::new(),
+                            Err(e) => return Err(KernelError::new("read the counters of", what(*family), e)),
+                        };
                         transaction.replace_counting_on(table, &tally)
                     }
                     Some(TableState::Disturbed(dump)) => {
