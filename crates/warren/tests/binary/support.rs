@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use kernel::netns::Netns;
 use serde_json::Value;
 
 use crate::common::tool;
@@ -284,7 +285,6 @@ printf 'HTTP/1.0 200 OK\r\n\r\n%s %s\n' NAME "$SOCAT_PEERADDR"
 [ "$path" = /huge ] && head -c 50000000 /dev/zero
 exit 0
 "#;
-const DATAGRAM: &str = "#!/bin/sh\nread -r line\nprintf '%s %s\\n' NAME \"$SOCAT_PEERADDR\"\n";
 
 /// A web server on `port`, of both families, that tells its name and the client's address.
 pub fn serve(scene: &Scene, place: &str, port: u16) -> Running {
@@ -292,10 +292,20 @@ pub fn serve(scene: &Scene, place: &str, port: u16) -> Running {
     listen(place, &format!("TCP6-LISTEN:{port},ipv6only=0,reuseaddr,fork"), &format!("EXEC:{script}"))
 }
 
-/// The same by datagrams: a line for a line.
-pub fn serve_udp(scene: &Scene, place: &str, port: u16) -> Running {
-    let script = program(scene, &format!("udp-{place}"), &DATAGRAM.replace("NAME", place));
-    listen(place, &format!("UDP6-RECVFROM:{port},ipv6only=0,reuseaddr,fork"), &format!("EXEC:{script}"))
+/// Answers each datagram that comes to `port` at `place`, of both families, with its own name, the client's address and
+/// what came, until the test ends. One answer for a datagram: socat's forks now and then give two.
+pub fn serve_udp(place: &'static str, port: u16) {
+    let socket = Netns::open(place).unwrap().run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port))).unwrap().unwrap();
+    std::thread::spawn(move || {
+        let mut heard = [0; 1500];
+        loop {
+            // An error is an ICMP answer to an earlier datagram of ours.
+            let Ok((length, client)) = socket.recv_from(&mut heard) else { continue };
+            let said = String::from_utf8_lossy(&heard[..length]);
+            let answer = format!("{place} {} {}\n", client.ip().to_canonical(), said.trim());
+            let _ = socket.send_to(answer.as_bytes(), client);
+        }
+    });
 }
 
 fn program(scene: &Scene, name: &str, text: &str) -> String {
@@ -310,7 +320,8 @@ fn program(scene: &Scene, name: &str, text: &str) -> String {
 
 /// What a server said of a client: its own name, and the address that it saw.
 pub fn seen(text: &str) -> Option<(String, IpAddr)> {
-    let (name, peer) = text.lines().next()?.split_once(' ')?;
+    let mut words = text.lines().next()?.split(' ');
+    let (name, peer) = (words.next()?, words.next()?);
     let peer: IpAddr = peer.trim_matches(['[', ']']).parse().ok()?;
     Some((name.to_owned(), peer.to_canonical()))
 }
