@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::IfName;
 use crate::ruleset::{Element, Family, Set, Table};
 use crate::simulate;
-use crate::state::{Address, IpFamilyWord, Link, LinkKind, Place, Route, Shaper, State, Sysctl, TableState};
+use crate::state::{Address, IpFamilyWord, Link, LinkKind, Place, Proxy, Route, Shaper, State, Sysctl, TableState};
 
 /// Steps in the order in which they are to be done. Each knows what was, so each can be undone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +96,16 @@ pub enum Step {
         from: Option<Shaper>,
         /// What it shall be.
         to: Option<Shaper>,
+    },
+    /// Begins to answer for an address.
+    AddProxy {
+        /// Which, where.
+        proxy: Proxy,
+    },
+    /// Answers for it no more.
+    DeleteProxy {
+        /// Which, where.
+        proxy: Proxy,
     },
 }
 
@@ -213,10 +223,15 @@ impl Planner<'_> {
         let on = |state: &State| state.sysctls.get(&all).is_some_and(|value| value == "1");
         let (was_on, will_be_on) = (on(&self.now), on(to));
         let mut foreign: Vec<(&Sysctl, &String)> = to.sysctls.iter().filter(|(s, _)| !self.is_on_ours(s)).collect();
+        let forwards = |(s, value): &(&Sysctl, &String)| {
+            s.family == IpFamilyWord::Ipv6 && s.key == "forwarding" && value.as_str() == "1"
+        };
+        // One interface that begins to forward costs every other its learnt routes, too (rt6_purge_dflt_routers).
+        let begins = foreign.iter().any(|pair| forwards(pair) && self.now.sysctls.get(pair.0) != Some(pair.1));
         foreign.sort_by_key(|(sysctl, _)| {
             let is_all = **sysctl == all;
             let is_accept_ra = sysctl.key == "accept_ra";
-            if will_be_on { (!is_accept_ra, is_all) } else { (is_accept_ra, !is_all) }
+            if will_be_on || begins { (!is_accept_ra, is_all) } else { (is_accept_ra, !is_all) }
         });
         for (sysctl, value) in foreign {
             let turned_along = sysctl.family == IpFamilyWord::Ipv6 && sysctl.key == "forwarding" && *sysctl != all;
@@ -273,7 +288,15 @@ impl Planner<'_> {
                 self.set_shaper(&link, Some(&alone));
             }
         }
-        for route in self.now.routes.clone() {
+        for proxy in self.now.proxies.clone() {
+            if doomed.contains_key(&proxy.link) || !to.proxies.contains(&proxy) {
+                self.push(Step::DeleteProxy { proxy });
+            }
+        }
+        // What goes through a router goes before the way to the router does, and comes after it.
+        let mut routes: Vec<Route> = self.now.routes.iter().cloned().collect();
+        routes.sort_by_key(|route| route.via.is_none());
+        for route in routes {
             if goes(&route.at) || !to.routes.contains(&route) {
                 self.push(Step::DeleteRoute { route });
             }
@@ -340,8 +363,13 @@ impl Planner<'_> {
         for address in to.addresses.difference(&self.now.addresses).cloned().collect::<Vec<_>>() {
             self.push(Step::AddAddress { address });
         }
-        for route in to.routes.difference(&self.now.routes).cloned().collect::<Vec<_>>() {
+        let mut routes: Vec<Route> = to.routes.difference(&self.now.routes).cloned().collect();
+        routes.sort_by_key(|route| route.via.is_some());
+        for route in routes {
             self.push(Step::AddRoute { route });
+        }
+        for proxy in to.proxies.difference(&self.now.proxies).cloned().collect::<Vec<_>>() {
+            self.push(Step::AddProxy { proxy });
         }
     }
 
@@ -412,6 +440,8 @@ impl Step {
             Self::AddRoute { route } => Self::DeleteRoute { route },
             Self::DeleteRoute { route } => Self::AddRoute { route },
             Self::SetShaper { link, from, to } => Self::SetShaper { link, from: to, to: from },
+            Self::AddProxy { proxy } => Self::DeleteProxy { proxy },
+            Self::DeleteProxy { proxy } => Self::AddProxy { proxy },
         }
     }
 }
@@ -433,6 +463,8 @@ impl Step {
             Self::AddRoute { .. } => "add-route",
             Self::DeleteRoute { .. } => "delete-route",
             Self::SetShaper { .. } => "set-shaper",
+            Self::AddProxy { .. } => "add-proxy",
+            Self::DeleteProxy { .. } => "delete-proxy",
         }
     }
 }
@@ -492,6 +524,8 @@ impl fmt::Display for Step {
                 let was = from.as_ref().map(|from| format!(": {from}")).unwrap_or_default();
                 write!(f, "- limit at {link}{was}")
             }
+            Self::AddProxy { proxy } => write!(f, "+ {proxy}"),
+            Self::DeleteProxy { proxy } => write!(f, "- {proxy}"),
         }
     }
 }

@@ -11,6 +11,7 @@ mod limits;
 mod machines;
 mod qemu;
 mod rehearse;
+mod routed;
 mod stream;
 mod support;
 mod traffic;
