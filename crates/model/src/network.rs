@@ -474,6 +474,12 @@ impl Network {
         self.lans.iter().find(|lan| &lan.bridge == bridge)
     }
 
+    /// The bridges that the uplink is plugged into: where they are others than before, the uplink itself changes.
+    #[must_use]
+    pub fn uplink_bridges(&self) -> Vec<IfName> {
+        self.lans.iter().filter(|lan| lan.mode == Mode::Bridged).map(|lan| lan.bridge.clone()).collect()
+    }
+
     /// The guest of that name.
     #[must_use]
     pub fn guest(&self, name: &str) -> Option<&Guest> {
