@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use model::address::IfName;
 use model::ruleset::{Family, TABLE};
-use model::state::{ALIAS_PREFIX, Address, GUEST_INTERFACE, Link, LinkKind, Peer, Place, Route, State, Sysctl};
+use model::state::{ALIAS_PREFIX, Address, GUEST_INTERFACE, Link, LinkKind, Peer, Place, Proxy, Route, State, Sysctl};
 
 use crate::error::{KernelError, Result};
 use crate::facts::is_ours;
@@ -41,6 +41,7 @@ pub fn observe(wanted: &State, written: &BTreeMap<Family, WrittenTable>) -> Resu
     observe_links(wanted, &links, &guests, &mut found);
     observe_addresses(&mut rtnl, &links, &mut found)?;
     observe_routes(&mut rtnl, &links, &mut found)?;
+    observe_proxies(&mut rtnl, &links, &mut found)?;
     for guest in &guests {
         observe_guest(guest, &mut found);
     }
@@ -196,6 +197,17 @@ fn observe_routes(rtnl: &mut Rtnl, links: &[LinkInfo], found: &mut Observation) 
         };
         if found.state.links.contains_key(&name) {
             found.state.routes.insert(Route { at: Place::host(&name), to: route.to, via: route.via });
+        }
+    }
+    Ok(())
+}
+
+/// For whom we answer, on whatever link: by the mark of the entry alone.
+fn observe_proxies(rtnl: &mut Rtnl, links: &[LinkInfo], found: &mut Observation) -> Result<()> {
+    let names: BTreeMap<u32, &str> = links.iter().map(|link| (link.index, link.name.as_str())).collect();
+    for entry in rtnl.neighbours()?.into_iter().filter(|entry| entry.proxy && entry.protocol == PROTOCOL) {
+        if let Some(link) = names.get(&entry.index).and_then(|name| IfName::new(*name).ok()) {
+            found.state.proxies.insert(Proxy { link, address: entry.address });
         }
     }
     Ok(())

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::IfName;
 use crate::ruleset::{Element, Family, Set, Table};
 use crate::simulate;
-use crate::state::{Address, IpFamilyWord, Link, LinkKind, Place, Route, State, Sysctl, TableState};
+use crate::state::{Address, IpFamilyWord, Link, LinkKind, Place, Proxy, Route, State, Sysctl, TableState};
 
 /// Steps in the order in which they are to be done. Each knows what was, so each can be undone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +87,16 @@ pub enum Step {
     DeleteRoute {
         /// Which, where.
         route: Route,
+    },
+    /// Begins to answer for an address.
+    AddProxy {
+        /// Which, where.
+        proxy: Proxy,
+    },
+    /// Answers for it no more.
+    DeleteProxy {
+        /// Which, where.
+        proxy: Proxy,
     },
 }
 
@@ -204,10 +214,15 @@ impl Planner<'_> {
         let on = |state: &State| state.sysctls.get(&all).is_some_and(|value| value == "1");
         let (was_on, will_be_on) = (on(&self.now), on(to));
         let mut foreign: Vec<(&Sysctl, &String)> = to.sysctls.iter().filter(|(s, _)| !self.is_on_ours(s)).collect();
+        let forwards = |(s, value): &(&Sysctl, &String)| {
+            s.family == IpFamilyWord::Ipv6 && s.key == "forwarding" && value.as_str() == "1"
+        };
+        // One interface that begins to forward costs every other its learnt routes, too (rt6_purge_dflt_routers).
+        let begins = foreign.iter().any(|pair| forwards(pair) && self.now.sysctls.get(pair.0) != Some(pair.1));
         foreign.sort_by_key(|(sysctl, _)| {
             let is_all = **sysctl == all;
             let is_accept_ra = sysctl.key == "accept_ra";
-            if will_be_on { (!is_accept_ra, is_all) } else { (is_accept_ra, !is_all) }
+            if will_be_on || begins { (!is_accept_ra, is_all) } else { (is_accept_ra, !is_all) }
         });
         for (sysctl, value) in foreign {
             let turned_along = sysctl.family == IpFamilyWord::Ipv6 && sysctl.key == "forwarding" && *sysctl != all;
@@ -253,7 +268,15 @@ impl Planner<'_> {
         let gone_namespace = |place: &Place| place.namespace.as_ref().is_some_and(|n| !to.namespaces.contains(n));
         let goes = |place: &Place| doomed_places.contains(place) || gone_namespace(place);
 
-        for route in self.now.routes.clone() {
+        for proxy in self.now.proxies.clone() {
+            if doomed.contains_key(&proxy.link) || !to.proxies.contains(&proxy) {
+                self.push(Step::DeleteProxy { proxy });
+            }
+        }
+        // What goes through a router goes before the way to the router does, and comes after it.
+        let mut routes: Vec<Route> = self.now.routes.iter().cloned().collect();
+        routes.sort_by_key(|route| route.via.is_none());
+        for route in routes {
             if goes(&route.at) || !to.routes.contains(&route) {
                 self.push(Step::DeleteRoute { route });
             }
@@ -313,8 +336,13 @@ impl Planner<'_> {
         for address in to.addresses.difference(&self.now.addresses).cloned().collect::<Vec<_>>() {
             self.push(Step::AddAddress { address });
         }
-        for route in to.routes.difference(&self.now.routes).cloned().collect::<Vec<_>>() {
+        let mut routes: Vec<Route> = to.routes.difference(&self.now.routes).cloned().collect();
+        routes.sort_by_key(|route| route.via.is_some());
+        for route in routes {
             self.push(Step::AddRoute { route });
+        }
+        for proxy in to.proxies.difference(&self.now.proxies).cloned().collect::<Vec<_>>() {
+            self.push(Step::AddProxy { proxy });
         }
     }
 
@@ -377,6 +405,8 @@ impl Step {
             Self::DeleteAddress { address } => Self::AddAddress { address },
             Self::AddRoute { route } => Self::DeleteRoute { route },
             Self::DeleteRoute { route } => Self::AddRoute { route },
+            Self::AddProxy { proxy } => Self::DeleteProxy { proxy },
+            Self::DeleteProxy { proxy } => Self::AddProxy { proxy },
         }
     }
 }
@@ -397,6 +427,8 @@ impl Step {
             Self::DeleteAddress { .. } => "delete-address",
             Self::AddRoute { .. } => "add-route",
             Self::DeleteRoute { .. } => "delete-route",
+            Self::AddProxy { .. } => "add-proxy",
+            Self::DeleteProxy { .. } => "delete-proxy",
         }
     }
 }
@@ -448,6 +480,8 @@ impl fmt::Display for Step {
             Self::DeleteAddress { address } => write!(f, "- address {} on {}", address.net, address.at),
             Self::AddRoute { route } => write!(f, "+ {route}"),
             Self::DeleteRoute { route } => write!(f, "- {route}"),
+            Self::AddProxy { proxy } => write!(f, "+ {proxy}"),
+            Self::DeleteProxy { proxy } => write!(f, "- {proxy}"),
         }
     }
 }

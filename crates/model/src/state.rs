@@ -25,6 +25,9 @@ pub struct State {
     pub addresses: BTreeSet<Address>,
     /// Routes in guests' namespaces, and host routes by our links.
     pub routes: BTreeSet<Route>,
+    /// Addresses for which we answer on a link, ours or another's.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub proxies: BTreeSet<Proxy>,
     /// Switches that we set, on our links and on others'.
     #[serde(with = "as_pairs")]
     pub sysctls: BTreeMap<Sysctl, String>,
@@ -114,6 +117,16 @@ pub struct Route {
     pub to: IpNet,
     /// Through which router; on the link where there is none.
     pub via: Option<IpAddr>,
+}
+
+/// An address that is elsewhere, for which we answer on a link (ARP, neighbour discovery). It bears our number, so that
+/// ours are told from others'.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Proxy {
+    /// On which link.
+    pub link: IfName,
+    /// For whom.
+    pub address: IpAddr,
 }
 
 /// A switch below /proc/sys/net.
@@ -246,6 +259,12 @@ impl fmt::Display for LinkKind {
             Self::Tap { .. } => "tap",
             Self::Veth(_) => "cable",
         })
+    }
+}
+
+impl fmt::Display for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "answer for {} on {}", self.address, self.link)
     }
 }
 
