@@ -570,6 +570,13 @@ impl Network {
         self.lans.iter().find(|lan| &lan.bridge == bridge)
     }
 
+    /// The bridges that the uplink is plugged into: where they are others than before, the uplink itself changes.
+    #[must_use]
+    pub fn uplink_bridges(&self) -> Vec<IfName> {
+        let ours = self.lans.iter().filter(|lan| lan.mode == Mode::Bridged && !lan.external);
+        ours.map(|lan| lan.bridge.clone()).collect()
+    }
+
     /// The guest of that name.
     #[must_use]
     pub fn guest(&self, name: &str) -> Option<&Guest> {

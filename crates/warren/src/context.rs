@@ -136,6 +136,10 @@ impl From<ApplyError> for Failure {
             | ApplyError::Interrupted { .. }
             | ApplyError::Step { .. }
             | ApplyError::Unsettled { .. }
+            | ApplyError::Lost { .. }
+            | ApplyError::Unwatched(_)
+            | ApplyError::Pending { .. }
+            | ApplyError::NotPutBack(_)
             | ApplyError::Store(_) => Exit::Failed,
         };
         Self::new(exit, error.to_string())

@@ -4,6 +4,7 @@
 mod check;
 #[path = "../../../kernel/tests/common/mod.rs"]
 mod common;
+mod confirm;
 mod contract;
 mod documents;
 mod forwards;
