@@ -12,5 +12,6 @@ mod machines;
 mod mutations;
 mod qemu;
 mod rehearse;
+mod scale;
 mod support;
 mod traffic;
