@@ -101,6 +101,12 @@ fn beside(says: &[&str], theirs: impl FnOnce()) {
     let ran = scene.warren("up").ends(0);
     assert!(!ran.err.contains("warning"), "all is mended:\n{}", ran.err);
     assert!(others().contains("warren: br1 to eth0"), "the mend is marked:\n{}", others());
+    if rules.contains("table ip filter {") {
+        // Those whose chain it is can read it: a rule in another form would keep iptables from its whole table.
+        let listed = tool("iptables-nft -S");
+        let ours = r#"-i br1 -o eth0 -m comment --comment "warren: br1 to eth0" -j ACCEPT"#;
+        assert!(listed.contains(ours), "{listed}");
+    }
     flows("with the mend", true);
     scene.warren("check").ends(0);
     scene.warren("up").says(0, &["Nothing to change"]);
@@ -250,5 +256,36 @@ fn firewalld_itself() {
         assert!(!others().contains("br1"), "{}", others());
         tool("firewall-cmd --reload");
         assert_eq!(others(), rules, "after down");
+    });
+}
+
+#[test]
+fn legacy_iptables_are_told_and_left_alone() {
+    lab(|| {
+        let scene = Scene::new();
+        for family in ["ip", "ip6"] {
+            tool(&format!("sysctl -qw net.bridge.bridge-nf-call-{family}tables=0"));
+        }
+        tool("iptables-legacy -P FORWARD DROP");
+        tool("iptables-legacy -A FORWARD -i tun0 -j ACCEPT");
+        let rules = || tool("iptables-legacy -S");
+        let before = (rules(), take());
+        let says = ["iptables-legacy has tables here (ip filter)", "`iptables-legacy -I FORWARD -i br1 -j ACCEPT`"];
+        let ran = scene.up(&network(true), &GUESTS);
+        assert!(says.iter().all(|word| ran.err.contains(word)), "{}", ran.err);
+        assert_eq!(rules(), before.0, "warren does not write there");
+        let _servers = [serve(&scene, "world", 80), serve(&scene, "cnx6", 80)];
+        flows("without a mend", false);
+        scene.warren("check").says(1, &["BROKEN", "cnx6 out to the world", says[0]]);
+        // What a person is told to type is a mend.
+        tool("iptables-legacy -I FORWARD -i br1 -j ACCEPT");
+        tool("iptables-legacy -I FORWARD -o br1 -j ACCEPT");
+        flows("with what was told", true);
+        scene.warren("check").ends(0);
+        tool("iptables-legacy -D FORWARD -i br1 -j ACCEPT");
+        tool("iptables-legacy -D FORWARD -o br1 -j ACCEPT");
+        scene.warren("down").ends(0);
+        assert_eq!(rules(), before.0);
+        assert_same(&before.1, &take(), "after down");
     });
 }
