@@ -177,11 +177,11 @@ fn is_one_of(line: &str, keys: &[&str]) -> bool {
 }
 
 /// The script of [`Block::plugged`], which LXC calls also when a guest restarts by itself. What LXC cannot say is set
-/// here: the host has no address at a guest's cable, and a guest that asks for itself at the public address gets its
-/// frames back.
+/// here: the host has no address at a guest's cable, a guest that asks for itself at the public address gets its
+/// frames back, and one that is kept apart from its neighbours is.
 #[must_use]
 pub fn plugged_script(settings: &Settings) -> String {
-    let hairpin = u8::from(settings.hairpin);
+    let (hairpin, isolated) = (u8::from(settings.hairpin), u8::from(settings.isolated));
     format!(
         "#!/bin/sh\n\
          # Written by warren: LXC calls it whenever the cable of {name} has been plugged in.\n\
@@ -192,6 +192,7 @@ pub fn plugged_script(settings: &Settings) -> String {
          \techo 0 > disable_ipv6\n\
          }}\n\
          echo {hairpin} > /sys/class/net/{port}/brport/hairpin_mode\n\
+         echo {isolated} > /sys/class/net/{port}/brport/isolated\n\
          exit 0\n",
         name = settings.name,
         port = settings.port,

@@ -91,6 +91,10 @@ impl Executor {
                 Ok(rtnl) => gone_is_fine(rtnl.delete_route(&NewRoute::new(route.to, route.via, &route.at.link))),
                 Err(e) => gone_is_fine(Err(e)),
             },
+            Step::AddProxy { proxy } => self.rtnl.add_neighbour_proxy(&proxy.link, proxy.address.into()),
+            Step::DeleteProxy { proxy } => {
+                gone_is_fine(self.rtnl.delete_neighbour_proxy(&proxy.link, proxy.address.into()))
+            }
         }
     }
 
@@ -146,6 +150,7 @@ impl Executor {
                 master: link.master.clone().map(Some),
                 up: link.up.then_some(true),
                 hairpin: link.master.as_ref().map(|_| link.hairpin),
+                isolated: link.master.as_ref().map(|_| link.isolated),
                 ..LinkChange::default()
             };
             this.rtnl.set_link(name, &plug)?;
@@ -178,6 +183,7 @@ impl Executor {
             alias: changed(&from.alias, &to.alias),
             // A port's settings are lost with its bridge.
             hairpin: (to.master.is_some() && (replugged || from.hairpin != to.hairpin)).then_some(to.hairpin),
+            isolated: (to.master.is_some() && (replugged || from.isolated != to.isolated)).then_some(to.isolated),
             ..LinkChange::default()
         };
         if change != LinkChange::default() {

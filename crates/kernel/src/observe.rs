@@ -1,10 +1,11 @@
 //! The kernel as it is: what of it is ours, and what of another's stands where ours should.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use model::address::IfName;
 use model::ruleset::{Family, TABLE};
-use model::state::{ALIAS_PREFIX, Address, GUEST_INTERFACE, Link, LinkKind, Peer, Place, Route, State, Sysctl};
+use model::state::{ALIAS_PREFIX, Address, GUEST_INTERFACE, Link, LinkKind, Peer, Place, Proxy, Route, State, Sysctl};
 
 use crate::error::{KernelError, Result};
 use crate::facts::is_ours;
@@ -41,6 +42,7 @@ pub fn observe(wanted: &State, written: &BTreeMap<Family, WrittenTable>) -> Resu
     observe_links(wanted, &links, &guests, &mut found);
     observe_addresses(&mut rtnl, &links, &mut found)?;
     observe_routes(&mut rtnl, &links, &mut found)?;
+    observe_proxies(wanted, &mut rtnl, &links, &mut found)?;
     for guest in &guests {
         observe_guest(guest, &mut found);
     }
@@ -146,6 +148,7 @@ fn observe_links(wanted: &State, links: &[LinkInfo], guests: &[Inside], found: &
                 up: info.up,
                 master,
                 hairpin: !is_bridge && info.hairpin,
+                isolated: !is_bridge && info.isolated,
                 alias: info.alias.clone().unwrap_or_default(),
             },
         );
@@ -196,6 +199,28 @@ fn observe_routes(rtnl: &mut Rtnl, links: &[LinkInfo], found: &mut Observation) 
         };
         if found.state.links.contains_key(&name) {
             found.state.routes.insert(Route { at: Place::host(&name), to: route.to, via: route.via });
+        }
+    }
+    Ok(())
+}
+
+/// What the host answers neighbour discovery for, by our doing: each such entry says who made it.
+fn observe_proxies(wanted: &State, rtnl: &mut Rtnl, links: &[LinkInfo], found: &mut Observation) -> Result<()> {
+    let names: BTreeMap<u32, &str> = links.iter().map(|link| (link.index, link.name.as_str())).collect();
+    for entry in rtnl.neighbour_proxies()? {
+        let Some(link) = names.get(&entry.index).and_then(|name| IfName::new(*name).ok()) else { continue };
+        let IpAddr::V6(address) = entry.address else { continue };
+        let proxy = Proxy { link, address };
+        if entry.protocol == PROTOCOL {
+            found.state.proxies.insert(proxy);
+        } else if wanted.proxies.contains(&proxy) {
+            found.conflicts.push(Conflict {
+                object: format!("the neighbour proxy entry of {address} on {}", proxy.link),
+                detail: format!(
+                    "it was not made by warren; remove it with `ip -6 neigh del proxy {address} dev {}`",
+                    proxy.link
+                ),
+            });
         }
     }
     Ok(())

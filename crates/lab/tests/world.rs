@@ -67,6 +67,8 @@ fn network(public: &[&str], v6: bool) -> Network {
         nat66: false,
         egress_denied: false,
         ingress_allowed: false,
+        port_isolation: false,
+        carved: Vec::new(),
     };
     let listed: Vec<IpAddr> = public.iter().map(|a| ip(a)).collect();
     Network {

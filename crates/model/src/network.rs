@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::address::{IfName, Mac, Ports, Transport};
@@ -40,6 +40,11 @@ pub struct Network {
     pub socks: bool,
     /// How IPv6 forwarding is switched on.
     pub ipv6_forwarding: Ipv6Forwarding,
+    /// Interfaces that hold a route learnt from a router advertisement. Each goes from accept_ra 1 to 2 before
+    /// anything is switched to forward IPv6: with any such switch the kernel forgets learnt routes, the host's own
+    /// default route among them (rt6_purge_dflt_routers of net/ipv6/route.c).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub learners: Vec<IfName>,
     /// What the world should answer when guests go out.
     pub reach: Vec<Reach>,
 }
@@ -121,6 +126,13 @@ pub struct Lan {
     /// Whether the world reaches its global IPv6 addresses without an [`Allow`].
     #[serde(default, skip_serializing_if = "is_false")]
     pub ingress_allowed: bool,
+    /// Whether its guests reach one another only where an [`Allow`] says so.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub port_isolation: bool,
+    /// Those of its IPv6 networks that are a part of the uplink's own subnet: nobody routes them here, so the host
+    /// answers for their guests on the uplink.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub carved: Vec<Ipv6Net>,
 }
 
 /// The source address that a LAN leaves by.
@@ -384,11 +396,8 @@ pub enum Ipv6Forwarding {
     Off,
     /// For uplink and LANs alone (kernel 6.17 and later).
     PerInterface,
-    /// For the whole host, since the kernel knows nothing finer. Interfaces that learnt a route from router
-    /// advertisements go from accept_ra 1 to 2 first, or the host would lose its own default route.
+    /// For the whole host, since the kernel knows nothing finer.
     Global {
-        /// Those interfaces.
-        accept_ra: Vec<IfName>,
         /// Every interface of the host's, each of whose own switch the kernel turns along.
         interfaces: Vec<IfName>,
     },
@@ -443,6 +452,21 @@ impl Lan {
     #[must_use]
     pub fn is_open(&self, address: IpAddr) -> bool {
         self.mode != Mode::Isolated && address.is_ipv6() && self.snat_for(address) == Snat::Keep
+    }
+
+    /// Whether a port of its is isolated in the bridge. Under br_netfilter the kernel hands on what it rewrote to a
+    /// neighbour from port to port, and not by the host (br_nf_pre_routing_finish of
+    /// net/bridge/br_netfilter_hooks.c): a guest that is reached at the public address (`hairpin`) needs a port that
+    /// others' frames may go to, and the rules of the bridge family alone keep its neighbours apart from it.
+    #[must_use]
+    pub fn isolates(&self, hairpin: bool) -> bool {
+        self.port_isolation && !hairpin
+    }
+
+    /// Whether its guests may have a way out, and one to another by the host.
+    #[must_use]
+    pub fn forwards(&self) -> bool {
+        matches!(self.mode, Mode::Nat | Mode::Routed)
     }
 
     /// The source rewriting for addresses of `address`'s family.
@@ -523,6 +547,35 @@ impl Network {
         self.guests_of(lan)
             .flat_map(|guest| guest.allowed.iter().map(move |net| (guest, *net)))
             .filter(move |(_, net)| outside(net))
+    }
+
+    /// Whether some guests of a LAN that keeps its guests apart may reach one another after all: by the host, which
+    /// answers each of them for its neighbours.
+    #[must_use]
+    pub fn routes_within(&self, lan: &Lan) -> bool {
+        let touches = |side: &Side| {
+            let mut nets = side.inside.iter();
+            nets.any(|net| lan.addresses.iter().any(|own| own.contains(net) || net.contains(own)))
+                || self.nested(lan).any(|(_, behind)| side.inside.contains(&behind))
+        };
+        lan.port_isolation
+            && lan.forwards()
+            && self.allows.iter().any(|allow| touches(&allow.from) && touches(&allow.to))
+    }
+
+    /// Whether there is a LAN, of those that are ours, that keeps its guests apart.
+    #[must_use]
+    pub fn keeps_apart(&self) -> bool {
+        self.lans.iter().any(|lan| lan.port_isolation && lan.mode != Mode::Bridged)
+    }
+
+    /// The addresses that a guest has: its own, and of IPv6 those that it makes itself of its hardware address.
+    pub fn addresses_of<'a>(&'a self, lan: &'a Lan, guest: &'a Guest) -> impl Iterator<Item = IpAddr> + 'a {
+        let made = lan.addresses.iter().filter_map(|net| match net {
+            IpNet::V6(net) if net.prefix_len() == 64 => Some(guest.mac.address_in(net.network())),
+            _ => None,
+        });
+        guest.addresses.iter().copied().chain(made.map(IpAddr::V6))
     }
 
     /// The guests of a LAN.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::IfName;
 use crate::ruleset::{Element, Family, Set, Table};
 use crate::simulate;
-use crate::state::{Address, IpFamilyWord, Link, LinkKind, Place, Route, State, Sysctl, TableState};
+use crate::state::{Address, IpFamilyWord, Link, LinkKind, Place, Proxy, Route, State, Sysctl, TableState};
 
 /// Steps in the order in which they are to be done. Each knows what was, so each can be undone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +87,16 @@ pub enum Step {
     DeleteRoute {
         /// Which, where.
         route: Route,
+    },
+    /// Answers neighbour discovery for an address from now on.
+    AddProxy {
+        /// Which, where.
+        proxy: Proxy,
+    },
+    /// Answers for it no more.
+    DeleteProxy {
+        /// Which, where.
+        proxy: Proxy,
     },
 }
 
@@ -194,10 +204,10 @@ impl Planner<'_> {
 
     /// Switches on interfaces that are not ours, after the rules.
     ///
-    /// net.ipv6.conf.all.forwarding needs care. Turned on, it makes the kernel forget routes learnt from router
-    /// advertisements, but where accept_ra is 2 by then; and it turns every interface's own switch along, so each of
-    /// those has a step of its own before it, changed or not, which remembers what it was. Turned off, it comes
-    /// first, and the others are put back after it.
+    /// Forwarding of IPv6 needs care. Turned on anywhere, it makes the kernel forget routes learnt from router
+    /// advertisements, but where accept_ra is 2 by then. net.ipv6.conf.all.forwarding turns every interface's own
+    /// switch along besides, so each of those has a step of its own before it, changed or not, which remembers what it
+    /// was. Turned off, it comes first, and the others are put back after it.
     fn foreign_sysctls(&mut self) {
         let to = self.to;
         let all = Sysctl::new(IpFamilyWord::Ipv6, "all", "forwarding");
@@ -207,7 +217,8 @@ impl Planner<'_> {
         foreign.sort_by_key(|(sysctl, _)| {
             let is_all = **sysctl == all;
             let is_accept_ra = sysctl.key == "accept_ra";
-            if will_be_on { (!is_accept_ra, is_all) } else { (is_accept_ra, !is_all) }
+            let accept_ra_last = if to.tables.is_empty() { is_accept_ra } else { !is_accept_ra };
+            (accept_ra_last, if will_be_on { is_all } else { !is_all })
         });
         for (sysctl, value) in foreign {
             let turned_along = sysctl.family == IpFamilyWord::Ipv6 && sysctl.key == "forwarding" && *sysctl != all;
@@ -253,6 +264,11 @@ impl Planner<'_> {
         let gone_namespace = |place: &Place| place.namespace.as_ref().is_some_and(|n| !to.namespaces.contains(n));
         let goes = |place: &Place| doomed_places.contains(place) || gone_namespace(place);
 
+        for proxy in self.now.proxies.clone() {
+            if goes(&Place::host(&proxy.link)) || !to.proxies.contains(&proxy) {
+                self.push(Step::DeleteProxy { proxy });
+            }
+        }
         for route in self.now.routes.clone() {
             if goes(&route.at) || !to.routes.contains(&route) {
                 self.push(Step::DeleteRoute { route });
@@ -284,7 +300,7 @@ impl Planner<'_> {
                 .map(|(n, port)| (n.clone(), port.clone()))
                 .collect();
             for (port, from) in orphans {
-                let unplugged = Link { master: None, hairpin: false, ..from.clone() };
+                let unplugged = Link { master: None, hairpin: false, isolated: false, ..from.clone() };
                 self.push(Step::ChangeLink { name: port, from, to: unplugged });
             }
             self.push(Step::DeleteLink { name, link });
@@ -315,6 +331,9 @@ impl Planner<'_> {
         }
         for route in to.routes.difference(&self.now.routes).cloned().collect::<Vec<_>>() {
             self.push(Step::AddRoute { route });
+        }
+        for proxy in to.proxies.difference(&self.now.proxies).cloned().collect::<Vec<_>>() {
+            self.push(Step::AddProxy { proxy });
         }
     }
 
@@ -377,6 +396,8 @@ impl Step {
             Self::DeleteAddress { address } => Self::AddAddress { address },
             Self::AddRoute { route } => Self::DeleteRoute { route },
             Self::DeleteRoute { route } => Self::AddRoute { route },
+            Self::AddProxy { proxy } => Self::DeleteProxy { proxy },
+            Self::DeleteProxy { proxy } => Self::AddProxy { proxy },
         }
     }
 }
@@ -397,6 +418,8 @@ impl Step {
             Self::DeleteAddress { .. } => "delete-address",
             Self::AddRoute { .. } => "add-route",
             Self::DeleteRoute { .. } => "delete-route",
+            Self::AddProxy { .. } => "add-proxy",
+            Self::DeleteProxy { .. } => "delete-proxy",
         }
     }
 }
@@ -448,6 +471,8 @@ impl fmt::Display for Step {
             Self::DeleteAddress { address } => write!(f, "- address {} on {}", address.net, address.at),
             Self::AddRoute { route } => write!(f, "+ {route}"),
             Self::DeleteRoute { route } => write!(f, "- {route}"),
+            Self::AddProxy { proxy } => write!(f, "+ {proxy}"),
+            Self::DeleteProxy { proxy } => write!(f, "- {proxy}"),
         }
     }
 }
@@ -525,6 +550,7 @@ fn link_changes(from: &Link, to: &Link) -> String {
     change("is", switched(from.up), switched(to.up));
     change("port of", master(from), master(to));
     change("hairpin", from.hairpin.to_string(), to.hairpin.to_string());
+    change("isolated", from.isolated.to_string(), to.isolated.to_string());
     change("alias", from.alias.clone(), to.alias.clone());
     if let (LinkKind::Veth(from), LinkKind::Veth(to)) = (&from.kind, &to.kind) {
         change("guest's mac", from.mac.to_string(), to.mac.to_string());

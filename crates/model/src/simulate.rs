@@ -41,6 +41,12 @@ pub fn apply(state: &mut State, step: &Step) {
         Step::DeleteRoute { route } => {
             state.routes.remove(route);
         }
+        Step::AddProxy { proxy } => {
+            state.proxies.insert(proxy.clone());
+        }
+        Step::DeleteProxy { proxy } => {
+            state.proxies.remove(proxy);
+        }
     }
 }
 
@@ -61,11 +67,13 @@ fn delete_link(state: &mut State, name: &IfName) {
     }
     state.addresses.retain(|address| !places.contains(&address.at));
     state.routes.retain(|route| !places.contains(&route.at));
+    state.proxies.retain(|proxy| proxy.link != *name);
     state.sysctls.retain(|sysctl, _| sysctl.scope != name.as_str());
     if link.kind == LinkKind::Bridge {
         for port in state.links.values_mut().filter(|port| port.master.as_ref() == Some(name)) {
             port.master = None;
             port.hairpin = false;
+            port.isolated = false;
         }
     }
 }

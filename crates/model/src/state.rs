@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,9 @@ pub struct State {
     pub addresses: BTreeSet<Address>,
     /// Routes in guests' namespaces, and host routes by our links.
     pub routes: BTreeSet<Route>,
+    /// Addresses that the host answers for on a link that they are not on.
+    #[serde(default)]
+    pub proxies: BTreeSet<Proxy>,
     /// Switches that we set, on our links and on others'.
     #[serde(with = "as_pairs")]
     pub sysctls: BTreeMap<Sysctl, String>,
@@ -48,6 +51,9 @@ pub struct Link {
     /// Whether frames may leave by the port that they came in by (IFLA_BRPORT_MODE): a guest that asks for itself
     /// at the public address needs it where br_netfilter is on.
     pub hairpin: bool,
+    /// Whether it talks only to ports that are not isolated, and to the host (IFLA_BRPORT_ISOLATED).
+    #[serde(default)]
+    pub isolated: bool,
     /// Our mark (IFLA_IFALIAS), which also says what the link is for.
     pub alias: String,
 }
@@ -116,6 +122,16 @@ pub struct Route {
     pub via: Option<IpAddr>,
 }
 
+/// An address that the host answers neighbour discovery for (a proxy entry, NTF_PROXY of linux/neighbour.h). It takes
+/// effect where the link's `proxy_ndp` and `forwarding` are on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Proxy {
+    /// On which link of the server's.
+    pub link: IfName,
+    /// For which address.
+    pub address: Ipv6Addr,
+}
+
 /// A switch below /proc/sys/net.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Sysctl {
@@ -126,6 +142,9 @@ pub struct Sysctl {
     /// The last part, such as `forwarding`.
     pub key: String,
 }
+
+/// The key of how long the answer for another is held back at most, in hundredths of a second (arp(7)).
+pub const PROXY_DELAY: &str = "proxy_delay";
 
 /// The folder below /proc/sys/net.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -186,7 +205,7 @@ impl fmt::Display for Place {
 }
 
 impl Sysctl {
-    /// `net.FAMILY.conf.SCOPE.KEY`
+    /// `net.FAMILY.conf.SCOPE.KEY`, or of the neighbour table's `net.FAMILY.neigh.SCOPE.KEY`.
     #[must_use]
     pub fn new(family: IpFamilyWord, scope: impl Into<String>, key: &str) -> Self {
         Self { family, scope: scope.into(), key: key.to_owned() }
@@ -195,7 +214,12 @@ impl Sysctl {
     /// Its file, relative to /proc/sys.
     #[must_use]
     pub fn path(&self) -> String {
-        format!("net/{}/conf/{}/{}", self.family.word(), self.scope, self.key)
+        format!("net/{}/{}/{}/{}", self.family.word(), self.folder(), self.scope, self.key)
+    }
+
+    /// Switches of the neighbour table are in a folder of their own. Of its keys none is in both.
+    fn folder(&self) -> &'static str {
+        if self.key == PROXY_DELAY { "neigh" } else { "conf" }
     }
 }
 
@@ -212,7 +236,7 @@ impl IpFamilyWord {
 
 impl fmt::Display for Sysctl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "net.{}.conf.{}.{}", self.family.word(), self.scope, self.key)
+        write!(f, "net.{}.{}.{}.{}", self.family.word(), self.folder(), self.scope, self.key)
     }
 }
 
@@ -246,6 +270,12 @@ impl fmt::Display for LinkKind {
             Self::Tap { .. } => "tap",
             Self::Veth(_) => "cable",
         })
+    }
+}
+
+impl fmt::Display for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "answer for {} on {}", self.address, self.link)
     }
 }
 

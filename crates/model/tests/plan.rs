@@ -26,6 +26,7 @@ fn link(kind: LinkKind, master: Option<&str>, mtu: u32, up: bool, hairpin: bool)
         mtu,
         up,
         hairpin: hairpin && master.is_some(),
+        isolated: mtu == 1500 && master.is_some(),
         master: master.map(name),
         alias: "warren: test".into(),
     }

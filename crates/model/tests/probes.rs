@@ -44,6 +44,8 @@ fn lan(bridge: &str, mode: Mode, addresses: &[&str], snat4: Snat, snat6: Snat) -
         nat66: false,
         egress_denied: false,
         ingress_allowed: false,
+        port_isolation: false,
+        carved: Vec::new(),
     }
 }
 
@@ -89,6 +91,7 @@ fn network(public: Public, lans: Vec<Lan>, guests: Vec<Guest>, forwards: Vec<For
         sites: Vec::new(),
         socks: false,
         ipv6_forwarding: Ipv6Forwarding::PerInterface,
+        learners: Vec::new(),
         reach: Vec::new(),
     }
 }
@@ -288,7 +291,9 @@ fn holds(network: &Network, tables: &[Table], probe: &Probe) -> Result<(), Strin
         Spot::Guest(name) => {
             let guest = network.guest(name).unwrap();
             let lan = network.lan(&guest.lan).unwrap();
-            let next = network.guests_of(lan).find(|other| other.addresses.contains(&to)).map_or(lan.mac, |g| g.mac);
+            // Neighbours that are kept apart are reached by the host.
+            let mut beside = network.guests_of(lan).filter(|_| !lan.port_isolation);
+            let next = beside.find(|other| other.addresses.contains(&to)).map_or(lan.mac, |g| g.mac);
             (Origin::Port(guest.port.clone()), *guest.addresses.iter().find(|a| like(a)).unwrap(), next)
         }
         Spot::World => (Origin::Interface(name("eth0")), *outside.world.iter().find(|a| like(a)).unwrap(), Mac([2; 6])),

@@ -104,6 +104,7 @@ pub const RTM_F_CLONED: u32 = 0x200;
 
 pub const NDA_DST: u16 = 1;
 pub const NDA_LLADDR: u16 = 2;
+pub const NDA_PROTOCOL: u16 = 12;
 pub const NTF_PROXY: u8 = 1 << 3;
 pub const NTF_ROUTER: u8 = 1 << 7;
 pub const NUD_PERMANENT: u16 = 0x80;

@@ -24,6 +24,8 @@ pub struct NeighbourInfo {
     pub router: bool,
     /// Whether we answer for it (NTF_PROXY).
     pub proxy: bool,
+    /// Who made it (NDA_PROTOCOL, RTPROT_*): ours are [`super::PROTOCOL`], 0 where it is not said.
+    pub protocol: u8,
 }
 
 impl Rtnl {
@@ -31,13 +33,22 @@ impl Rtnl {
     pub fn neighbours(&mut self) -> Result<Vec<NeighbourInfo>> {
         let mut neighbours = Vec::new();
         for flag in [0, NTF_PROXY] {
-            let messages = self.socket.dump(RTM_GETNEIGH, |w| {
-                w.raw(&ndmsg(AF_UNSPEC, 0, 0, flag));
-            });
-            let messages = messages.context("list", "neighbours")?;
-            neighbours.extend(messages.iter().filter(|m| m.kind == RTM_NEWNEIGH).filter_map(|m| parse(&m.payload)));
+            neighbours.extend(self.neighbours_with(flag)?);
         }
         Ok(neighbours)
+    }
+
+    /// Those for which we answer alone.
+    pub fn neighbour_proxies(&mut self) -> Result<Vec<NeighbourInfo>> {
+        self.neighbours_with(NTF_PROXY)
+    }
+
+    fn neighbours_with(&mut self, flag: u8) -> Result<Vec<NeighbourInfo>> {
+        let messages = self.socket.dump(RTM_GETNEIGH, |w| {
+            w.raw(&ndmsg(AF_UNSPEC, 0, 0, flag));
+        });
+        let messages = messages.context("list", "neighbours")?;
+        Ok(messages.iter().filter(|m| m.kind == RTM_NEWNEIGH).filter_map(|m| parse(&m.payload)).collect())
     }
 
     /// Writes down for good where an address is. Replaces what is known of it.
@@ -80,6 +91,7 @@ impl Rtnl {
         let index = self.neighbour_link(operation, &what, link)?;
         let result = self.socket.request(kind, flags, |w| {
             w.raw(&ndmsg(family_of(address), index, 0, flag)).attr(NDA_DST, &octets(address));
+            w.attr_u8(NDA_PROTOCOL, super::PROTOCOL);
         });
         result.context(operation, what)
     }
@@ -110,5 +122,6 @@ fn parse(payload: &[u8]) -> Option<NeighbourInfo> {
         state: u16::from_ne_bytes([*payload.get(8)?, *payload.get(9)?]),
         router: flags & NTF_ROUTER != 0,
         proxy: flags & NTF_PROXY != 0,
+        protocol: find_attr(attributes, NDA_PROTOCOL).and_then(|v| v.first().copied()).unwrap_or(0),
     })
 }

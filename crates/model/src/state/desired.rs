@@ -1,12 +1,13 @@
 //! From a [`Network`] to the [`State`] that carries it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
-    ALIAS_PREFIX, Address, Baseline, IpFamilyWord, Link, LinkKind, Peer, Place, Route, State, Sysctl, TableState,
+    ALIAS_PREFIX, Address, Baseline, IpFamilyWord, Link, LinkKind, PROXY_DELAY, Peer, Place, Proxy, Route, State,
+    Sysctl, TableState,
 };
 use crate::address::{IfName, Mac};
 use crate::network::{Guest, GuestKind, Ipv6Forwarding, Lan, Mode, Network, Tap};
@@ -38,6 +39,7 @@ pub fn desired(network: &Network, baseline: &Baseline, ids: &Ids) -> State {
     for guest in &network.guests {
         add_guest(&mut state, network, guest, forwarded.contains(guest.name.as_str()), ids);
     }
+    add_proxies(&mut state, network);
     add_forwarding(&mut state, network);
     state.tables = ruleset::build(network).into_iter().map(|t| (t.family, TableState::Intact(t))).collect();
     state
@@ -81,6 +83,7 @@ fn add_lan(state: &mut State, network: &Network, lan: &Lan, ids: &Ids) {
             up: true,
             master: None,
             hairpin: false,
+            isolated: false,
             alias: format!("{ALIAS_PREFIX}{} LAN", lan.mode.word()),
         },
     );
@@ -89,7 +92,8 @@ fn add_lan(state: &mut State, network: &Network, lan: &Lan, ids: &Ids) {
     }
     for Tap { name, owner, group } in &lan.taps {
         let kind = LinkKind::Tap { owner: ids.user(owner.as_ref()), group: ids.group(group.as_ref()) };
-        state.links.insert(name.clone(), port(kind, lan, name.as_str(), false, "tap"));
+        let settings = PortSettings { hairpin: false, isolated: lan.isolates(false) };
+        state.links.insert(name.clone(), port(kind, lan, name.as_str(), settings, "tap"));
     }
     bridge_switches(state, network, lan);
 }
@@ -97,12 +101,25 @@ fn add_lan(state: &mut State, network: &Network, lan: &Lan, ids: &Ids) {
 /// Every switch that we ever set on a bridge of ours is always set: a LAN that changes its mode takes nothing along.
 /// Nothing of it needs remembering, since it goes with the link.
 fn bridge_switches(state: &mut State, network: &Network, lan: &Lan) {
+    // Nobody else answers for a LAN's own guests, so nobody has to be waited for.
+    let families: &[IpFamilyWord] = match network.ipv6_forwarding {
+        Ipv6Forwarding::Absent => &[IpFamilyWord::Ipv4],
+        _ => &[IpFamilyWord::Ipv4, IpFamilyWord::Ipv6],
+    };
+    for family in families {
+        state.sysctls.insert(Sysctl::new(*family, lan.bridge.as_str(), PROXY_DELAY), "0".to_owned());
+    }
     let mut switch = |family, key: &str, value: bool| {
         let value = if value { "1" } else { "0" };
         state.sysctls.insert(Sysctl::new(family, lan.bridge.as_str(), key), value.to_owned());
     };
     let ways_out = lan.mode != Mode::Isolated;
     switch(IpFamilyWord::Ipv4, "forwarding", ways_out && lan.gateway4().is_some());
+    // Neighbours that may reach one another send to the host, which hands it on by the link that it came by, and must
+    // not tell them to send it there themselves (RFC 3069).
+    let within = network.routes_within(lan);
+    switch(IpFamilyWord::Ipv4, "proxy_arp_pvlan", within);
+    switch(IpFamilyWord::Ipv4, "send_redirects", false);
     if network.ipv6_forwarding == Ipv6Forwarding::Absent {
         return;
     }
@@ -111,6 +128,7 @@ fn bridge_switches(state: &mut State, network: &Network, lan: &Lan) {
     // Neighbour advertisements of a router say that it is one, or guests drop it from their router lists.
     let router = ways_out && lan.gateway6().is_some();
     switch(IpFamilyWord::Ipv6, "forwarding", router);
+    switch(IpFamilyWord::Ipv6, "proxy_ndp", within);
     if network.ipv6_forwarding == Ipv6Forwarding::PerInterface {
         switch(IpFamilyWord::Ipv6, "force_forwarding", router);
     }
@@ -119,18 +137,19 @@ fn bridge_switches(state: &mut State, network: &Network, lan: &Lan) {
 fn add_guest(state: &mut State, network: &Network, guest: &Guest, hairpin: bool, ids: &Ids) {
     let Some(lan) = network.lan(&guest.lan) else { return };
     let what = format!("guest {}", guest.name);
+    let settings = PortSettings { hairpin, isolated: lan.isolates(hairpin) };
     match &guest.kind {
         GuestKind::Lxc(_) | GuestKind::Reserved => {}
         GuestKind::Vm { owner } => {
             let kind = LinkKind::Tap { owner: ids.user(owner.as_ref()), group: None };
-            state.links.insert(guest.port.clone(), port(kind, lan, &guest.name, hairpin, &what));
+            state.links.insert(guest.port.clone(), port(kind, lan, &guest.name, settings, &what));
         }
         GuestKind::Netns => {
             let Ok(inner) = IfName::new(GUEST_INTERFACE) else { return };
             let peer =
                 Peer { namespace: guest.name.clone(), name: inner.clone(), mac: guest.mac, mtu: lan.mtu, up: true };
             state.namespaces.insert(guest.name.clone());
-            state.links.insert(guest.port.clone(), port(LinkKind::Veth(peer), lan, &guest.name, hairpin, &what));
+            state.links.insert(guest.port.clone(), port(LinkKind::Veth(peer), lan, &guest.name, settings, &what));
             let at = Place::guest(&guest.name, &inner);
             for address in &guest.addresses {
                 let Some(length) = lan.prefix_of(*address) else { continue };
@@ -148,18 +167,69 @@ fn add_guest(state: &mut State, network: &Network, guest: &Guest, hairpin: bool,
     }
 }
 
+/// What belongs to a port of a bridge's: see [`Link`].
+#[derive(Clone, Copy)]
+struct PortSettings {
+    hairpin: bool,
+    isolated: bool,
+}
+
 /// The host's end of a cable. Its own address is on no frame of the machine's behind it, but it is pinned all the same:
 /// what is made anew is then what it was.
-fn port(kind: LinkKind, lan: &Lan, whose: &str, hairpin: bool, what: &str) -> Link {
+fn port(kind: LinkKind, lan: &Lan, whose: &str, settings: PortSettings, what: &str) -> Link {
     Link {
         kind,
         mac: Some(Mac::derived(&["port", lan.bridge.as_str(), whose])),
         mtu: lan.mtu,
         up: true,
         master: Some(lan.bridge.clone()),
-        hairpin,
+        hairpin: settings.hairpin,
+        isolated: settings.isolated,
         alias: format!("{ALIAS_PREFIX}{what}"),
     }
+}
+
+/// For whom the host answers neighbour discovery: on a LAN whose guests reach one another by the host, for each of
+/// them; on the uplink, for the guests whose addresses are a part of its subnet.
+fn add_proxies(state: &mut State, network: &Network) {
+    for lan in network.lans.iter().filter(|lan| lan.forwards() && lan.gateway6().is_some()) {
+        let within = network.routes_within(lan);
+        for guest in network.guests_of(lan) {
+            for address in answered(network, lan, guest) {
+                if within {
+                    state.proxies.insert(Proxy { link: lan.bridge.clone(), address });
+                }
+                let open = network.uplink.present && lan.is_open(address.into());
+                if open && lan.carved.iter().any(|net| net.contains(&address)) {
+                    state.proxies.insert(Proxy { link: network.uplink.name.clone(), address });
+                }
+            }
+        }
+    }
+    let uplink = &network.uplink.name;
+    if state.proxies.iter().any(|proxy| proxy.link == *uplink) {
+        // The kernel answers for others only where the link's own switch makes it a router.
+        for (key, value) in [("proxy_ndp", "1"), ("forwarding", "1"), (PROXY_DELAY, "0")] {
+            state.sysctls.insert(Sysctl::new(IpFamilyWord::Ipv6, uplink.as_str(), key), value.into());
+        }
+    }
+}
+
+/// The most addresses of one of a guest's further networks that are answered for one by one.
+const ANSWERED: u8 = 120;
+
+/// The IPv6 addresses of a guest that are on its LAN: its own, those of its own making, and further ones that it may
+/// use.
+fn answered(network: &Network, lan: &Lan, guest: &Guest) -> Vec<Ipv6Addr> {
+    let further = guest.allowed.iter().filter_map(|net| match net {
+        IpNet::V6(net) if net.prefix_len() >= ANSWERED => Some(net.hosts()),
+        _ => None,
+    });
+    let own = network.addresses_of(lan, guest).filter_map(|address| match address {
+        IpAddr::V6(address) => Some(address),
+        IpAddr::V4(_) => None,
+    });
+    own.chain(further.flatten()).filter(|address| lan.prefix_of((*address).into()).is_some()).collect()
 }
 
 /// Forwarding, for the uplink and the LANs alone wherever the kernel lets us.
@@ -169,6 +239,9 @@ fn add_forwarding(state: &mut State, network: &Network) {
     if network.uplink.present && network.lans.iter().filter(out).any(|lan| lan.gateway4().is_some()) {
         state.sysctls.insert(Sysctl::new(IpFamilyWord::Ipv4, uplink, "forwarding"), "1".into());
     }
+    if !matches!(network.ipv6_forwarding, Ipv6Forwarding::Absent | Ipv6Forwarding::Off) {
+        keep_learnt_routes(state, network);
+    }
     match &network.ipv6_forwarding {
         Ipv6Forwarding::Absent | Ipv6Forwarding::Off => {}
         Ipv6Forwarding::PerInterface => {
@@ -176,22 +249,25 @@ fn add_forwarding(state: &mut State, network: &Network) {
                 state.sysctls.insert(Sysctl::new(IpFamilyWord::Ipv6, uplink, "force_forwarding"), "1".into());
             }
         }
-        Ipv6Forwarding::Global { accept_ra, interfaces } => {
-            for interface in accept_ra {
-                state.sysctls.insert(Sysctl::new(IpFamilyWord::Ipv6, interface.as_str(), "accept_ra"), "2".into());
-            }
-            // Once we had to, it stays: a route that is lost for a moment must be learnt again.
-            for (sysctl, value) in &mut state.sysctls {
-                let foreign = !state.links.keys().any(|name| name.as_str() == sysctl.scope);
-                if sysctl.family == IpFamilyWord::Ipv6 && sysctl.key == "accept_ra" && foreign {
-                    *value = "2".into();
-                }
-            }
+        Ipv6Forwarding::Global { interfaces } => {
             // The kernel turns each interface's own switch, and the default for new ones, along with `all`.
             let turned = interfaces.iter().map(IfName::as_str).chain(["all", "default"]);
             for scope in turned {
                 state.sysctls.insert(Sysctl::new(IpFamilyWord::Ipv6, scope, "forwarding"), "1".into());
             }
+        }
+    }
+}
+
+fn keep_learnt_routes(state: &mut State, network: &Network) {
+    for interface in &network.learners {
+        state.sysctls.insert(Sysctl::new(IpFamilyWord::Ipv6, interface.as_str(), "accept_ra"), "2".into());
+    }
+    // Once we had to, it stays: a route that is lost for a moment must be learnt again.
+    for (sysctl, value) in &mut state.sysctls {
+        let foreign = !state.links.keys().any(|name| name.as_str() == sysctl.scope);
+        if sysctl.family == IpFamilyWord::Ipv6 && sysctl.key == "accept_ra" && foreign {
+            *value = "2".into();
         }
     }
 }

@@ -40,6 +40,8 @@ struct LanSketch {
     nat66: bool,
     egress_denied: bool,
     ingress_allowed: bool,
+    apart: bool,
+    carved: bool,
 }
 
 /// From whom and to whom: 0 to 3 a LAN, 4 to 9 a guest, 10 the world, 11 another network, 12 a part of the world.
@@ -85,11 +87,24 @@ struct ForwardSketch {
 pub fn networks_up_to(lans: usize, guests: usize, forwards: usize) -> impl Strategy<Value = Network> {
     let lan = (any::<bool>(), 0u8..3, any::<bool>(), prop::bool::weighted(0.2), 0u8..4, any::<bool>());
     let rare = || prop::bool::weighted(0.2);
-    let lan = (lan, (rare(), rare(), rare()));
-    let lan =
-        lan.prop_map(|((isolated, families, global6, second4, snat, tap), (nat66, egress_denied, ingress_allowed))| {
-            LanSketch { isolated, families, global6, second4, snat, tap, nat66, egress_denied, ingress_allowed }
-        });
+    let lan = (lan, (rare(), rare(), rare()), (prop::bool::weighted(0.3), any::<bool>()));
+    let lan = lan.prop_map(|(one, two, (apart, carved))| {
+        let (isolated, families, global6, second4, snat, tap) = one;
+        let (nat66, egress_denied, ingress_allowed) = two;
+        LanSketch {
+            isolated,
+            families,
+            global6,
+            second4,
+            snat,
+            tap,
+            nat66,
+            egress_denied,
+            ingress_allowed,
+            apart,
+            carved,
+        }
+    });
     let side = || prop::collection::vec((0u8..13, any::<prop::sample::Index>()), 1..3);
     let allow = (side(), side(), 0u8..4).prop_map(|(from, to, ports)| AllowSketch { from, to, ports });
     let guest = (any::<prop::sample::Index>(), 0u8..3, 0u8..3, prop::bool::weighted(0.2), 0u8..5, 0u8..9);
@@ -198,6 +213,7 @@ fn build(sketch: &Sketch) -> Network {
         sites: Vec::new(),
         socks: false,
         ipv6_forwarding: if six { Ipv6Forwarding::PerInterface } else { Ipv6Forwarding::Off },
+        learners: Vec::new(),
         reach: Vec::new(),
     }
 }
@@ -213,9 +229,12 @@ fn build_lan(nth: usize, sketch: &LanSketch, public: &Public) -> Lan {
     }
     if sketch.families != 0 {
         let block = u16::from(block);
-        let first = if sketch.global6 { [0x2001, 0xdb8, 0x100] } else { [0xfd00, 0x1, 0x1] };
-        let [a, b, c] = first;
-        addresses.push(IpNet::new(Ipv6Addr::new(a, b, c, block, 0, 0, 0, 1).into(), 64).unwrap());
+        let (address, length) = match (sketch.global6, sketch.carved) {
+            (true, true) => (Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, block, 0, 0, 1), 80),
+            (true, false) => (Ipv6Addr::new(0x2001, 0xdb8, 0x100, block, 0, 0, 0, 1), 64),
+            (false, _) => (Ipv6Addr::new(0xfd00, 0x1, 0x1, block, 0, 0, 0, 1), 64),
+        };
+        addresses.push(IpNet::new(address.into(), length).unwrap());
     }
     let snat = |six: bool| {
         if sketch.isolated {
@@ -233,7 +252,14 @@ fn build_lan(nth: usize, sketch: &LanSketch, public: &Public) -> Lan {
         }
     };
     let bridge = format!("br{}", nth + 1);
+    let uplink = uplink_addresses();
+    let carved = addresses.iter().filter_map(|net| match net.trunc() {
+        IpNet::V6(net) if uplink.iter().any(|outer| outer.contains(&IpNet::V6(net))) => Some(net),
+        _ => None,
+    });
     Lan {
+        carved: carved.collect(),
+        port_isolation: sketch.apart,
         bridge: name(&bridge),
         mode: if sketch.isolated { Mode::Isolated } else { Mode::Nat },
         mac: Mac::derived(&[&bridge]),

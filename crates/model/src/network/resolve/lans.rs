@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
 use super::Scope;
 use crate::address::Mac;
@@ -201,8 +201,24 @@ fn build_one(scope: &Scope<'_>, lan: &config::Lan) -> Option<Lan> {
         nat66: is_true(&lan.nat66),
         egress_denied: lan.egress.as_ref().is_some_and(|egress| egress.value == config::Verdict::Deny),
         ingress_allowed: lan.ingress.as_ref().is_some_and(|ingress| ingress.value == config::Verdict::Allow),
+        port_isolation: is_true(&lan.port_isolation),
+        carved: carved(scope, lan),
         bridge,
     })
+}
+
+/// The IPv6 networks of a LAN that are a part of one of the uplink's, by its addresses or by a route on its link.
+fn carved(scope: &Scope<'_>, lan: &config::Lan) -> Vec<Ipv6Net> {
+    let interface = scope.uplink.and_then(|name| scope.facts.interface(name));
+    let held = interface.into_iter().flat_map(|interface| interface.addresses.iter().copied());
+    let routed = scope.facts.routes.iter().filter(|route| route.interface.as_ref() == scope.uplink);
+    let outer: Vec<IpNet> = held.chain(routed.map(|route| route.to)).filter(|net| net.prefix_len() > 3).collect();
+    let part = |net: &Ipv6Net| outer.iter().any(|outer| outer.contains(&IpNet::V6(*net)));
+    let nets = elements(lan.address.as_ref()).iter().filter_map(|net| match net.value.trunc() {
+        IpNet::V6(net) => Some(net),
+        IpNet::V4(_) => None,
+    });
+    nets.filter(part).collect()
 }
 
 /// The LAN's DNS zone, the default where none is written.
