@@ -41,14 +41,7 @@ impl Settings {
     pub fn of<'a>(network: &Network, guest: &'a Guest) -> Option<(Self, &'a Container)> {
         let GuestKind::Lxc(container) = &guest.kind else { return None };
         let lan = network.lan(&guest.lan)?;
-        let addresses: Vec<IpNet> = guest
-            .addresses
-            .iter()
-            .filter_map(|address| {
-                let alone = if address.is_ipv4() { 32 } else { 128 };
-                IpNet::new(*address, lan.prefix_of(*address).unwrap_or(alone)).ok()
-            })
-            .collect();
+        let addresses: Vec<IpNet> = guest.addresses.iter().map(|address| lan.net_of(*address)).collect();
         let mut gateways: Vec<IpAddr> = Vec::new();
         for gateway in guest.addresses.iter().filter_map(|address| lan.gateway_for(*address)) {
             if !gateways.contains(&gateway) {
@@ -82,6 +75,12 @@ impl Settings {
     #[must_use]
     pub fn gateway_for(&self, address: IpAddr) -> Option<IpAddr> {
         self.gateways.iter().copied().find(|gateway| gateway.is_ipv4() == address.is_ipv4())
+    }
+
+    /// Whether no address of its own says that the gateway is on the link, so that it must be told.
+    #[must_use]
+    pub fn must_be_told_of(&self, gateway: IpAddr) -> bool {
+        !self.addresses.iter().any(|net| net.contains(&gateway))
     }
 
     /// The first address of each family, then the further ones: the first has the gateway beside it.

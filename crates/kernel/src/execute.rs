@@ -87,14 +87,12 @@ impl Executor {
             Step::AddRoute { route } => {
                 there_is_fine(self.at(&route.at)?.add_route(&NewRoute::new(route.to, route.via, &route.at.link)))
             }
+            Step::AddProxy { proxy } => there_is_fine(self.rtnl.add_neighbour_proxy(&proxy.link, proxy.address)),
+            Step::DeleteProxy { proxy } => gone_is_fine(self.rtnl.delete_neighbour_proxy(&proxy.link, proxy.address)),
             Step::DeleteRoute { route } => match self.at(&route.at) {
                 Ok(rtnl) => gone_is_fine(rtnl.delete_route(&NewRoute::new(route.to, route.via, &route.at.link))),
                 Err(e) => gone_is_fine(Err(e)),
             },
-            Step::AddProxy { proxy } => self.rtnl.add_neighbour_proxy(&proxy.link, proxy.address.into()),
-            Step::DeleteProxy { proxy } => {
-                gone_is_fine(self.rtnl.delete_neighbour_proxy(&proxy.link, proxy.address.into()))
-            }
         }
     }
 

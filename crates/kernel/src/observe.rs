@@ -1,7 +1,6 @@
 //! The kernel as it is: what of it is ours, and what of another's stands where ours should.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use model::address::IfName;
 use model::ruleset::{Family, TABLE};
@@ -204,22 +203,19 @@ fn observe_routes(rtnl: &mut Rtnl, links: &[LinkInfo], found: &mut Observation) 
     Ok(())
 }
 
-/// What the host answers neighbour discovery for, by our doing: each such entry says who made it.
+/// For whom we answer, on whatever link: by the mark of the entry. Another's entry that we need is not taken over.
 fn observe_proxies(wanted: &State, rtnl: &mut Rtnl, links: &[LinkInfo], found: &mut Observation) -> Result<()> {
     let names: BTreeMap<u32, &str> = links.iter().map(|link| (link.index, link.name.as_str())).collect();
     for entry in rtnl.neighbour_proxies()? {
         let Some(link) = names.get(&entry.index).and_then(|name| IfName::new(*name).ok()) else { continue };
-        let IpAddr::V6(address) = entry.address else { continue };
-        let proxy = Proxy { link, address };
+        let proxy = Proxy { link, address: entry.address };
         if entry.protocol == PROTOCOL {
             found.state.proxies.insert(proxy);
         } else if wanted.proxies.contains(&proxy) {
+            let Proxy { link, address } = &proxy;
             found.conflicts.push(Conflict {
-                object: format!("the neighbour proxy entry of {address} on {}", proxy.link),
-                detail: format!(
-                    "it was not made by warren; remove it with `ip -6 neigh del proxy {address} dev {}`",
-                    proxy.link
-                ),
+                object: format!("the neighbour proxy entry of {address} on {link}"),
+                detail: format!("it was not made by warren; remove it with `ip neigh del proxy {address} dev {link}`"),
             });
         }
     }

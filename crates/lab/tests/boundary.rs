@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         ("a_revoked_allow_ends_its_flows", a_revoked_allow_ends_its_flows),
         ("neighbours_are_kept_apart", neighbours_are_kept_apart),
         ("a_part_of_the_uplinks_own_subnet", a_part_of_the_uplinks_own_subnet),
+        ("the_host_keeps_its_own_way_out", the_host_keeps_its_own_way_out),
         ("forwards_on_a_changing_address", forwards_on_a_changing_address),
     ])
 }
@@ -491,7 +492,6 @@ fn neighbours_are_kept_apart() {
     assert_eq!(ports, [true, true, false, true, true, true]);
     // A guest that finds out whether its address is free is not told by the host that it is not.
     must(&guest("b"), "sysctl -q -w net.ipv6.conf.eth0.accept_dad=1 net.ipv6.conf.eth0.dad_transmits=1");
-    must(&guest("b"), "ip -6 address add fd00:1:1::7/64 dev eth0 noprefixroute");
     must(&guest("b"), "ip -6 address del fd00:1:1::7/64 dev eth0");
     must(&guest("b"), "ip -6 address add fd00:1:1::7/64 dev eth0");
     let start = Instant::now();
@@ -510,7 +510,6 @@ fn neighbours_are_kept_apart() {
     stand.server("sysctl -q -w net.ipv4.conf.flat.proxy_arp_pvlan=0 net.ipv6.conf.flat.proxy_ndp=0");
     stand.again(APART);
     assert!(isolated(&stand, "a"));
-    must(&guest("b"), "ip -6 route replace default via fd00:1:1::1 dev eth0");
     stand.holds();
     // And what the file takes back, is.
     let open = APART.replace("port-isolation = true", "");
@@ -576,6 +575,55 @@ fn a_part_of_the_uplinks_own_subnet() {
     assert_eq!(left, "");
     for switch in ["proxy_ndp", "forwarding"] {
         assert_eq!(stand.server(&format!("sysctl -n net.ipv6.conf.eth0.{switch}")).trim(), "0", "{switch}");
+    }
+}
+
+/// A default route that the host learnt from its router is there after `up`, without another advertisement, and is
+/// learnt again afterwards.
+fn the_host_keeps_its_own_way_out() {
+    for text in [CARVED, NEIGHBOURS] {
+        let sketch = read(text);
+        let lab = Lab::build(LabPlan::of(&sketch).unwrap()).unwrap();
+        must(lab.server(), "sysctl -q -w net.ipv6.conf.eth0.accept_ra=1 net.ipv6.conf.eth0.accept_ra_defrtr=1");
+        let learnt = || must(lab.server(), "ip -6 route show default proto ra");
+        let advertise = || {
+            let source = "fe80::1".parse().unwrap();
+            let frame = model::probe::Frame {
+                ether_source: model::address::Mac::derived(&["router"]),
+                ether_destination: model::address::Mac([0x33, 0x33, 0, 0, 0, 1]),
+                content: model::probe::Content::Route { source },
+            };
+            let probe = Probe {
+                name: "a router speaks".to_owned(),
+                row: String::new(),
+                from: Spot::Neighbour,
+                packet: Packet { to: "ff02::1".parse().unwrap(), kind: PacketKind::Frame(frame) },
+                expect: Expect::Blocked { at: Vec::new() },
+            };
+            let netns = lab.neighbour().try_clone().unwrap();
+            let vantage = Vantage { spot: Spot::Neighbour, netns, capture: Capture::Incoming };
+            Prober::open(&[vantage]).unwrap().run(&[probe]).unwrap();
+            let start = Instant::now();
+            while learnt().is_empty() {
+                assert!(start.elapsed() < Duration::from_secs(20), "no route is learnt");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        };
+        advertise();
+        let before = learnt();
+        let facts = lab.server().run(|| kernel::facts::gather().unwrap()).unwrap();
+        let mut network = load(text, &facts, true).unwrap_or_else(|problems| panic!("{problems:#?}")).1;
+        Lab::stand_in(&mut network);
+        let folder = tempfile::tempdir().unwrap();
+        let engine = || Engine::new(&folder.path().join("state"), &folder.path().join("run")).unwrap();
+        let up = || engine().up(&network, Path::new(CONFIG), false, &mut |_, _| Ok(())).map(drop);
+        lab.server().run(up).unwrap().unwrap();
+        assert!(before.contains("fe80::1") && learnt().contains("fe80::1"), "{before}: {}", learnt());
+        must(lab.server(), "ip -6 route del default proto ra");
+        advertise();
+        lab.server().run(|| engine().down(&mut |_, _| Ok(())).map(drop)).unwrap().unwrap();
+        assert_eq!(must(lab.server(), "sysctl -n net.ipv6.conf.eth0.accept_ra").trim(), "1");
+        assert!(learnt().contains("fe80::1"), "it is there after down");
     }
 }
 

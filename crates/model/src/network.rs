@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{IfName, Mac, Ports, Transport};
@@ -123,16 +123,43 @@ pub struct Lan {
     /// Whether its guests reach the world only where an [`Allow`] says so.
     #[serde(default, skip_serializing_if = "is_false")]
     pub egress_denied: bool,
-    /// Whether the world reaches its global IPv6 addresses without an [`Allow`].
+    /// Whether the world reaches what of it leaves unrewritten (global IPv6, and all of a routed LAN) without an
+    /// [`Allow`].
     #[serde(default, skip_serializing_if = "is_false")]
     pub ingress_allowed: bool,
     /// Whether its guests reach one another only where an [`Allow`] says so.
     #[serde(default, skip_serializing_if = "is_false")]
     pub port_isolation: bool,
-    /// Those of its IPv6 networks that are a part of the uplink's own subnet: nobody routes them here, so the host
-    /// answers for their guests on the uplink.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub carved: Vec<Ipv6Net>,
+    /// bridged: whether the bridge is another's, and guests are plugged in alone.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub external: bool,
+    /// For which of its guests' addresses the host answers on the uplink.
+    #[serde(default, skip_serializing_if = "Answers::is_none")]
+    pub answers: Answers,
+}
+
+/// Whether the host answers on the uplink, by ARP and neighbour discovery, for the addresses of a LAN's guests: where
+/// the world takes them for its own segment's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answers {
+    /// By ARP.
+    pub v4: bool,
+    /// By neighbour discovery.
+    pub v6: bool,
+}
+
+impl Answers {
+    /// Whether it does for none.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        !self.v4 && !self.v6
+    }
+
+    /// Whether it does for addresses of that one's family.
+    #[must_use]
+    pub fn holds(self, like: IpAddr) -> bool {
+        if like.is_ipv4() { self.v4 } else { self.v6 }
+    }
 }
 
 /// The source address that a LAN leaves by.
@@ -396,6 +423,9 @@ pub enum Ipv6Forwarding {
     Off,
     /// For uplink and LANs alone (kernel 6.17 and later).
     PerInterface,
+    /// The same, and the uplink is a router by its own switch too: the kernel answers neighbour discovery for others by
+    /// no other.
+    PerInterfaceAnswering,
     /// For the whole host, since the kernel knows nothing finer.
     Global {
         /// Every interface of the host's, each of whose own switch the kernel turns along.
@@ -412,6 +442,14 @@ pub struct Reach {
     pub address: Option<IpAddr>,
     /// TCP port; an ICMP echo where there is none.
     pub port: Option<u16>,
+}
+
+impl Ipv6Forwarding {
+    /// Whether single interfaces forward, and not the whole host.
+    #[must_use]
+    pub fn is_per_interface(&self) -> bool {
+        matches!(self, Self::PerInterface | Self::PerInterfaceAnswering)
+    }
 }
 
 impl Lan {
@@ -448,10 +486,40 @@ impl Lan {
         self.addresses.iter().find(|net| net.contains(&address)).map(IpNet::prefix_len)
     }
 
-    /// Whether the world may in principle send to that address of the LAN's: a global IPv6 one that leaves as it is.
+    /// Whether this host routes between it and the world.
+    #[must_use]
+    pub fn meets_world(&self) -> bool {
+        matches!(self.mode, Mode::Nat | Mode::Routed)
+    }
+
+    /// Whether the world may in principle send to that address of the LAN's: one that leaves as it is.
     #[must_use]
     pub fn is_open(&self, address: IpAddr) -> bool {
-        self.mode != Mode::Isolated && address.is_ipv6() && self.snat_for(address) == Snat::Keep
+        self.meets_world() && self.snat_for(address) == Snat::Keep
+    }
+
+    /// A guest's address as it is set there: with the LAN's prefix length, or alone.
+    #[must_use]
+    pub fn net_of(&self, address: IpAddr) -> IpNet {
+        let length = self.prefix_of(address);
+        length.and_then(|length| IpNet::new(address, length).ok()).unwrap_or_else(|| IpNet::from(address))
+    }
+
+    /// Whether both addresses are of one of its prefixes.
+    #[must_use]
+    pub fn shares_prefix(&self, a: IpAddr, b: IpAddr) -> bool {
+        self.addresses.iter().any(|net| net.contains(&a) && net.contains(&b))
+    }
+
+    /// What a guest of the LAN's may be: its own addresses, and of IPv6 those that it makes itself of its hardware
+    /// address, but its link-local one. Others (temporary ones, and those of hosts that draw them) cannot be told from
+    /// another's.
+    pub fn addresses_of<'a>(&'a self, guest: &'a Guest) -> impl Iterator<Item = IpAddr> + 'a {
+        let made = self.addresses.iter().filter_map(|net| match net {
+            IpNet::V6(net) if net.prefix_len() == 64 => Some(IpAddr::V6(guest.mac.address_in(net.network()))),
+            _ => None,
+        });
+        guest.addresses.iter().copied().chain(made)
     }
 
     /// Whether a port of its is isolated in the bridge. Under br_netfilter the kernel hands on what it rewrote to a
@@ -463,19 +531,13 @@ impl Lan {
         self.port_isolation && !hairpin
     }
 
-    /// Whether its guests may have a way out, and one to another by the host.
-    #[must_use]
-    pub fn forwards(&self) -> bool {
-        matches!(self.mode, Mode::Nat | Mode::Routed)
-    }
-
     /// The source rewriting for addresses of `address`'s family.
     #[must_use]
     pub fn snat_for(&self, address: IpAddr) -> Snat {
         match address {
             IpAddr::V4(_) => self.snat4,
             IpAddr::V6(a) => {
-                if is_ula(a) || self.nat66 {
+                if self.mode == Mode::Nat && (is_ula(a) || self.nat66) {
                     self.snat6
                 } else {
                     Snat::Keep
@@ -557,9 +619,10 @@ impl Network {
             let mut nets = side.inside.iter();
             nets.any(|net| lan.addresses.iter().any(|own| own.contains(net) || net.contains(own)))
                 || self.nested(lan).any(|(_, behind)| side.inside.contains(&behind))
+                || self.alone(lan).any(|(_, alone)| side.has_inside(alone))
         };
         lan.port_isolation
-            && lan.forwards()
+            && lan.meets_world()
             && self.allows.iter().any(|allow| touches(&allow.from) && touches(&allow.to))
     }
 
@@ -569,13 +632,28 @@ impl Network {
         self.lans.iter().any(|lan| lan.port_isolation && lan.mode != Mode::Bridged)
     }
 
-    /// The addresses that a guest has: its own, and of IPv6 those that it makes itself of its hardware address.
-    pub fn addresses_of<'a>(&'a self, lan: &'a Lan, guest: &'a Guest) -> impl Iterator<Item = IpAddr> + 'a {
-        let made = lan.addresses.iter().filter_map(|net| match net {
-            IpNet::V6(net) if net.prefix_len() == 64 => Some(guest.mac.address_in(net.network())),
-            _ => None,
-        });
-        guest.addresses.iter().copied().chain(made.map(IpAddr::V6))
+    /// Addresses of guests outside of their LAN's prefixes, each with its guest: on a routed LAN a host route leads to
+    /// each.
+    pub fn alone<'a>(&'a self, lan: &'a Lan) -> impl Iterator<Item = (&'a Guest, IpAddr)> {
+        let all = self.guests_of(lan).flat_map(|guest| guest.addresses.iter().map(move |address| (guest, *address)));
+        all.filter(move |(_, address)| lan.mode != Mode::Bridged && lan.prefix_of(*address).is_none())
+    }
+
+    /// Whether the address is one behind that LAN's bridge, by a prefix or a route of its own.
+    #[must_use]
+    pub fn is_on(&self, lan: &Lan, address: IpAddr) -> bool {
+        lan.prefix_of(address).is_some()
+            || self.nested(lan).any(|(_, net)| net.contains(&address))
+            || self.alone(lan).any(|(_, alone)| alone == address)
+    }
+
+    /// Addresses of guests for which this host answers on the uplink.
+    pub fn answered(&self) -> impl Iterator<Item = IpAddr> {
+        let lans = self.lans.iter().filter(|lan| lan.meets_world());
+        lans.flat_map(|lan| {
+            let own = self.guests_of(lan).flat_map(move |guest| lan.addresses_of(guest));
+            own.filter(move |address| lan.answers.holds(*address) && lan.is_open(*address))
+        })
     }
 
     /// The guests of a LAN.

@@ -88,7 +88,7 @@ pub enum Step {
         /// Which, where.
         route: Route,
     },
-    /// Answers neighbour discovery for an address from now on.
+    /// Begins to answer for an address.
     AddProxy {
         /// Which, where.
         proxy: Proxy,
@@ -214,11 +214,15 @@ impl Planner<'_> {
         let on = |state: &State| state.sysctls.get(&all).is_some_and(|value| value == "1");
         let (was_on, will_be_on) = (on(&self.now), on(to));
         let mut foreign: Vec<(&Sysctl, &String)> = to.sysctls.iter().filter(|(s, _)| !self.is_on_ours(s)).collect();
+        let forwards = |(s, value): &(&Sysctl, &String)| {
+            s.family == IpFamilyWord::Ipv6 && s.key == "forwarding" && value.as_str() == "1"
+        };
+        // One interface that begins to forward costs every other its learnt routes, too (rt6_purge_dflt_routers).
+        let begins = foreign.iter().any(|pair| forwards(pair) && self.now.sysctls.get(pair.0) != Some(pair.1));
         foreign.sort_by_key(|(sysctl, _)| {
             let is_all = **sysctl == all;
             let is_accept_ra = sysctl.key == "accept_ra";
-            let accept_ra_last = if to.tables.is_empty() { is_accept_ra } else { !is_accept_ra };
-            (accept_ra_last, if will_be_on { is_all } else { !is_all })
+            if will_be_on || begins { (!is_accept_ra, is_all) } else { (is_accept_ra, !is_all) }
         });
         for (sysctl, value) in foreign {
             let turned_along = sysctl.family == IpFamilyWord::Ipv6 && sysctl.key == "forwarding" && *sysctl != all;
@@ -265,11 +269,14 @@ impl Planner<'_> {
         let goes = |place: &Place| doomed_places.contains(place) || gone_namespace(place);
 
         for proxy in self.now.proxies.clone() {
-            if goes(&Place::host(&proxy.link)) || !to.proxies.contains(&proxy) {
+            if doomed.contains_key(&proxy.link) || !to.proxies.contains(&proxy) {
                 self.push(Step::DeleteProxy { proxy });
             }
         }
-        for route in self.now.routes.clone() {
+        // What goes through a router goes before the way to the router does, and comes after it.
+        let mut routes: Vec<Route> = self.now.routes.iter().cloned().collect();
+        routes.sort_by_key(|route| route.via.is_none());
+        for route in routes {
             if goes(&route.at) || !to.routes.contains(&route) {
                 self.push(Step::DeleteRoute { route });
             }
@@ -329,7 +336,9 @@ impl Planner<'_> {
         for address in to.addresses.difference(&self.now.addresses).cloned().collect::<Vec<_>>() {
             self.push(Step::AddAddress { address });
         }
-        for route in to.routes.difference(&self.now.routes).cloned().collect::<Vec<_>>() {
+        let mut routes: Vec<Route> = to.routes.difference(&self.now.routes).cloned().collect();
+        routes.sort_by_key(|route| route.via.is_some());
+        for route in routes {
             self.push(Step::AddRoute { route });
         }
         for proxy in to.proxies.difference(&self.now.proxies).cloned().collect::<Vec<_>>() {

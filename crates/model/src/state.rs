@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -25,8 +25,8 @@ pub struct State {
     pub addresses: BTreeSet<Address>,
     /// Routes in guests' namespaces, and host routes by our links.
     pub routes: BTreeSet<Route>,
-    /// Addresses that the host answers for on a link that they are not on.
-    #[serde(default)]
+    /// Addresses for which we answer on a link, ours or another's.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub proxies: BTreeSet<Proxy>,
     /// Switches that we set, on our links and on others'.
     #[serde(with = "as_pairs")]
@@ -122,14 +122,14 @@ pub struct Route {
     pub via: Option<IpAddr>,
 }
 
-/// An address that the host answers neighbour discovery for (a proxy entry, NTF_PROXY of linux/neighbour.h). It takes
-/// effect where the link's `proxy_ndp` and `forwarding` are on.
+/// An address that is elsewhere, for which we answer on a link (ARP, neighbour discovery). It bears our number, so that
+/// ours are told from others'.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Proxy {
-    /// On which link of the server's.
+    /// On which link.
     pub link: IfName,
-    /// For which address.
-    pub address: Ipv6Addr,
+    /// For whom.
+    pub address: IpAddr,
 }
 
 /// A switch below /proc/sys/net.

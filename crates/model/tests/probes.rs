@@ -11,7 +11,7 @@ use std::path::Path;
 
 use ipnet::IpNet;
 use model::address::{IfName, Mac, Ports, Transport};
-use model::network::{Forward, Guest, GuestKind, Ipv6Forwarding, Lan, Mode, Network, Public, Snat, Uplink};
+use model::network::{Answers, Forward, Guest, GuestKind, Ipv6Forwarding, Lan, Mode, Network, Public, Snat, Uplink};
 use model::probe::{Content, Expect, PacketKind, Probe, Spot, View, derive};
 use model::ruleset::evaluate::{Body, Flow, Origin, Outcome, Packet, Payload, evaluate};
 use model::ruleset::{Table, build};
@@ -45,7 +45,8 @@ fn lan(bridge: &str, mode: Mode, addresses: &[&str], snat4: Snat, snat6: Snat) -
         egress_denied: false,
         ingress_allowed: false,
         port_isolation: false,
-        carved: Vec::new(),
+        external: false,
+        answers: Answers::default(),
     }
 }
 
@@ -255,7 +256,7 @@ fn assert_names(probes: &[Probe]) {
 /// What the evaluation says of a probe; an error where it is not what the probe expects.
 fn holds(network: &Network, tables: &[Table], probe: &Probe) -> Result<(), String> {
     let to = probe.packet.to;
-    let (mut frame_source, mut frame_body) = (None, None);
+    let (mut frame_source, mut frame_destination, mut frame_body) = (None, None, None);
     let payload = match probe.packet.kind {
         PacketKind::Tcp(port) => Payload::Ports { transport: Transport::Tcp, source: 40000, destination: port },
         PacketKind::Udp(port) => Payload::Ports { transport: Transport::Udp, source: 40000, destination: port },
@@ -265,6 +266,7 @@ fn holds(network: &Network, tables: &[Table], probe: &Probe) -> Result<(), Strin
             let ports = |source, destination| Payload::Ports { transport: Transport::Udp, source, destination };
             let ip = |source, payload| Body::Ip { source, destination: to, payload };
             frame_source = Some(frame.ether_source);
+            frame_destination = Some(frame.ether_destination);
             frame_body = Some(match frame.content {
                 Content::Datagram { source, port } => ip(source, ports(40000, port)),
                 Content::Tagged { .. } => Body::Other(0x8100),
@@ -306,6 +308,7 @@ fn holds(network: &Network, tables: &[Table], probe: &Probe) -> Result<(), Strin
         _ => Mac([2; 6]),
     };
     let ether_source = frame_source.unwrap_or(ether_source);
+    let ether_destination = frame_destination.unwrap_or(ether_destination);
     let body = frame_body.unwrap_or(Body::Ip { source, destination: to, payload });
     let packet = Packet { origin, ether_source, ether_destination, body, flow: Flow::NEW };
     let fate = evaluate(tables, &common::place(network, false), &packet).map_err(|fault| fault.to_string())?;

@@ -24,7 +24,7 @@ pub struct NeighbourInfo {
     pub router: bool,
     /// Whether we answer for it (NTF_PROXY).
     pub proxy: bool,
-    /// Who made it (NDA_PROTOCOL, RTPROT_*): ours are [`super::PROTOCOL`], 0 where it is not said.
+    /// Who wrote it down (NDA_PROTOCOL, RTPROT_*); 0 where nobody said.
     pub protocol: u8,
 }
 
@@ -68,7 +68,7 @@ impl Rtnl {
     }
 
     /// Answers for an address on a link. It takes effect for IPv6 where the link's `proxy_ndp` is on; for IPv4 where
-    /// the link's `forwarding` is, its `proxy_arp` or not.
+    /// the link's `forwarding` is, its `proxy_arp` or not. It bears our number ([`super::PROTOCOL`]).
     pub fn add_neighbour_proxy(&mut self, link: &IfName, address: IpAddr) -> Result<()> {
         self.change_neighbour("answer for", RTM_NEWNEIGH, flags::CREATE, link, address, NTF_PROXY)
     }
@@ -91,7 +91,9 @@ impl Rtnl {
         let index = self.neighbour_link(operation, &what, link)?;
         let result = self.socket.request(kind, flags, |w| {
             w.raw(&ndmsg(family_of(address), index, 0, flag)).attr(NDA_DST, &octets(address));
-            w.attr_u8(NDA_PROTOCOL, super::PROTOCOL);
+            if kind == RTM_NEWNEIGH {
+                w.attr_u8(NDA_PROTOCOL, super::PROTOCOL);
+            }
         });
         result.context(operation, what)
     }

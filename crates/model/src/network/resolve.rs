@@ -244,7 +244,8 @@ fn ipv6_forwarding(lans: &[super::Lan], facts: &HostFacts) -> Ipv6Forwarding {
         return Ipv6Forwarding::Off;
     }
     if facts.ipv6_force_forwarding {
-        return Ipv6Forwarding::PerInterface;
+        let answers = lans.iter().any(|lan| forwards(lan) && lan.answers.v6);
+        return if answers { Ipv6Forwarding::PerInterfaceAnswering } else { Ipv6Forwarding::PerInterface };
     }
     Ipv6Forwarding::Global { interfaces: facts.interfaces.iter().map(|interface| interface.name.clone()).collect() }
 }

@@ -1,9 +1,9 @@
 //! From a [`Network`] to the [`State`] that carries it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::{
     ALIAS_PREFIX, Address, Baseline, IpFamilyWord, Link, LinkKind, PROXY_DELAY, Peer, Place, Proxy, Route, State,
@@ -35,12 +35,15 @@ pub fn desired(network: &Network, baseline: &Baseline, ids: &Ids) -> State {
                 state.routes.insert(Route { at: Place::host(&lan.bridge), to: net, via });
             }
         }
+        for (_, address) in network.alone(lan) {
+            state.routes.insert(Route { at: Place::host(&lan.bridge), to: address.into(), via: None });
+        }
     }
     for guest in &network.guests {
         add_guest(&mut state, network, guest, forwarded.contains(guest.name.as_str()), ids);
     }
-    add_proxies(&mut state, network);
     add_forwarding(&mut state, network);
+    add_proxies(&mut state, network);
     state.tables = ruleset::build(network).into_iter().map(|t| (t.family, TableState::Intact(t))).collect();
     state
 }
@@ -129,7 +132,7 @@ fn bridge_switches(state: &mut State, network: &Network, lan: &Lan) {
     let router = ways_out && lan.gateway6().is_some();
     switch(IpFamilyWord::Ipv6, "forwarding", router);
     switch(IpFamilyWord::Ipv6, "proxy_ndp", within);
-    if network.ipv6_forwarding == Ipv6Forwarding::PerInterface {
+    if network.ipv6_forwarding.is_per_interface() {
         switch(IpFamilyWord::Ipv6, "force_forwarding", router);
     }
 }
@@ -152,15 +155,17 @@ fn add_guest(state: &mut State, network: &Network, guest: &Guest, hairpin: bool,
             state.links.insert(guest.port.clone(), port(LinkKind::Veth(peer), lan, &guest.name, settings, &what));
             let at = Place::guest(&guest.name, &inner);
             for address in &guest.addresses {
-                let Some(length) = lan.prefix_of(*address) else { continue };
-                let Ok(net) = IpNet::new(*address, length) else { continue };
-                state.addresses.insert(Address { at: at.clone(), net });
+                state.addresses.insert(Address { at: at.clone(), net: lan.net_of(*address) });
             }
             for family in [IpAddr::V4([0; 4].into()), IpAddr::V6([0; 16].into())] {
                 let has = guest.addresses.iter().any(|a| a.is_ipv4() == family.is_ipv4());
                 if let (true, Some(gateway)) = (has, lan.gateway_for(family)) {
                     let to = if family.is_ipv4() { Ipv4Net::default().into() } else { Ipv6Net::default().into() };
                     state.routes.insert(Route { at: at.clone(), to, via: Some(gateway) });
+                    // Who has no address of the LAN's prefixes must be told that the gateway is on the link.
+                    if !guest.addresses.iter().any(|address| lan.shares_prefix(*address, gateway)) {
+                        state.routes.insert(Route { at: at.clone(), to: gateway.into(), via: None });
+                    }
                 }
             }
         }
@@ -189,47 +194,27 @@ fn port(kind: LinkKind, lan: &Lan, whose: &str, settings: PortSettings, what: &s
     }
 }
 
-/// For whom the host answers neighbour discovery: on a LAN whose guests reach one another by the host, for each of
-/// them; on the uplink, for the guests whose addresses are a part of its subnet.
+/// For whom the uplink's own segment takes guests for its own, and on a LAN whose guests reach one another by the host,
+/// each of them. IPv4's entries hold wherever the link forwards; IPv6's want a switch.
 fn add_proxies(state: &mut State, network: &Network) {
-    for lan in network.lans.iter().filter(|lan| lan.forwards() && lan.gateway6().is_some()) {
-        let within = network.routes_within(lan);
-        for guest in network.guests_of(lan) {
-            for address in answered(network, lan, guest) {
-                if within {
-                    state.proxies.insert(Proxy { link: lan.bridge.clone(), address });
-                }
-                let open = network.uplink.present && lan.is_open(address.into());
-                if open && lan.carved.iter().any(|net| net.contains(&address)) {
-                    state.proxies.insert(Proxy { link: network.uplink.name.clone(), address });
-                }
-            }
-        }
+    for lan in network.lans.iter().filter(|lan| network.routes_within(lan) && lan.gateway6().is_some()) {
+        let own = network.guests_of(lan).flat_map(|guest| lan.addresses_of(guest));
+        let on_link = own.filter(|address| address.is_ipv6() && lan.prefix_of(*address).is_some());
+        state.proxies.extend(on_link.map(|address| Proxy { link: lan.bridge.clone(), address }));
     }
-    let uplink = &network.uplink.name;
-    if state.proxies.iter().any(|proxy| proxy.link == *uplink) {
-        // The kernel answers for others only where the link's own switch makes it a router.
-        for (key, value) in [("proxy_ndp", "1"), ("forwarding", "1"), (PROXY_DELAY, "0")] {
-            state.sysctls.insert(Sysctl::new(IpFamilyWord::Ipv6, uplink.as_str(), key), value.into());
-        }
+    if !network.uplink.present {
+        return;
     }
-}
-
-/// The most addresses of one of a guest's further networks that are answered for one by one.
-const ANSWERED: u8 = 120;
-
-/// The IPv6 addresses of a guest that are on its LAN: its own, those of its own making, and further ones that it may
-/// use.
-fn answered(network: &Network, lan: &Lan, guest: &Guest) -> Vec<Ipv6Addr> {
-    let further = guest.allowed.iter().filter_map(|net| match net {
-        IpNet::V6(net) if net.prefix_len() >= ANSWERED => Some(net.hosts()),
-        _ => None,
-    });
-    let own = network.addresses_of(lan, guest).filter_map(|address| match address {
-        IpAddr::V6(address) => Some(address),
-        IpAddr::V4(_) => None,
-    });
-    own.chain(further.flatten()).filter(|address| lan.prefix_of((*address).into()).is_some()).collect()
+    let link = &network.uplink.name;
+    let mut six = false;
+    for address in network.answered() {
+        six |= address.is_ipv6();
+        state.proxies.insert(Proxy { link: link.clone(), address });
+    }
+    if six && network.ipv6_forwarding != Ipv6Forwarding::Absent {
+        state.sysctls.insert(Sysctl::new(IpFamilyWord::Ipv6, link.as_str(), "proxy_ndp"), "1".into());
+        state.sysctls.insert(Sysctl::new(IpFamilyWord::Ipv6, link.as_str(), PROXY_DELAY), "0".into());
+    }
 }
 
 /// Forwarding, for the uplink and the LANs alone wherever the kernel lets us.
@@ -247,6 +232,13 @@ fn add_forwarding(state: &mut State, network: &Network) {
         Ipv6Forwarding::PerInterface => {
             if network.uplink.present {
                 state.sysctls.insert(Sysctl::new(IpFamilyWord::Ipv6, uplink, "force_forwarding"), "1".into());
+            }
+        }
+        Ipv6Forwarding::PerInterfaceAnswering => {
+            for key in ["force_forwarding", "forwarding"] {
+                if network.uplink.present {
+                    state.sysctls.insert(Sysctl::new(IpFamilyWord::Ipv6, uplink, key), "1".into());
+                }
             }
         }
         Ipv6Forwarding::Global { interfaces } => {

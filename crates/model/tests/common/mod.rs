@@ -10,8 +10,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use model::address::{IfName, Mac, Ports, Transport};
 use model::network::{
-    Allow, Dmz, Forward, Guest, GuestKind, Ipv6Forwarding, Kept, Lan, Mode, Network, Public, Side, Snat, Tap, Uplink,
-    is_ula,
+    Allow, Answers, Dmz, Forward, Guest, GuestKind, Ipv6Forwarding, Kept, Lan, Mode, Network, Public, Side, Snat, Tap,
+    Uplink, is_ula,
 };
 use model::ruleset::evaluate::{Interface, Place};
 use proptest::prelude::*;
@@ -29,7 +29,10 @@ pub struct Sketch {
 
 #[derive(Clone, Debug)]
 struct LanSketch {
-    isolated: bool,
+    /// 0 and 1 nat, 2 isolated, 3 routed.
+    mode: u8,
+    /// routed: whether the host answers on the uplink for its guests.
+    answers: bool,
     /// 0 only IPv4, 1 both, 2 only IPv6.
     families: u8,
     global6: bool,
@@ -63,6 +66,8 @@ struct GuestSketch {
     allowed: u8,
     /// Which of the public addresses it leaves by, where it has one of its own.
     snat: u8,
+    /// routed: an address of each family outside of its LAN's prefixes.
+    alone: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -85,14 +90,14 @@ struct ForwardSketch {
 
 /// Networks of up to so many LANs, guests and forwards.
 pub fn networks_up_to(lans: usize, guests: usize, forwards: usize) -> impl Strategy<Value = Network> {
-    let lan = (any::<bool>(), 0u8..3, any::<bool>(), prop::bool::weighted(0.2), 0u8..4, any::<bool>());
+    let lan = (0u8..4, 0u8..3, any::<bool>(), prop::bool::weighted(0.2), 0u8..4, any::<bool>());
     let rare = || prop::bool::weighted(0.2);
-    let lan = (lan, (rare(), rare(), rare()), (prop::bool::weighted(0.3), any::<bool>()));
-    let lan = lan.prop_map(|(one, two, (apart, carved))| {
-        let (isolated, families, global6, second4, snat, tap) = one;
-        let (nat66, egress_denied, ingress_allowed) = two;
+    let lan = (lan, (rare(), rare(), rare(), any::<bool>()), (prop::bool::weighted(0.3), any::<bool>()));
+    let lan = lan.prop_map(|((mode, families, global6, second4, snat, tap), rest, (apart, carved))| {
+        let (nat66, egress_denied, ingress_allowed, answers) = rest;
         LanSketch {
-            isolated,
+            mode,
+            answers,
             families,
             global6,
             second4,
@@ -107,8 +112,9 @@ pub fn networks_up_to(lans: usize, guests: usize, forwards: usize) -> impl Strat
     });
     let side = || prop::collection::vec((0u8..13, any::<prop::sample::Index>()), 1..3);
     let allow = (side(), side(), 0u8..4).prop_map(|(from, to, ports)| AllowSketch { from, to, ports });
-    let guest = (any::<prop::sample::Index>(), 0u8..3, 0u8..3, prop::bool::weighted(0.2), 0u8..5, 0u8..9);
-    let guest = guest.prop_map(|(lan, kind, without, second4, allowed, snat)| GuestSketch {
+    let guest = (any::<prop::sample::Index>(), 0u8..3, 0u8..3, rare(), 0u8..5, 0u8..9, any::<bool>());
+    let guest = guest.prop_map(|(lan, kind, without, second4, allowed, snat, alone)| GuestSketch {
+        alone,
         lan,
         kind,
         without,
@@ -172,6 +178,7 @@ pub fn place(network: &Network, br_netfilter: bool) -> Place {
         name: name("docker0"),
         mac: Mac::derived(&["docker0"]),
         addresses: ["172.17.0.1/16", "fd00:d0c::1/64"].map(|net| net.parse().unwrap()).to_vec(),
+        behind: Vec::new(),
         ports: Vec::new(),
     });
     place
@@ -236,8 +243,13 @@ fn build_lan(nth: usize, sketch: &LanSketch, public: &Public) -> Lan {
         };
         addresses.push(IpNet::new(address.into(), length).unwrap());
     }
+    let mode = match sketch.mode {
+        0 | 1 => Mode::Nat,
+        2 => Mode::Isolated,
+        _ => Mode::Routed,
+    };
     let snat = |six: bool| {
-        if sketch.isolated {
+        if mode != Mode::Nat {
             return Snat::Keep;
         }
         let Public::Listed(listed) = public else { return Snat::Masquerade };
@@ -252,16 +264,11 @@ fn build_lan(nth: usize, sketch: &LanSketch, public: &Public) -> Lan {
         }
     };
     let bridge = format!("br{}", nth + 1);
-    let uplink = uplink_addresses();
-    let carved = addresses.iter().filter_map(|net| match net.trunc() {
-        IpNet::V6(net) if uplink.iter().any(|outer| outer.contains(&IpNet::V6(net))) => Some(net),
-        _ => None,
-    });
+    let carved = sketch.global6 && sketch.carved && sketch.families != 0;
     Lan {
-        carved: carved.collect(),
         port_isolation: sketch.apart,
         bridge: name(&bridge),
-        mode: if sketch.isolated { Mode::Isolated } else { Mode::Nat },
+        mode,
         mac: Mac::derived(&[&bridge]),
         mtu: 1500,
         addresses,
@@ -274,9 +281,14 @@ fn build_lan(nth: usize, sketch: &LanSketch, public: &Public) -> Lan {
         dns: Vec::new(),
         snat4: snat(false),
         snat6: snat(true),
-        nat66: sketch.nat66 && !sketch.isolated,
-        egress_denied: sketch.egress_denied && !sketch.isolated,
-        ingress_allowed: sketch.ingress_allowed && !sketch.isolated,
+        nat66: sketch.nat66 && mode == Mode::Nat,
+        egress_denied: sketch.egress_denied && mode != Mode::Isolated,
+        ingress_allowed: sketch.ingress_allowed && mode != Mode::Isolated,
+        external: false,
+        answers: Answers {
+            v4: sketch.answers && mode == Mode::Routed,
+            v6: sketch.answers && mode == Mode::Routed || carved,
+        },
     }
 }
 
@@ -300,6 +312,11 @@ fn build_guest(nth: usize, sketch: &GuestSketch, lans: &[Lan], public: &Public) 
         if !another4 || sketch.second4 {
             addresses.push(with_host(net));
         }
+    }
+    if sketch.alone && lan.mode == Mode::Routed {
+        let six = lan.gateway6().map(|_| IpAddr::from([0x2001, 0xdb8, 0x200, 0, 0, 0, 0, u16::from(own)]));
+        let four = lan.gateway4().map(|_| IpAddr::from([198, 51, 200, own]));
+        addresses.extend(four.into_iter().chain(six));
     }
     // Only where something is left.
     let keep: Vec<IpAddr> = addresses
@@ -355,7 +372,7 @@ fn further(gateway: IpAddr, own: u8) -> IpNet {
 
 /// What `resolve` would let through: no isolated LAN, and not the world on both sides.
 fn build_allow(sketch: &AllowSketch, lans: &[Lan], guests: &[Guest]) -> Option<Allow> {
-    let nat: Vec<&Lan> = lans.iter().filter(|lan| lan.mode == Mode::Nat).collect();
+    let nat: Vec<&Lan> = lans.iter().filter(|lan| lan.meets_world()).collect();
     let inside: Vec<&Guest> = guests.iter().filter(|g| nat.iter().any(|lan| lan.bridge == g.lan)).collect();
     let side = |peers: &[(u8, prop::sample::Index)]| {
         let mut side = Side::default();
@@ -411,7 +428,7 @@ fn build_forwards(
     public: &Public,
 ) -> (Vec<Forward>, Vec<Dmz>) {
     let inside: Vec<&Guest> =
-        guests.iter().filter(|guest| lans.iter().any(|lan| lan.bridge == guest.lan && lan.mode == Mode::Nat)).collect();
+        guests.iter().filter(|guest| lans.iter().any(|lan| lan.bridge == guest.lan && lan.meets_world())).collect();
     if inside.is_empty() {
         return (Vec::new(), Vec::new());
     }
@@ -485,7 +502,8 @@ pub fn assert_valid(network: &Network) {
     for guest in &network.guests {
         let lan = network.lan(&guest.lan).expect("a guest's LAN is there");
         assert!(!guest.addresses.is_empty());
-        assert!(guest.addresses.iter().all(|address| lan.prefix_of(*address).is_some()));
+        let placed = |address: &IpAddr| lan.prefix_of(*address).is_some() || lan.mode == Mode::Routed;
+        assert!(guest.addresses.iter().all(placed));
     }
     for lan in &network.lans {
         assert!(lan.gateway4().is_some() || lan.gateway6().is_some());
@@ -494,7 +512,7 @@ pub fn assert_valid(network: &Network) {
         }
     }
     for (nth, forward) in network.forwards.iter().enumerate() {
-        assert!(network.lan(&forward.lan).is_some_and(|lan| lan.mode == Mode::Nat));
+        assert!(network.lan(&forward.lan).is_some_and(Lan::meets_world));
         assert!(!forward.to.is_empty());
         assert!(network.forwards[..nth].iter().all(|other| {
             other.transport != forward.transport

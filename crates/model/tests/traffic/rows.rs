@@ -51,7 +51,7 @@ pub const ROWS: &[(&str, Packets)] = &[
     ("A-guest", arp_of_guest),
     ("A-gateway", arp_for_gateway),
     ("A-public", arp_for_public),
-    ("N-carved", asked_for_guests),
+    ("N-uplink", asked_for_guests),
     ("G-spoof-ip", spoofed_ip),
     ("G-spoof-mac", spoofed_mac),
     ("G-spoof-arp", spoofed_arp),
@@ -217,7 +217,7 @@ fn out(scene: &Scene<'_>, lan: &Lan, may: bool) -> Vec<Case> {
             let source = case.packet.body.source().unwrap();
             let Body::Ip { payload, .. } = case.packet.body else { continue };
             let allowed = || scene.allowed(Party::Inside(source), Party::World(to(source)), payload);
-            if lan.mode.word() == "nat" && (!lan.egress_denied || allowed()) != may {
+            if lan.meets_world() && (!lan.egress_denied || allowed()) != may {
                 continue;
             }
             let guest = scene.guest_at(source).unwrap();
@@ -226,7 +226,7 @@ fn out(scene: &Scene<'_>, lan: &Lan, may: bool) -> Vec<Case> {
                 Snat::Masquerade => scene.uplink_address(source),
                 Snat::Keep => source,
             };
-            assert!(seen != source || common::is_global6(source) || lan.mode.word() == "isolated");
+            assert!(seen != source || common::is_global6(source) || lan.mode.word() != "nat");
             case.pass = Pass::Out(scene.uplink().clone(), seen);
             cases.push(case);
         }
@@ -240,7 +240,7 @@ fn out(scene: &Scene<'_>, lan: &Lan, may: bool) -> Vec<Case> {
             Snat::Keep => source,
         };
         let allowed = || scene.allowed(Party::Inside(source), Party::World(world(source)), tcp(443));
-        let here = lan.mode.word() != "nat" || (!lan.egress_denied || allowed()) == may;
+        let here = !lan.meets_world() || (!lan.egress_denied || allowed()) == may;
         if here && lan.gateway_for(source).is_some() {
             let packet = scene.guest_sends(guest, source, world(source), tcp(443));
             cases.push(Case::new(packet, Pass::Out(scene.uplink().clone(), seen)));
@@ -356,12 +356,12 @@ fn redirects(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
     cases
 }
 
-/// By a neighbour, for addresses that are a part of the uplink's subnet.
+/// By a neighbour, for addresses that the host answers for.
 fn asked_for_guests(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
     let mut cases = Vec::new();
-    let open = lan.mode.word() == "nat" && scene.network.uplink.present;
-    for (_, of) in scene.sources(lan).filter(|_| open) {
-        if lan.carved.iter().any(|net| ipnet::IpNet::V6(*net).contains(&of)) && !lan.nat66 {
+    let answered: Vec<IpAddr> = scene.network.answered().filter(|_| scene.network.uplink.present).collect();
+    for (_, of) in scene.sources(lan).filter(|(_, of)| of.is_ipv6()) {
+        if answered.contains(&of) {
             let groups = "ff02::1:ff00:6".parse().unwrap();
             let question = solicits(&of.to_string());
             let packet = scene.wire_brings(scene.uplink().as_str(), neighbour(of), groups, question);
@@ -557,7 +557,8 @@ fn to_guests(scene: &Scene<'_>, lan: &Lan, may: bool, from: fn(&str) -> bool) ->
                     scene.allowed(Party::Beyond(source), Party::Inside(to), payload)
                 } else {
                     // What leaves rewritten is reached by forwards alone.
-                    let open = lan.mode.word() == "nat" && to.is_ipv6() && lan.snat_for(to) == Snat::Keep;
+                    let rewritten = lan.mode.word() == "nat" && (to.is_ipv4() || lan.snat_for(to) != Snat::Keep);
+                    let open = lan.meets_world() && !rewritten;
                     let named = scene.allowed(Party::World(source), Party::Inside(to), payload);
                     open && (lan.ingress_allowed || named)
                 };
@@ -613,7 +614,7 @@ fn flows(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
     .iter()
     .flat_map(|packets| packets(scene, lan))
     .collect::<Vec<Case>>();
-    if lan.mode == model::network::Mode::Nat {
+    if lan.meets_world() {
         flows.extend(to_world(scene, lan));
         flows.extend(allowed(scene, lan));
     }

@@ -10,5 +10,6 @@ mod forwards;
 mod machines;
 mod qemu;
 mod rehearse;
+mod routed;
 mod support;
 mod traffic;

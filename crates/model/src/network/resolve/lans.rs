@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::IpNet;
 
 use super::Scope;
 use crate::address::Mac;
 use crate::config::{self, Spanned, elements};
-use crate::network::{Lan, Mode, Snat, Tap};
+use crate::network::{Answers, Lan, Mode, Snat, Tap};
 use crate::problem::Problem;
 
 /// How many ports a bridge of the kernel's has: BR_MAX_PORTS of net/bridge/br_private.h is 1024, and 0 is none.
@@ -202,23 +202,20 @@ fn build_one(scope: &Scope<'_>, lan: &config::Lan) -> Option<Lan> {
         egress_denied: lan.egress.as_ref().is_some_and(|egress| egress.value == config::Verdict::Deny),
         ingress_allowed: lan.ingress.as_ref().is_some_and(|ingress| ingress.value == config::Verdict::Allow),
         port_isolation: is_true(&lan.port_isolation),
-        carved: carved(scope, lan),
+        external: is_true(&lan.external),
+        answers: answers(scope, lan),
         bridge,
     })
 }
 
-/// The IPv6 networks of a LAN that are a part of one of the uplink's, by its addresses or by a route on its link.
-fn carved(scope: &Scope<'_>, lan: &config::Lan) -> Vec<Ipv6Net> {
-    let interface = scope.uplink.and_then(|name| scope.facts.interface(name));
-    let held = interface.into_iter().flat_map(|interface| interface.addresses.iter().copied());
-    let routed = scope.facts.routes.iter().filter(|route| route.interface.as_ref() == scope.uplink);
-    let outer: Vec<IpNet> = held.chain(routed.map(|route| route.to)).filter(|net| net.prefix_len() > 3).collect();
-    let part = |net: &Ipv6Net| outer.iter().any(|outer| outer.contains(&IpNet::V6(*net)));
-    let nets = elements(lan.address.as_ref()).iter().filter_map(|net| match net.value.trunc() {
-        IpNet::V6(net) => Some(net),
-        IpNet::V4(_) => None,
-    });
-    nets.filter(part).collect()
+/// For whom the host answers on the uplink: where the file says so, and for IPv6 where the LAN is a part of the
+/// uplink's own subnet, whose router looks for all of it on the link.
+fn answers(scope: &Scope<'_>, lan: &config::Lan) -> Answers {
+    let uplink = scope.uplink.and_then(|name| scope.facts.interface(name));
+    let held = |net: &IpNet| uplink.is_some_and(|uplink| uplink.addresses.iter().any(|own| own.contains(net)));
+    let carved =
+        elements(lan.address.as_ref()).iter().any(|net| net.value.addr().is_ipv6() && held(&net.value.trunc()));
+    Answers { v4: is_true(&lan.proxy_arp), v6: is_true(&lan.proxy_arp) || carved }
 }
 
 /// The LAN's DNS zone, the default where none is written.

@@ -203,7 +203,7 @@ fn sets(network: &Network, ports: &Ports<'_>, nested: &[IpFamily]) -> BTreeMap<S
             let mut nets = BTreeSet::new();
             for (lan, guest) in &ports.guests {
                 let [port, mac] = pinned(guest);
-                for address in addresses(network, lan, guest).filter(|a| IpFamily::of(*a) == family) {
+                for address in addresses(lan, guest).filter(|a| IpFamily::of(*a) == family) {
                     own.insert(Element::of([port.clone(), mac.clone(), address.into()]));
                     if let IpAddr::V6(address) = address {
                         targets.insert(Element::of([port.clone(), mac.clone(), Value::NdTarget(address)]));
@@ -264,10 +264,9 @@ fn known_addresses<'a>(network: &'a Network, ports: &'a Ports<'_>) -> impl Itera
     held.chain(of_guests).chain(public.iter().copied())
 }
 
-/// What a guest may be: its own addresses, and of IPv6 those that it makes itself of its hardware address. Others
-/// (temporary ones, and those of hosts that draw them) cannot be told from another's.
-fn addresses<'a>(network: &'a Network, lan: &'a Lan, guest: &'a Guest) -> impl Iterator<Item = IpAddr> + 'a {
-    network.addresses_of(lan, guest).chain([IpAddr::V6(guest.mac.link_local())])
+/// What a guest may be: [`Lan::addresses_of`], and its link-local address.
+fn addresses<'a>(lan: &'a Lan, guest: &'a Guest) -> impl Iterator<Item = IpAddr> + 'a {
+    lan.addresses_of(guest).chain([guest.mac.link_local().into()])
 }
 
 /// Ports in hairpin mode, each with itself.
