@@ -33,6 +33,9 @@ pub struct Settings {
     /// Whether its port talks to the host alone, and to ports that are not so (port-isolation).
     #[serde(default)]
     pub isolated: bool,
+    /// Whether its bandwidth is limited: its port gets the limit whenever it is made.
+    #[serde(default)]
+    pub limited: bool,
 }
 
 impl Settings {
@@ -61,6 +64,7 @@ impl Settings {
             port: guest.port.clone(),
             hairpin,
             isolated: lan.isolates(hairpin),
+            limited: guest.limit.is_some(),
         };
         Some((settings, container))
     }

@@ -30,6 +30,7 @@ fn settings(addresses: &[&str], gateways: &[&str]) -> Settings {
         port: "cnx6".parse().unwrap(),
         hairpin: true,
         isolated: true,
+        limited: true,
     }
 }
 
@@ -135,7 +136,12 @@ fn lxc_configurations_keep_what_others_wrote() {
     writeln!(text, "# ---- privileged ----\n{}", lxc::compose("", &Block { ids: None, ..debian })).unwrap();
     writeln!(text, "# ---- made by others ----\n{}", lxc::compose(OTHERS, &Block { made_by_us: false, ..debian }))
         .unwrap();
-    writeln!(text, "# ---- the script ----\n{}", lxc::plugged_script(&settings)).unwrap();
+    writeln!(
+        text,
+        "# ---- the script ----\n{}",
+        lxc::plugged_script(&settings, Some("'/usr/bin/warren' 'guest' 'plugged' 'cnx6'"))
+    )
+    .unwrap();
     compare("lxc.txt", &text);
 }
 

@@ -4,12 +4,15 @@
 mod check;
 #[path = "../../../kernel/tests/common/mod.rs"]
 mod common;
+mod confirm;
 mod contract;
 mod documents;
 mod forwards;
+mod limits;
 mod machines;
 mod qemu;
 mod rehearse;
 mod routed;
+mod stream;
 mod support;
 mod traffic;
