@@ -230,6 +230,8 @@ mod tests {
             ipv6_forwarding: Ipv6Forwarding::Off,
             learners: vec![],
             reach: vec![],
+            fix_foreign: false,
+            mends: vec![],
         }
     }
 

@@ -95,6 +95,8 @@ fn network(public: Public, lans: Vec<Lan>, guests: Vec<Guest>, forwards: Vec<For
         ipv6_forwarding: Ipv6Forwarding::PerInterface,
         learners: Vec::new(),
         reach: Vec::new(),
+        fix_foreign: false,
+        mends: Vec::new(),
     }
 }
 
