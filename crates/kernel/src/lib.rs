@@ -19,3 +19,4 @@ pub mod session;
 pub mod sockdiag;
 pub mod sysctl;
 pub mod tap;
+pub mod watch;

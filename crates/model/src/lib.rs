@@ -15,6 +15,7 @@ pub mod network;
 pub mod plan;
 pub mod probe;
 pub mod problem;
+pub mod repair;
 pub mod ruleset;
 pub mod session;
 pub mod simulate;
