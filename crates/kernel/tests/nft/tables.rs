@@ -168,7 +168,6 @@ pub fn inet() -> Table {
         hook: None,
         rules: vec![rule([Statement::Verdict(Verdict::Return)])],
     });
-    table.chains.push(base("held-forward", HookPoint::Forward, ChainKind::Filter, 200, held.into()));
     let mut mapped = vec![];
     for (family, fields, map) in [
         (IpFamily::V4, FORWARD_FIELDS.to_vec(), "forward-4"),
@@ -262,6 +261,7 @@ pub fn inet() -> Table {
     ];
     table.chains.push(base("forward-all", HookPoint::Forward, ChainKind::Filter, 0, all));
     table.chains.push(base("input-all", HookPoint::Input, ChainKind::Filter, -5, vec![]));
+    table.chains.push(base("held-forward", HookPoint::Forward, ChainKind::Filter, 200, held.into()));
     table
 }
 
