@@ -41,13 +41,15 @@ impl Settings {
         let addresses: Vec<IpNet> = guest
             .addresses
             .iter()
+            // A leased address is for the guest to ask for.
+            .filter(|_| !guest.leased)
             .filter_map(|address| {
                 let alone = if address.is_ipv4() { 32 } else { 128 };
                 IpNet::new(*address, lan.prefix_of(*address).unwrap_or(alone)).ok()
             })
             .collect();
         let mut gateways: Vec<IpAddr> = Vec::new();
-        for gateway in guest.addresses.iter().filter_map(|address| lan.gateway_for(*address)) {
+        for gateway in addresses.iter().filter_map(|net| lan.gateway_for(net.addr())) {
             if !gateways.contains(&gateway) {
                 gateways.push(gateway);
             }

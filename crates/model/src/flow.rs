@@ -198,6 +198,7 @@ mod tests {
             taps: vec![],
             domain: "internal".into(),
             dns: vec![],
+            dhcp: None,
             snat4: if mode == Mode::Nat { Snat::To("203.0.113.2".parse().unwrap()) } else { Snat::Keep },
             snat6: Snat::Keep,
             nat66: false,
@@ -225,6 +226,7 @@ mod tests {
             kept: vec![],
             sites: vec![],
             socks: false,
+            hosts_resolver: true,
             ipv6_forwarding: Ipv6Forwarding::Off,
             reach: vec![],
         }

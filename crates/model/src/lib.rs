@@ -15,5 +15,6 @@ pub mod plan;
 pub mod probe;
 pub mod problem;
 pub mod ruleset;
+pub mod services;
 pub mod simulate;
 pub mod state;

@@ -73,6 +73,8 @@ pub enum Command {
         #[arg(long)]
         guests: bool,
     },
+    /// `up`, then the LANs' names, leases and routers, in the foreground; SIGHUP reads the file again
+    Serve,
     /// Show what is up, and what is not as it should be
     Status,
     /// Prove the running network with real packets
@@ -123,6 +125,9 @@ pub enum Command {
     /// Hold a kept lab
     #[command(hide = true)]
     Hold,
+    /// Read what the LANs send, for `serve`
+    #[command(hide = true)]
+    Worker,
 }
 
 /// What to do with a guest.

@@ -17,7 +17,6 @@ pub fn unsupported(config: &Config, rehearsal: bool) -> Vec<Problem> {
     found(config.include.clone(), "`include`");
     let host = &config.host;
     found(on(&host.take_over), "`take-over`");
-    found(on(&host.hosts_resolver), "`hosts-resolver`");
     found(on(&host.fix_foreign), "`fix-foreign`");
     config.lans.iter().for_each(|lan| of_lan(lan, &mut found));
     config.guests.iter().for_each(|guest| of_guest(guest, &mut found));
@@ -39,7 +38,6 @@ fn of_lan(lan: &Lan, found: &mut impl FnMut(Option<Range<usize>>, &str)) {
     found(on(&lan.external), "`external`");
     found(at(&lan.ports), "`ports` of a LAN");
     found(on(&lan.proxy_arp), "`proxy-arp`");
-    found(at(&lan.dhcp), "`dhcp`");
     found(on(&lan.port_isolation), "`port-isolation`");
 }
 

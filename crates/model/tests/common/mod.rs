@@ -197,6 +197,7 @@ fn build(sketch: &Sketch) -> Network {
         dmzs,
         sites: Vec::new(),
         socks: false,
+        hosts_resolver: true,
         ipv6_forwarding: if six { Ipv6Forwarding::PerInterface } else { Ipv6Forwarding::Off },
         reach: Vec::new(),
     }
@@ -246,6 +247,7 @@ fn build_lan(nth: usize, sketch: &LanSketch, public: &Public) -> Lan {
         },
         domain: format!("{bridge}.internal"),
         dns: Vec::new(),
+        dhcp: None,
         snat4: snat(false),
         snat6: snat(true),
         nat66: sketch.nat66 && !sketch.isolated,
@@ -295,6 +297,8 @@ fn build_guest(nth: usize, sketch: &GuestSketch, lans: &[Lan], public: &Public) 
         lan: lan.bridge.clone(),
         mac: Mac::derived(&[lan.bridge.as_str(), &guest]),
         port: name(&format!("p-{guest}")),
+        leased: false,
+        aliases: Vec::new(),
         allowed: match sketch.allowed {
             3 => lan.addresses.iter().map(|net| further(net.addr(), own)).collect(),
             4 => vec![

@@ -1,26 +1,21 @@
 //! `warren up`: the network becomes what the file says.
 
 use kernel::apply::Report;
+use model::network::Network;
 use model::plan::Step;
 
 use super::guest;
-use crate::context::{Context, Exit, Outcome};
+use crate::context::{Context, Exit, Failure, Hook, Outcome};
 use crate::output;
 
 /// The network: all of it, or nothing. Then its guests, each by itself.
 pub fn run(context: &Context, replace: bool, no_guests: bool) -> Outcome {
-    context.require_privilege("change this network")?;
-    let (source, network) = context.network_here()?;
-    let verbose = context.verbose && !context.json;
-    let mut watch = |_: usize, step: &Step| {
-        if verbose {
-            output::note(&step.to_string());
-        }
-        Ok(())
-    };
-    let report = context.engine()?.up(&network, &source.canonical(), replace, &mut watch)?;
+    let (network, report) = apply(context, replace)?;
     if !context.json {
         words(context, &report, "The network is up", "Nothing to change: the network is as the file says.");
+    }
+    if let Some(Hook(applied)) = &context.applied {
+        applied();
     }
     let guests = if no_guests { Vec::new() } else { guest::up(context, &network) };
     let failed = guests.iter().any(|guest| guest.result.is_err());
@@ -31,6 +26,27 @@ pub fn run(context: &Context, replace: bool, no_guests: bool) -> Outcome {
         output::json(&document);
     }
     Ok(if failed { Exit::Failed } else { Exit::Done })
+}
+
+/// The network alone.
+pub fn network(context: &Context, replace: bool) -> Result<(), Failure> {
+    let (_, report) = apply(context, replace)?;
+    words(context, &report, "The network is up", "Nothing to change: the network is as the file says.");
+    Ok(())
+}
+
+fn apply(context: &Context, replace: bool) -> Result<(Network, Report), Failure> {
+    context.require_privilege("change this network")?;
+    let (source, network) = context.network_here()?;
+    let verbose = context.verbose && !context.json;
+    let mut watch = |_: usize, step: &Step| {
+        if verbose {
+            output::note(&step.to_string());
+        }
+        Ok(())
+    };
+    let report = context.engine()?.up(&network, &source.canonical(), replace, &mut watch)?;
+    Ok((network, report))
 }
 
 /// What was done to the network, for programs.
