@@ -66,6 +66,9 @@ pub fn carry_over(pid: u32, before: &Settings, now: &Settings) -> Result<()> {
             passing_over(rtnl.add_address(&eth0, *net))?;
         }
         for gateway in &now.gateways {
+            if now.must_be_told_of(*gateway) {
+                passing_over(rtnl.add_route(&NewRoute::new(IpNet::from(*gateway), None, &eth0)))?;
+            }
             passing_over(rtnl.add_route(&by_default(*gateway, &eth0)))?;
         }
         Ok(())

@@ -303,7 +303,14 @@ fn ifupdown(settings: &Settings) -> String {
             IpNet::V6(net) => writeln!(text, "    netmask {}", net.prefix_len()),
         };
         if let Some(gateway) = settings.gateway_for(net.addr()).filter(|_| settings.first_of_family(net)) {
-            let _ = writeln!(text, "    gateway {gateway}");
+            let _ = if settings.must_be_told_of(gateway) {
+                writeln!(
+                    text,
+                    "    up ip route add {gateway} dev eth0\n    up ip route add default via {gateway} dev eth0"
+                )
+            } else {
+                writeln!(text, "    gateway {gateway}")
+            };
         }
         if settings.addresses.first() == Some(net) {
             let _ = writeln!(text, "    dns-search {}", settings.domain);
@@ -327,13 +334,17 @@ fn networkd(settings: &Settings) -> String {
     for net in &settings.addresses {
         let _ = writeln!(text, "Address={net}");
     }
-    for gateway in &settings.gateways {
+    let (told, plain): (Vec<_>, Vec<_>) = settings.gateways.iter().copied().partition(|g| settings.must_be_told_of(*g));
+    for gateway in plain {
         let _ = writeln!(text, "Gateway={gateway}");
     }
     for server in &settings.dns {
         let _ = writeln!(text, "DNS={server}");
     }
     let _ = writeln!(text, "Domains={}", settings.domain);
+    for gateway in told {
+        let _ = writeln!(text, "\n[Route]\nGateway={gateway}\nGatewayOnLink=yes");
+    }
     text
 }
 
@@ -353,6 +364,9 @@ fn netplan(settings: &Settings) -> String {
         for gateway in &settings.gateways {
             let everywhere = if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
             let _ = writeln!(text, "        - to: \"{everywhere}\"\n          via: \"{gateway}\"");
+            if settings.must_be_told_of(*gateway) {
+                text.push_str("          on-link: true\n");
+            }
         }
     }
     let _ = writeln!(text, "      nameservers:\n        search: [\"{}\"]", settings.domain);

@@ -30,6 +30,9 @@ pub struct Settings {
     pub port: IfName,
     /// Whether frames may leave by the port that they came in by: it asks for itself at the public address.
     pub hairpin: bool,
+    /// Whether its bandwidth is limited: its port gets the limit whenever it is made.
+    #[serde(default)]
+    pub limited: bool,
 }
 
 impl Settings {
@@ -38,16 +41,9 @@ impl Settings {
     pub fn of<'a>(network: &Network, guest: &'a Guest) -> Option<(Self, &'a Container)> {
         let GuestKind::Lxc(container) = &guest.kind else { return None };
         let lan = network.lan(&guest.lan)?;
-        let addresses: Vec<IpNet> = guest
-            .addresses
-            .iter()
-            // A leased address is for the guest to ask for.
-            .filter(|_| !guest.leased)
-            .filter_map(|address| {
-                let alone = if address.is_ipv4() { 32 } else { 128 };
-                IpNet::new(*address, lan.prefix_of(*address).unwrap_or(alone)).ok()
-            })
-            .collect();
+        // A leased address is for the guest to ask for.
+        let fixed = guest.addresses.iter().filter(|_| !guest.leased);
+        let addresses: Vec<IpNet> = fixed.map(|address| lan.net_of(*address)).collect();
         let mut gateways: Vec<IpAddr> = Vec::new();
         for gateway in addresses.iter().filter_map(|net| lan.gateway_for(net.addr())) {
             if !gateways.contains(&gateway) {
@@ -65,6 +61,7 @@ impl Settings {
             lan: guest.lan.clone(),
             port: guest.port.clone(),
             hairpin: network.forwards.iter().any(|forward| forward.guest.as_deref() == Some(guest.name.as_str())),
+            limited: guest.limit.is_some(),
         };
         Some((settings, container))
     }
@@ -79,6 +76,12 @@ impl Settings {
     #[must_use]
     pub fn gateway_for(&self, address: IpAddr) -> Option<IpAddr> {
         self.gateways.iter().copied().find(|gateway| gateway.is_ipv4() == address.is_ipv4())
+    }
+
+    /// Whether no address of its own says that the gateway is on the link, so that it must be told.
+    #[must_use]
+    pub fn must_be_told_of(&self, gateway: IpAddr) -> bool {
+        !self.addresses.iter().any(|net| net.contains(&gateway))
     }
 
     /// The first address of each family, then the further ones: the first has the gateway beside it.

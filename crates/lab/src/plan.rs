@@ -64,7 +64,9 @@ pub struct LabPlan {
 impl LabPlan {
     /// The world for `network`.
     pub fn of(network: &Network) -> Result<Self, LabError> {
-        let lans: Vec<IpNet> = network.lans.iter().flat_map(|l| &l.addresses).map(IpNet::trunc).collect();
+        let nets = network.lans.iter().flat_map(|l| &l.addresses).map(IpNet::trunc);
+        let alone = network.lans.iter().flat_map(|l| network.alone(l)).map(|(_, address)| IpNet::from(address));
+        let lans: Vec<IpNet> = nets.chain(alone).collect();
         let v6 = lans.iter().any(|net| net.addr().is_ipv6());
         let listed: &[IpAddr] = match &network.public {
             Public::Listed(addresses) => addresses,

@@ -46,6 +46,7 @@ fn guest(name: &str, kind: GuestKind, addresses: &[&str]) -> Guest {
         addresses: addresses.iter().map(|a| ip(a)).collect(),
         allowed: Vec::new(),
         snat: None,
+        limit: None,
     }
 }
 
@@ -70,6 +71,8 @@ fn network(public: &[&str], v6: bool) -> Network {
         nat66: false,
         egress_denied: false,
         ingress_allowed: false,
+        external: false,
+        answers: model::network::Answers::default(),
     };
     let listed: Vec<IpAddr> = public.iter().map(|a| ip(a)).collect();
     Network {

@@ -172,8 +172,7 @@ impl<'a> Grants<'a> {
 
     fn lan_of(&self, address: IpAddr) -> Option<&'a Lan> {
         let ours = |lan: &&Lan| lan.mode != Mode::Bridged;
-        let nested = |lan: &Lan| self.network.nested(lan).any(|(_, net)| net.contains(&address));
-        self.network.lans.iter().filter(ours).find(|lan| lan.prefix_of(address).is_some() || nested(lan))
+        self.network.lans.iter().filter(ours).find(|lan| self.network.is_on(lan, address))
     }
 
     fn is_local(&self, address: IpAddr) -> bool {
@@ -204,6 +203,8 @@ mod tests {
             nat66: false,
             egress_denied: false,
             ingress_allowed: false,
+            external: false,
+            answers: crate::network::Answers::default(),
         };
         Network {
             uplink: Uplink { name: IfName::new("eth0").unwrap(), present: true },

@@ -124,9 +124,40 @@ pub struct Lan {
     /// Whether its guests reach the world only where an [`Allow`] says so.
     #[serde(default, skip_serializing_if = "is_false")]
     pub egress_denied: bool,
-    /// Whether the world reaches its global IPv6 addresses without an [`Allow`].
+    /// Whether the world reaches what of it leaves unrewritten (global IPv6, and all of a routed LAN) without an
+    /// [`Allow`].
     #[serde(default, skip_serializing_if = "is_false")]
     pub ingress_allowed: bool,
+    /// bridged: whether the bridge is another's, and guests are plugged in alone.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub external: bool,
+    /// For which of its guests' addresses the host answers on the uplink.
+    #[serde(default, skip_serializing_if = "Answers::is_none")]
+    pub answers: Answers,
+}
+
+/// Whether the host answers on the uplink, by ARP and neighbour discovery, for the addresses of a LAN's guests: where
+/// the world takes them for its own segment's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answers {
+    /// By ARP.
+    pub v4: bool,
+    /// By neighbour discovery.
+    pub v6: bool,
+}
+
+impl Answers {
+    /// Whether it does for none.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        !self.v4 && !self.v6
+    }
+
+    /// Whether it does for addresses of that one's family.
+    #[must_use]
+    pub fn holds(self, like: IpAddr) -> bool {
+        if like.is_ipv4() { self.v4 } else { self.v6 }
+    }
 }
 
 /// Addresses to lease, from the first to the last, `first <= last`.
@@ -201,6 +232,27 @@ pub struct Guest {
     /// The public address that it leaves by, in place of its LAN's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snat: Option<IpAddr>,
+    /// Its bandwidth, where it is limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Limit>,
+}
+
+/// A guest's bandwidth, in bits a second of IP packets (what carries them on the cable is not counted).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// Towards the guest.
+    pub inward: Option<u64>,
+    /// From the guest.
+    pub outward: Option<Outward>,
+}
+
+/// What a guest may send. What comes in by a port cannot wait there, so it is led through a device of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outward {
+    /// In bits a second.
+    pub rate: u64,
+    /// The intermediate functional block (ifb) that it waits in.
+    pub through: IfName,
 }
 
 /// What a guest is.
@@ -419,6 +471,12 @@ pub enum Ipv6Forwarding {
     Off,
     /// For uplink and LANs alone (kernel 6.17 and later).
     PerInterface,
+    /// The same, and the uplink is a router by its own switch too: the kernel answers neighbour discovery for others by
+    /// no other. It ceases to learn routes then, as everywhere in the namespace, but where accept_ra is 2.
+    PerInterfaceAnswering {
+        /// Interfaces that learn routes.
+        accept_ra: Vec<IfName>,
+    },
     /// For the whole host, since the kernel knows nothing finer. Interfaces that learnt a route from router
     /// advertisements go from accept_ra 1 to 2 first, or the host would lose its own default route.
     Global {
@@ -438,6 +496,14 @@ pub struct Reach {
     pub address: Option<IpAddr>,
     /// TCP port; an ICMP echo where there is none.
     pub port: Option<u16>,
+}
+
+impl Ipv6Forwarding {
+    /// Whether single interfaces forward, and not the whole host.
+    #[must_use]
+    pub fn is_per_interface(&self) -> bool {
+        matches!(self, Self::PerInterface | Self::PerInterfaceAnswering { .. })
+    }
 }
 
 impl Lan {
@@ -474,10 +540,40 @@ impl Lan {
         self.addresses.iter().find(|net| net.contains(&address)).map(IpNet::prefix_len)
     }
 
-    /// Whether the world may in principle send to that address of the LAN's: a global IPv6 one that leaves as it is.
+    /// Whether this host routes between it and the world.
+    #[must_use]
+    pub fn meets_world(&self) -> bool {
+        matches!(self.mode, Mode::Nat | Mode::Routed)
+    }
+
+    /// Whether the world may in principle send to that address of the LAN's: one that leaves as it is.
     #[must_use]
     pub fn is_open(&self, address: IpAddr) -> bool {
-        self.mode != Mode::Isolated && address.is_ipv6() && self.snat_for(address) == Snat::Keep
+        self.meets_world() && self.snat_for(address) == Snat::Keep
+    }
+
+    /// A guest's address as it is set there: with the LAN's prefix length, or alone.
+    #[must_use]
+    pub fn net_of(&self, address: IpAddr) -> IpNet {
+        let length = self.prefix_of(address);
+        length.and_then(|length| IpNet::new(address, length).ok()).unwrap_or_else(|| IpNet::from(address))
+    }
+
+    /// Whether both addresses are of one of its prefixes.
+    #[must_use]
+    pub fn shares_prefix(&self, a: IpAddr, b: IpAddr) -> bool {
+        self.addresses.iter().any(|net| net.contains(&a) && net.contains(&b))
+    }
+
+    /// What a guest of the LAN's may be: its own addresses, and of IPv6 those that it makes itself of its hardware
+    /// address, but its link-local one. Others (temporary ones, and those of hosts that draw them) cannot be told from
+    /// another's.
+    pub fn addresses_of<'a>(&'a self, guest: &'a Guest) -> impl Iterator<Item = IpAddr> + 'a {
+        let made = self.addresses.iter().filter_map(|net| match net {
+            IpNet::V6(net) if net.prefix_len() == 64 => Some(IpAddr::V6(guest.mac.address_in(net.network()))),
+            _ => None,
+        });
+        guest.addresses.iter().copied().chain(made)
     }
 
     /// The source rewriting for addresses of `address`'s family.
@@ -486,7 +582,7 @@ impl Lan {
         match address {
             IpAddr::V4(_) => self.snat4,
             IpAddr::V6(a) => {
-                if is_ula(a) || self.nat66 {
+                if self.mode == Mode::Nat && (is_ula(a) || self.nat66) {
                     self.snat6
                 } else {
                     Snat::Keep
@@ -507,6 +603,13 @@ impl Network {
     #[must_use]
     pub fn lan(&self, bridge: &IfName) -> Option<&Lan> {
         self.lans.iter().find(|lan| &lan.bridge == bridge)
+    }
+
+    /// The bridges that the uplink is plugged into: where they are others than before, the uplink itself changes.
+    #[must_use]
+    pub fn uplink_bridges(&self) -> Vec<IfName> {
+        let ours = self.lans.iter().filter(|lan| lan.mode == Mode::Bridged && !lan.external);
+        ours.map(|lan| lan.bridge.clone()).collect()
     }
 
     /// The guest of that name.
@@ -558,6 +661,30 @@ impl Network {
         self.guests_of(lan)
             .flat_map(|guest| guest.allowed.iter().map(move |net| (guest, *net)))
             .filter(move |(_, net)| outside(net))
+    }
+
+    /// Addresses of guests outside of their LAN's prefixes, each with its guest: on a routed LAN a host route leads to
+    /// each.
+    pub fn alone<'a>(&'a self, lan: &'a Lan) -> impl Iterator<Item = (&'a Guest, IpAddr)> {
+        let all = self.guests_of(lan).flat_map(|guest| guest.addresses.iter().map(move |address| (guest, *address)));
+        all.filter(move |(_, address)| lan.mode != Mode::Bridged && lan.prefix_of(*address).is_none())
+    }
+
+    /// Whether the address is one behind that LAN's bridge, by a prefix or a route of its own.
+    #[must_use]
+    pub fn is_on(&self, lan: &Lan, address: IpAddr) -> bool {
+        lan.prefix_of(address).is_some()
+            || self.nested(lan).any(|(_, net)| net.contains(&address))
+            || self.alone(lan).any(|(_, alone)| alone == address)
+    }
+
+    /// Addresses of guests for which this host answers on the uplink.
+    pub fn answered(&self) -> impl Iterator<Item = IpAddr> {
+        let lans = self.lans.iter().filter(|lan| lan.meets_world());
+        lans.flat_map(|lan| {
+            let own = self.guests_of(lan).flat_map(move |guest| lan.addresses_of(guest));
+            own.filter(move |address| lan.answers.holds(*address))
+        })
     }
 
     /// The guests of a LAN.

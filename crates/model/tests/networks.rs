@@ -36,6 +36,8 @@ fn traits(network: &Network) -> BTreeSet<&'static str> {
     for lan in &network.lans {
         let six = lan.gateway6();
         note("isolated", lan.mode == Mode::Isolated);
+        note("routed", lan.mode == Mode::Routed);
+        note("answered", !lan.answers.is_none());
         note("only IPv6", lan.gateway4().is_none());
         note("ULA", six.is_some_and(model::network::is_ula));
         note("global IPv6", six.is_some_and(|a| !model::network::is_ula(a)));
@@ -45,9 +47,14 @@ fn traits(network: &Network) -> BTreeSet<&'static str> {
         note("tap", !lan.taps.is_empty());
     }
     for guest in &network.guests {
+        let lan = network.lan(&guest.lan).unwrap();
+        note("alone", guest.addresses.iter().any(|address| lan.prefix_of(*address).is_none()));
         note("netns", guest.kind == GuestKind::Netns);
         note("vm", matches!(guest.kind, GuestKind::Vm { .. }));
         note("reserved", guest.kind == GuestKind::Reserved);
+        let limit = guest.limit.as_ref();
+        note("limited inwards", limit.is_some_and(|limit| limit.inward.is_some()));
+        note("limited outwards", limit.is_some_and(|limit| limit.outward.is_some()));
         note("allowed addresses", !guest.allowed.is_empty());
         note("two IPv4 addresses", guest.addresses.iter().filter(|a| a.is_ipv4()).count() == 2);
     }
@@ -79,7 +86,7 @@ fn every_sort_of_network_comes_up() {
     for _ in 0..2000 {
         found.extend(traits(&strategy.new_tree(&mut runner).unwrap().current()));
     }
-    assert_eq!(found.len(), 31, "{found:?}");
+    assert_eq!(found.len(), 36, "{found:?}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use ipnet::IpNet;
 use model::address::{IfName, Mac, Ports, Transport};
-use model::network::{Forward, Guest, GuestKind, Ipv6Forwarding, Lan, Mode, Network, Public, Snat, Uplink};
+use model::network::{Answers, Forward, Guest, GuestKind, Ipv6Forwarding, Lan, Mode, Network, Public, Snat, Uplink};
 use model::probe::{Content, Expect, PacketKind, Probe, Spot, View, derive};
 use model::ruleset::evaluate::{Body, Flow, Origin, Outcome, Packet, Payload, evaluate};
 use model::ruleset::{Table, build};
@@ -45,6 +45,8 @@ fn lan(bridge: &str, mode: Mode, addresses: &[&str], snat4: Snat, snat6: Snat) -
         nat66: false,
         egress_denied: false,
         ingress_allowed: false,
+        external: false,
+        answers: Answers::default(),
     }
 }
 
@@ -60,6 +62,7 @@ fn guest(text: &str, bridge: &str, kind: GuestKind, addresses: &[&str]) -> Guest
         addresses: ips(addresses),
         allowed: Vec::new(),
         snat: None,
+        limit: None,
     }
 }
 

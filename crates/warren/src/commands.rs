@@ -4,6 +4,7 @@ use crate::cli::{Arguments, Command};
 use crate::context::{Context, Outcome};
 
 mod check;
+mod confirm;
 mod down;
 mod export;
 mod forward;
@@ -34,7 +35,10 @@ pub fn dispatch(context: &Context, command: Command) -> Outcome {
     match command {
         Command::Validate { .. } => validate::run(context),
         Command::Plan { exit_code } => plan::run(context, exit_code),
-        Command::Up { replace, no_guests } => up::run(context, replace, no_guests),
+        Command::Up { replace, no_guests, confirm } => up::run(context, replace, no_guests, confirm),
+        Command::Confirm => confirm::confirm(context),
+        Command::Rollback => confirm::rollback(context),
+        Command::Watchdog { detach } => confirm::watchdog(context, detach),
         Command::Down { guests } => down::run(context, guests),
         Command::Serve => serve::run(context),
         Command::Worker => serve::worker(),

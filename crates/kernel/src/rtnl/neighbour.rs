@@ -24,6 +24,8 @@ pub struct NeighbourInfo {
     pub router: bool,
     /// Whether we answer for it (NTF_PROXY).
     pub proxy: bool,
+    /// Who wrote it down (NDA_PROTOCOL, RTPROT_*); 0 where nobody said.
+    pub protocol: u8,
 }
 
 impl Rtnl {
@@ -57,7 +59,7 @@ impl Rtnl {
     }
 
     /// Answers for an address on a link. It takes effect for IPv6 where the link's `proxy_ndp` is on; for IPv4 where
-    /// the link's `forwarding` is, its `proxy_arp` or not.
+    /// the link's `forwarding` is, its `proxy_arp` or not. It bears our number ([`super::PROTOCOL`]).
     pub fn add_neighbour_proxy(&mut self, link: &IfName, address: IpAddr) -> Result<()> {
         self.change_neighbour("answer for", RTM_NEWNEIGH, flags::CREATE, link, address, NTF_PROXY)
     }
@@ -80,6 +82,9 @@ impl Rtnl {
         let index = self.neighbour_link(operation, &what, link)?;
         let result = self.socket.request(kind, flags, |w| {
             w.raw(&ndmsg(family_of(address), index, 0, flag)).attr(NDA_DST, &octets(address));
+            if kind == RTM_NEWNEIGH {
+                w.attr_u8(NDA_PROTOCOL, super::PROTOCOL);
+            }
         });
         result.context(operation, what)
     }
@@ -110,5 +115,6 @@ fn parse(payload: &[u8]) -> Option<NeighbourInfo> {
         state: u16::from_ne_bytes([*payload.get(8)?, *payload.get(9)?]),
         router: flags & NTF_ROUTER != 0,
         proxy: flags & NTF_PROXY != 0,
+        protocol: find_attr(attributes, NDA_PROTOCOL).and_then(|v| v.first().copied()).unwrap_or(0),
     })
 }

@@ -261,14 +261,20 @@ fn ipv6_forwarding(lans: &[super::Lan], facts: &HostFacts) -> Ipv6Forwarding {
     if !lans.iter().any(forwards) {
         return Ipv6Forwarding::Off;
     }
-    if facts.ipv6_force_forwarding {
-        return Ipv6Forwarding::PerInterface;
-    }
     // accept_ra 0 was somebody's choice. 2 is told too, for it may be so since we made it.
     let learns =
         |interface: &&crate::facts::Interface| interface.learnt_route && interface.accept_ra.is_some_and(|v| v > 0);
+    let accept_ra = facts.interfaces.iter().filter(learns).map(|interface| interface.name.clone()).collect();
+    if facts.ipv6_force_forwarding {
+        let answers = lans.iter().any(|lan| forwards(lan) && lan.answers.v6);
+        return if answers {
+            Ipv6Forwarding::PerInterfaceAnswering { accept_ra }
+        } else {
+            Ipv6Forwarding::PerInterface
+        };
+    }
     Ipv6Forwarding::Global {
-        accept_ra: facts.interfaces.iter().filter(learns).map(|interface| interface.name.clone()).collect(),
+        accept_ra,
         interfaces: facts.interfaces.iter().map(|interface| interface.name.clone()).collect(),
     }
 }

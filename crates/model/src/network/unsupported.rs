@@ -32,17 +32,15 @@ pub fn unsupported(config: &Config, rehearsal: bool) -> Vec<Problem> {
 }
 
 fn of_lan(lan: &Lan, found: &mut impl FnMut(Option<Range<usize>>, &str)) {
-    if let Some(mode) = lan.mode.as_ref().filter(|mode| matches!(mode.value, Mode::Bridged | Mode::Routed)) {
+    if let Some(mode) = lan.mode.as_ref().filter(|mode| mode.value == Mode::Bridged) {
         found(Some(mode.span.clone()), &format!("a {} LAN", mode.value.word()));
     }
     found(on(&lan.external), "`external`");
     found(at(&lan.ports), "`ports` of a LAN");
-    found(on(&lan.proxy_arp), "`proxy-arp`");
     found(on(&lan.port_isolation), "`port-isolation`");
 }
 
 fn of_guest(guest: &Guest, found: &mut impl FnMut(Option<Range<usize>>, &str)) {
-    found(at(&guest.limit), "`limit`");
     found(at(&guest.max_connections), "`max-connections`");
 }
 

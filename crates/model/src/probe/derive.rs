@@ -102,8 +102,7 @@ struct Asking<'a> {
 
 impl<'a> Asking<'a> {
     fn new(network: &'a Network, view: &'a View) -> Self {
-        let built =
-            |guest: &Guest| network.lan(&guest.lan).is_some_and(|lan| matches!(lan.mode, Mode::Nat | Mode::Isolated));
+        let built = |guest: &Guest| network.lan(&guest.lan).is_some_and(|lan| lan.mode != Mode::Bridged);
         let enterable = |guest: &Guest| view.outside || matches!(guest.kind, GuestKind::Lxc(_) | GuestKind::Netns);
         let guests = network.guests.iter().filter(|guest| built(guest) && enterable(guest)).collect();
         let public = if !network.uplink.present {
@@ -315,7 +314,7 @@ impl<'a> Asking<'a> {
                 self.ask_at_guest(guest, lan, to, which, nth < IN_FULL);
             }
         }
-        for lan in self.network.lans.iter().filter(|lan| matches!(lan.mode, Mode::Nat | Mode::Isolated)) {
+        for lan in self.network.lans.iter().filter(|lan| lan.mode != Mode::Bridged) {
             for version in Version::BOTH {
                 let Some(gateway) = Self::gateway(lan, version) else { continue };
                 for (spot, who, _) in self.outsiders(version) {

@@ -67,7 +67,7 @@ fn inet(network: &Network) -> Table {
                 rule("forwards, from the world", [iif(&network.uplink.name), goto("from_uplink")]),
                 rule(
                     "forwards, from guests at the public address",
-                    [in_set(&[Field::IifName], "nat_lans"), goto("from_inside")],
+                    [in_set(&[Field::IifName], "open_lans"), goto("from_inside")],
                 ),
             ],
         },
@@ -90,7 +90,7 @@ fn inet(network: &Network) -> Table {
 fn sets(network: &Network) -> BTreeMap<String, Set> {
     let mut sets = BTreeMap::new();
     let ours = || network.lans.iter().filter(|lan| lan.mode != Mode::Bridged);
-    let nat = || network.lans.iter().filter(|lan| lan.mode == Mode::Nat);
+    let open = || network.lans.iter().filter(|lan| lan.meets_world());
     let name = |lan: &Lan| Value::IfName(lan.bridge.clone());
 
     let mut add = |set_name: &str, mut set: Set, elements: BTreeSet<Element>| {
@@ -98,7 +98,7 @@ fn sets(network: &Network) -> BTreeMap<String, Set> {
         sets.insert(set_name.to_owned(), set);
     };
     add("lans", Set::of(&[Type::IfName]), ours().map(|lan| Element::of([name(lan)])).collect());
-    add("nat_lans", Set::of(&[Type::IfName]), nat().map(|lan| Element::of([name(lan)])).collect());
+    add("open_lans", Set::of(&[Type::IfName]), open().map(|lan| Element::of([name(lan)])).collect());
     add(
         "same_lan",
         Set::of(&[Type::IfName, Type::IfName]),
@@ -232,16 +232,16 @@ fn forward(network: &Network) -> Chain {
         ));
     }
     rules.extend(allowed);
-    for lan in network.lans.iter().filter(|lan| lan.mode == Mode::Nat && lan.ingress_allowed) {
-        for net in lan.addresses.iter().filter(|net| lan.is_open(net.addr())) {
-            let to = is(Field::Ip6Daddr, Operand::Prefix(net.trunc()));
+    for lan in network.lans.iter().filter(|lan| lan.meets_world() && lan.ingress_allowed) {
+        for net in open_nets(network, lan) {
+            let to = is(daddr(IpFamily::of(net.addr())), Operand::Prefix(net.trunc()));
             rules.push(rule(
                 &format!("{} is open to the world", lan.bridge),
                 [iif(&network.uplink.name), oif(&lan.bridge), to, accept()],
             ));
         }
     }
-    for lan in network.lans.iter().filter(|lan| lan.mode == Mode::Nat && !lan.egress_denied) {
+    for lan in network.lans.iter().filter(|lan| lan.meets_world() && !lan.egress_denied) {
         for net in nets(network, lan) {
             rules.push(rule(
                 &format!("{} out to the world", lan.bridge),
@@ -251,7 +251,7 @@ fn forward(network: &Network) -> Chain {
     }
     rules.push(rule(
         "in by a forward",
-        [iif(&network.uplink.name), in_set(&[Field::OifName], "nat_lans"), Statement::CtDnat, accept()],
+        [iif(&network.uplink.name), in_set(&[Field::OifName], "open_lans"), Statement::CtDnat, accept()],
     ));
     for field in [Field::IifName, Field::OifName] {
         rules.push(rule("nothing else", [in_set(&[field], "lans"), Statement::Counter, verdict(Verdict::Drop)]));
@@ -275,7 +275,7 @@ fn postrouting(network: &Network) -> Chain {
         ));
     }
     rules.extend(allows::masquerade(network));
-    for lan in network.lans.iter().filter(|lan| lan.mode == Mode::Nat) {
+    for lan in network.lans.iter().filter(|lan| lan.meets_world()) {
         for net in nets(network, lan) {
             // Without it a neighbour would answer the guest directly, past the rewriting. No input interface is
             // looked at: there is none here for a bridged frame under br_netfilter.
@@ -299,9 +299,18 @@ fn postrouting(network: &Network) -> Chain {
     Chain { name: "postrouting".into(), hook: hook(HookPoint::Postrouting, ChainKind::Nat, SRCNAT), rules }
 }
 
-/// A LAN's networks: its own, and those behind its guests.
+/// A LAN's networks: its own, those behind its guests, and single addresses that a route of their own leads to.
 fn nets(network: &Network, lan: &Lan) -> Vec<IpNet> {
-    lan.addresses.iter().copied().chain(network.nested(lan).map(|(_, net)| net)).collect()
+    let behind = network.nested(lan).map(|(_, net)| net);
+    let alone = network.alone(lan).map(|(_, address)| IpNet::from(address));
+    lan.addresses.iter().copied().chain(behind).chain(alone).collect()
+}
+
+/// Those of them that the world may in principle send to.
+fn open_nets(network: &Network, lan: &Lan) -> Vec<IpNet> {
+    let mut nets = nets(network, lan);
+    nets.retain(|net| lan.is_open(net.addr()));
+    nets
 }
 
 /// The addresses that single guests leave by, each with theirs.

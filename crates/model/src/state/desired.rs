@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::{
-    ALIAS_PREFIX, Address, Baseline, IpFamilyWord, Link, LinkKind, Peer, Place, Route, State, Sysctl, TableState,
+    ALIAS_PREFIX, Address, Baseline, IpFamilyWord, Link, LinkKind, Peer, Place, Proxy, Route, Shaper, State, Sysctl,
+    TableState,
 };
 use crate::address::{IfName, Mac};
-use crate::network::{Guest, GuestKind, Ipv6Forwarding, Lan, Mode, Network, Tap};
+use crate::network::{Guest, GuestKind, Ipv6Forwarding, Lan, Mode, Network, Outward, Tap};
 use crate::ruleset;
 
 /// The name of a guest's interface inside the guest.
@@ -34,11 +35,15 @@ pub fn desired(network: &Network, baseline: &Baseline, ids: &Ids) -> State {
                 state.routes.insert(Route { at: Place::host(&lan.bridge), to: net, via });
             }
         }
+        for (_, address) in network.alone(lan) {
+            state.routes.insert(Route { at: Place::host(&lan.bridge), to: address.into(), via: None });
+        }
     }
     for guest in &network.guests {
         add_guest(&mut state, network, guest, forwarded.contains(guest.name.as_str()), ids);
     }
     add_forwarding(&mut state, network);
+    add_proxies(&mut state, network);
     state.tables = ruleset::build(network).into_iter().map(|t| (t.family, TableState::Intact(t))).collect();
     state
 }
@@ -111,13 +116,30 @@ fn bridge_switches(state: &mut State, network: &Network, lan: &Lan) {
     // Neighbour advertisements of a router say that it is one, or guests drop it from their router lists.
     let router = ways_out && lan.gateway6().is_some();
     switch(IpFamilyWord::Ipv6, "forwarding", router);
-    if network.ipv6_forwarding == Ipv6Forwarding::PerInterface {
+    if network.ipv6_forwarding.is_per_interface() {
         switch(IpFamilyWord::Ipv6, "force_forwarding", router);
     }
 }
 
+/// A guest's bandwidth: what goes to it waits at its port, what it sends in a device of its own.
+fn add_limit(state: &mut State, lan: &Lan, guest: &Guest) {
+    let Some(limit) = &guest.limit else { return };
+    let through = limit.outward.as_ref().map(|outward| outward.through.clone());
+    if let Some(Outward { rate, through }) = &limit.outward {
+        let what = format!("what guest {} sends", guest.name);
+        // Its hardware address is on no frame and cannot be changed, so it depends on the name alone.
+        let mac = Some(Mac::derived(&["ifb", through.as_str()]));
+        let queue = Link { master: None, mac, ..port(LinkKind::Ifb, lan, through.as_str(), false, &what) };
+        state.links.insert(through.clone(), queue);
+        let rate = Some(*rate);
+        state.shapers.insert(through.clone(), Shaper { rate, through: None, whole: true });
+    }
+    state.shapers.insert(guest.port.clone(), Shaper { rate: limit.inward, through, whole: true });
+}
+
 fn add_guest(state: &mut State, network: &Network, guest: &Guest, hairpin: bool, ids: &Ids) {
     let Some(lan) = network.lan(&guest.lan) else { return };
+    add_limit(state, lan, guest);
     let what = format!("guest {}", guest.name);
     match &guest.kind {
         GuestKind::Lxc(_) | GuestKind::Reserved => {}
@@ -134,15 +156,17 @@ fn add_guest(state: &mut State, network: &Network, guest: &Guest, hairpin: bool,
             let at = Place::guest(&guest.name, &inner);
             // A leased address is for the guest to ask for.
             for address in guest.addresses.iter().filter(|_| !guest.leased) {
-                let Some(length) = lan.prefix_of(*address) else { continue };
-                let Ok(net) = IpNet::new(*address, length) else { continue };
-                state.addresses.insert(Address { at: at.clone(), net });
+                state.addresses.insert(Address { at: at.clone(), net: lan.net_of(*address) });
             }
             for family in [IpAddr::V4([0; 4].into()), IpAddr::V6([0; 16].into())] {
                 let has = !guest.leased && guest.addresses.iter().any(|a| a.is_ipv4() == family.is_ipv4());
                 if let (true, Some(gateway)) = (has, lan.gateway_for(family)) {
                     let to = if family.is_ipv4() { Ipv4Net::default().into() } else { Ipv6Net::default().into() };
                     state.routes.insert(Route { at: at.clone(), to, via: Some(gateway) });
+                    // Who has no address of the LAN's prefixes must be told that the gateway is on the link.
+                    if !guest.addresses.iter().any(|address| lan.shares_prefix(*address, gateway)) {
+                        state.routes.insert(Route { at: at.clone(), to: gateway.into(), via: None });
+                    }
                 }
             }
         }
@@ -163,6 +187,19 @@ fn port(kind: LinkKind, lan: &Lan, whose: &str, hairpin: bool, what: &str) -> Li
     }
 }
 
+/// For whom the uplink's own segment takes guests for its own. IPv4's entries hold wherever the link forwards; IPv6's
+/// want a switch.
+fn add_proxies(state: &mut State, network: &Network) {
+    if !network.uplink.present {
+        return;
+    }
+    let link = &network.uplink.name;
+    state.proxies = network.answered().map(|address| Proxy { link: link.clone(), address }).collect();
+    if state.proxies.iter().any(|proxy| proxy.address.is_ipv6()) && network.ipv6_forwarding != Ipv6Forwarding::Absent {
+        state.sysctls.insert(Sysctl::new(IpFamilyWord::Ipv6, link.as_str(), "proxy_ndp"), "1".into());
+    }
+}
+
 /// Forwarding, for the uplink and the LANs alone wherever the kernel lets us.
 fn add_forwarding(state: &mut State, network: &Network) {
     let out = |lan: &&Lan| matches!(lan.mode, Mode::Nat | Mode::Routed);
@@ -175,6 +212,16 @@ fn add_forwarding(state: &mut State, network: &Network) {
         Ipv6Forwarding::PerInterface => {
             if network.uplink.present {
                 state.sysctls.insert(Sysctl::new(IpFamilyWord::Ipv6, uplink, "force_forwarding"), "1".into());
+            }
+        }
+        Ipv6Forwarding::PerInterfaceAnswering { accept_ra } => {
+            for key in ["force_forwarding", "forwarding"] {
+                if network.uplink.present {
+                    state.sysctls.insert(Sysctl::new(IpFamilyWord::Ipv6, uplink, key), "1".into());
+                }
+            }
+            for interface in accept_ra {
+                state.sysctls.insert(Sysctl::new(IpFamilyWord::Ipv6, interface.as_str(), "accept_ra"), "2".into());
             }
         }
         Ipv6Forwarding::Global { accept_ra, interfaces } => {

@@ -10,8 +10,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use model::address::{IfName, Mac, Ports, Transport};
 use model::network::{
-    Allow, Dmz, Forward, Guest, GuestKind, Ipv6Forwarding, Kept, Lan, Mode, Network, Public, Side, Snat, Tap, Uplink,
-    is_ula,
+    Allow, Answers, Dmz, Forward, Guest, GuestKind, Ipv6Forwarding, Kept, Lan, Limit, Mode, Network, Outward, Public,
+    Side, Snat, Tap, Uplink, is_ula,
 };
 use model::ruleset::evaluate::{Interface, Place};
 use proptest::prelude::*;
@@ -29,7 +29,10 @@ pub struct Sketch {
 
 #[derive(Clone, Debug)]
 struct LanSketch {
-    isolated: bool,
+    /// 0 and 1 nat, 2 isolated, 3 routed.
+    mode: u8,
+    /// routed: whether the host answers on the uplink for its guests.
+    answers: bool,
     /// 0 only IPv4, 1 both, 2 only IPv6.
     families: u8,
     global6: bool,
@@ -61,6 +64,10 @@ struct GuestSketch {
     allowed: u8,
     /// Which of the public addresses it leaves by, where it has one of its own.
     snat: u8,
+    /// 0 to 2 no limit, 3 inward, 4 outward, 5 both.
+    limit: u8,
+    /// routed: an address of each family outside of its LAN's prefixes.
+    alone: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -83,23 +90,25 @@ struct ForwardSketch {
 
 /// Networks of up to so many LANs, guests and forwards.
 pub fn networks_up_to(lans: usize, guests: usize, forwards: usize) -> impl Strategy<Value = Network> {
-    let lan = (any::<bool>(), 0u8..3, any::<bool>(), prop::bool::weighted(0.2), 0u8..4, any::<bool>());
+    let lan = (0u8..4, 0u8..3, any::<bool>(), prop::bool::weighted(0.2), 0u8..4, any::<bool>());
     let rare = || prop::bool::weighted(0.2);
-    let lan = (lan, (rare(), rare(), rare()));
-    let lan =
-        lan.prop_map(|((isolated, families, global6, second4, snat, tap), (nat66, egress_denied, ingress_allowed))| {
-            LanSketch { isolated, families, global6, second4, snat, tap, nat66, egress_denied, ingress_allowed }
-        });
+    let lan = (lan, (rare(), rare(), rare(), any::<bool>()));
+    let lan = lan.prop_map(|((mode, families, global6, second4, snat, tap), rest)| {
+        let (nat66, egress_denied, ingress_allowed, answers) = rest;
+        LanSketch { mode, answers, families, global6, second4, snat, tap, nat66, egress_denied, ingress_allowed }
+    });
     let side = || prop::collection::vec((0u8..13, any::<prop::sample::Index>()), 1..3);
     let allow = (side(), side(), 0u8..4).prop_map(|(from, to, ports)| AllowSketch { from, to, ports });
-    let guest = (any::<prop::sample::Index>(), 0u8..3, 0u8..3, prop::bool::weighted(0.2), 0u8..5, 0u8..9);
-    let guest = guest.prop_map(|(lan, kind, without, second4, allowed, snat)| GuestSketch {
+    let guest = (any::<prop::sample::Index>(), 0u8..3, 0u8..3, rare(), 0u8..5, 0u8..9, any::<bool>());
+    let guest = (guest, 0u8..6).prop_map(|((lan, kind, without, second4, allowed, snat, alone), limit)| GuestSketch {
+        alone,
         lan,
         kind,
         without,
         second4,
         allowed,
         snat,
+        limit,
     });
     let forward = (any::<prop::sample::Index>(), any::<bool>(), 0u8..5, any::<bool>(), any::<bool>());
     let more = (prop_oneof![2 => Just(0u8), 1 => 1u8..5], 0u8..4, prop::bool::weighted(0.8), prop::bool::weighted(0.3));
@@ -157,6 +166,7 @@ pub fn place(network: &Network, br_netfilter: bool) -> Place {
         name: name("docker0"),
         mac: Mac::derived(&["docker0"]),
         addresses: ["172.17.0.1/16", "fd00:d0c::1/64"].map(|net| net.parse().unwrap()).to_vec(),
+        behind: Vec::new(),
         ports: Vec::new(),
     });
     place
@@ -218,8 +228,13 @@ fn build_lan(nth: usize, sketch: &LanSketch, public: &Public) -> Lan {
         let [a, b, c] = first;
         addresses.push(IpNet::new(Ipv6Addr::new(a, b, c, block, 0, 0, 0, 1).into(), 64).unwrap());
     }
+    let mode = match sketch.mode {
+        0 | 1 => Mode::Nat,
+        2 => Mode::Isolated,
+        _ => Mode::Routed,
+    };
     let snat = |six: bool| {
-        if sketch.isolated {
+        if mode != Mode::Nat {
             return Snat::Keep;
         }
         let Public::Listed(listed) = public else { return Snat::Masquerade };
@@ -236,7 +251,7 @@ fn build_lan(nth: usize, sketch: &LanSketch, public: &Public) -> Lan {
     let bridge = format!("br{}", nth + 1);
     Lan {
         bridge: name(&bridge),
-        mode: if sketch.isolated { Mode::Isolated } else { Mode::Nat },
+        mode,
         mac: Mac::derived(&[&bridge]),
         mtu: 1500,
         addresses,
@@ -250,10 +265,21 @@ fn build_lan(nth: usize, sketch: &LanSketch, public: &Public) -> Lan {
         dhcp: None,
         snat4: snat(false),
         snat6: snat(true),
-        nat66: sketch.nat66 && !sketch.isolated,
-        egress_denied: sketch.egress_denied && !sketch.isolated,
-        ingress_allowed: sketch.ingress_allowed && !sketch.isolated,
+        nat66: sketch.nat66 && mode == Mode::Nat,
+        egress_denied: sketch.egress_denied && mode != Mode::Isolated,
+        ingress_allowed: sketch.ingress_allowed && mode != Mode::Isolated,
+        external: false,
+        answers: Answers { v4: sketch.answers && mode == Mode::Routed, v6: sketch.answers && mode == Mode::Routed },
     }
+}
+
+/// Rates that differ from guest to guest, so that a changed file changes some.
+fn limit(sketch: &GuestSketch, guest: &str) -> Option<Limit> {
+    let rate = 1_000_000 * guest.len() as u64 + 1000 * u64::from(sketch.snat);
+    let outward = (sketch.limit > 3).then(|| Outward { rate: 2 * rate, through: name(&format!("i-{guest}")) });
+    let inward = matches!(sketch.limit, 3 | 5).then_some(rate);
+    let limited = sketch.limit > 2 && sketch.kind < 2;
+    limited.then_some(Limit { inward, outward })
 }
 
 fn build_guest(nth: usize, sketch: &GuestSketch, lans: &[Lan], public: &Public) -> Guest {
@@ -276,6 +302,11 @@ fn build_guest(nth: usize, sketch: &GuestSketch, lans: &[Lan], public: &Public) 
         if !another4 || sketch.second4 {
             addresses.push(with_host(net));
         }
+    }
+    if sketch.alone && lan.mode == Mode::Routed {
+        let six = lan.gateway6().map(|_| IpAddr::from([0x2001, 0xdb8, 0x200, 0, 0, 0, 0, u16::from(own)]));
+        let four = lan.gateway4().map(|_| IpAddr::from([198, 51, 200, own]));
+        addresses.extend(four.into_iter().chain(six));
     }
     // Only where something is left.
     let keep: Vec<IpAddr> = addresses
@@ -312,6 +343,7 @@ fn build_guest(nth: usize, sketch: &GuestSketch, lans: &[Lan], public: &Public) 
             Public::Dynamic => None,
         },
         addresses: if keep.is_empty() { addresses } else { keep },
+        limit: limit(sketch, &guest),
         name: guest,
     }
 }
@@ -333,7 +365,7 @@ fn further(gateway: IpAddr, own: u8) -> IpNet {
 
 /// What `resolve` would let through: no isolated LAN, and not the world on both sides.
 fn build_allow(sketch: &AllowSketch, lans: &[Lan], guests: &[Guest]) -> Option<Allow> {
-    let nat: Vec<&Lan> = lans.iter().filter(|lan| lan.mode == Mode::Nat).collect();
+    let nat: Vec<&Lan> = lans.iter().filter(|lan| lan.meets_world()).collect();
     let inside: Vec<&Guest> = guests.iter().filter(|g| nat.iter().any(|lan| lan.bridge == g.lan)).collect();
     let side = |peers: &[(u8, prop::sample::Index)]| {
         let mut side = Side::default();
@@ -389,7 +421,7 @@ fn build_forwards(
     public: &Public,
 ) -> (Vec<Forward>, Vec<Dmz>) {
     let inside: Vec<&Guest> =
-        guests.iter().filter(|guest| lans.iter().any(|lan| lan.bridge == guest.lan && lan.mode == Mode::Nat)).collect();
+        guests.iter().filter(|guest| lans.iter().any(|lan| lan.bridge == guest.lan && lan.meets_world())).collect();
     if inside.is_empty() {
         return (Vec::new(), Vec::new());
     }
@@ -463,7 +495,8 @@ pub fn assert_valid(network: &Network) {
     for guest in &network.guests {
         let lan = network.lan(&guest.lan).expect("a guest's LAN is there");
         assert!(!guest.addresses.is_empty());
-        assert!(guest.addresses.iter().all(|address| lan.prefix_of(*address).is_some()));
+        let placed = |address: &IpAddr| lan.prefix_of(*address).is_some() || lan.mode == Mode::Routed;
+        assert!(guest.addresses.iter().all(placed));
     }
     for lan in &network.lans {
         assert!(lan.gateway4().is_some() || lan.gateway6().is_some());
@@ -472,7 +505,7 @@ pub fn assert_valid(network: &Network) {
         }
     }
     for (nth, forward) in network.forwards.iter().enumerate() {
-        assert!(network.lan(&forward.lan).is_some_and(|lan| lan.mode == Mode::Nat));
+        assert!(network.lan(&forward.lan).is_some_and(Lan::meets_world));
         assert!(!forward.to.is_empty());
         assert!(network.forwards[..nth].iter().all(|other| {
             other.transport != forward.transport

@@ -172,7 +172,7 @@ fn out(scene: &Scene<'_>, lan: &Lan, may: bool) -> Vec<Case> {
             let source = case.packet.body.source().unwrap();
             let Body::Ip { payload, .. } = case.packet.body else { continue };
             let allowed = || scene.allowed(Party::Inside(source), Party::World(to(source)), payload);
-            if lan.mode.word() == "nat" && (!lan.egress_denied || allowed()) != may {
+            if lan.meets_world() && (!lan.egress_denied || allowed()) != may {
                 continue;
             }
             let guest = scene.guest_at(source).unwrap();
@@ -181,7 +181,7 @@ fn out(scene: &Scene<'_>, lan: &Lan, may: bool) -> Vec<Case> {
                 Snat::Masquerade => scene.uplink_address(source),
                 Snat::Keep => source,
             };
-            assert!(seen != source || common::is_global6(source) || lan.mode.word() == "isolated");
+            assert!(seen != source || common::is_global6(source) || lan.mode.word() != "nat");
             case.pass = Pass::Out(scene.uplink().clone(), seen);
             cases.push(case);
         }
@@ -195,7 +195,7 @@ fn out(scene: &Scene<'_>, lan: &Lan, may: bool) -> Vec<Case> {
             Snat::Keep => source,
         };
         let allowed = || scene.allowed(Party::Inside(source), Party::World(world(source)), tcp(443));
-        let here = lan.mode.word() != "nat" || (!lan.egress_denied || allowed()) == may;
+        let here = !lan.meets_world() || (!lan.egress_denied || allowed()) == may;
         if here && lan.gateway_for(source).is_some() {
             let packet = scene.guest_sends(guest, source, world(source), tcp(443));
             cases.push(Case::new(packet, Pass::Out(scene.uplink().clone(), seen)));
@@ -472,7 +472,8 @@ fn to_guests(scene: &Scene<'_>, lan: &Lan, may: bool, from: fn(&str) -> bool) ->
                     scene.allowed(Party::Beyond(source), Party::Inside(to), payload)
                 } else {
                     // What leaves rewritten is reached by forwards alone.
-                    let open = lan.mode.word() == "nat" && to.is_ipv6() && lan.snat_for(to) == Snat::Keep;
+                    let rewritten = lan.mode.word() == "nat" && (to.is_ipv4() || lan.snat_for(to) != Snat::Keep);
+                    let open = lan.meets_world() && !rewritten;
                     let named = scene.allowed(Party::World(source), Party::Inside(to), payload);
                     open && (lan.ingress_allowed || named)
                 };
@@ -528,7 +529,7 @@ fn flows(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
     .iter()
     .flat_map(|packets| packets(scene, lan))
     .collect::<Vec<Case>>();
-    if lan.mode == model::network::Mode::Nat {
+    if lan.meets_world() {
         flows.extend(to_world(scene, lan));
         flows.extend(allowed(scene, lan));
     }

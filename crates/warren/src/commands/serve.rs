@@ -41,7 +41,7 @@ enum Event {
     /// The file is to be read again: SIGHUP.
     Reload,
     /// Somebody at the control socket.
-    Asked(control::Request, mpsc::UnboundedSender<Said>),
+    Asked(control::Request, control::Asker),
     /// A job has made the network what its file says; who does it waits until the services have followed.
     Applied(oneshot::Sender<()>),
     /// A job has ended.
@@ -59,7 +59,7 @@ pub fn run(context: &Context) -> Outcome {
     context.require_privilege("serve this network")?;
     let _lock = lock(context)?;
     control::end_orphan(&context.run_dir)?;
-    up::network(context, false)?;
+    up::network(context)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -126,7 +126,7 @@ async fn serve(context: &Context) -> Outcome {
         return Err(Failure::new(Exit::Conflict, format!("{problem}\nthe network is up and stays so")));
     }
     log::info("serving");
-    supervisor.reload(Command::Up { replace: false, no_guests: false }, None);
+    supervisor.reload();
     while let Some(event) = happens.recv().await {
         if let Some(outcome) = supervisor.handle(event).await {
             return outcome;
@@ -162,10 +162,14 @@ impl Supervisor {
             }
             Event::Reload => {
                 log::info("reading the file again");
-                self.reload(Command::Up { replace: false, no_guests: false }, None);
+                self.reload();
             }
-            Event::Asked(control::Request::Status, said) => self.ask(said).await,
-            Event::Asked(control::Request::Run(asked), said) => self.run_for(asked, said),
+            Event::Asked(control::Request::Status, asker) => self.ask(asker.said).await,
+            Event::Asked(control::Request::Run(asked), asker) => self.run_for(asked, asker),
+            Event::Asked(control::Request::Follow, asker) => {
+                self.follow_and_tell().await;
+                let _ = asker.said.send(Said::End(Exit::Done.number()));
+            }
             Event::Applied(followed) => {
                 self.follow_and_tell().await;
                 let _ = followed.send(());
@@ -173,8 +177,8 @@ impl Supervisor {
             Event::Done(done) => {
                 let down = done.was_down && done.exit == Exit::Done;
                 self.follow_and_tell().await;
-                if let Some(said) = done.said {
-                    let _ = said.send(Said::End(done.exit.number()));
+                if let Some(asker) = done.asker {
+                    let _ = asker.said.send(Said::End(done.exit.number()));
                 }
                 if down {
                     self.end().await;
@@ -196,21 +200,22 @@ impl Supervisor {
     }
 
     /// Runs `up`, of the file that was applied last.
-    fn reload(&mut self, command: Command, said: Option<mpsc::UnboundedSender<Said>>) {
+    fn reload(&mut self) {
         let mut context = self.context.clone();
-        context.quiet = said.is_none();
+        context.quiet = true;
         if let Ok(Some(record)) = context.engine().and_then(|engine| Ok(engine.record()?)) {
             context.config = record.config;
         }
-        self.jobs.add(Job { context, command, said });
+        let command = Command::Up { replace: false, no_guests: false, confirm: None };
+        self.jobs.add(Job { context, command, asker: None });
     }
 
-    fn run_for(&mut self, asked: control::Asked, said: mpsc::UnboundedSender<Said>) {
+    fn run_for(&mut self, asked: control::Asked, asker: control::Asker) {
         match asked.parse() {
-            Ok((context, command)) => self.jobs.add(Job { context, command, said: Some(said) }),
+            Ok((context, command)) => self.jobs.add(Job { context, command, asker: Some(asker) }),
             Err(why) => {
-                let _ = said.send(Said::Err(why));
-                let _ = said.send(Said::End(Exit::Usage.number()));
+                let _ = asker.said.send(Said::Err(why));
+                let _ = asker.said.send(Said::End(Exit::Usage.number()));
             }
         }
     }

@@ -4,11 +4,19 @@
 mod check;
 #[path = "../../../kernel/tests/common/mod.rs"]
 mod common;
+mod confirm;
 mod contract;
 mod documents;
+mod flows;
 mod forwards;
+mod limits;
 mod machines;
+mod mutations;
 mod qemu;
 mod rehearse;
+mod routed;
+mod scale;
+mod serve;
+mod stream;
 mod support;
 mod traffic;

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::Scope;
 use crate::address::Mac;
 use crate::config::{self, Spanned, elements};
-use crate::network::{Lan, LeaseRange, Mode, Snat, Tap};
+use crate::network::{Answers, Lan, LeaseRange, Mode, Snat, Tap};
 use crate::problem::Problem;
 
 /// How many ports a bridge of the kernel's has: BR_MAX_PORTS of net/bridge/br_private.h is 1024, and 0 is none.
@@ -209,8 +209,20 @@ fn build_one(scope: &Scope<'_>, lan: &config::Lan) -> Option<Lan> {
         nat66: is_true(&lan.nat66),
         egress_denied: lan.egress.as_ref().is_some_and(|egress| egress.value == config::Verdict::Deny),
         ingress_allowed: lan.ingress.as_ref().is_some_and(|ingress| ingress.value == config::Verdict::Allow),
+        external: is_true(&lan.external),
+        answers: answers(scope, lan),
         bridge,
     })
+}
+
+/// For whom the host answers on the uplink: where the file says so, and for IPv6 where the LAN is a part of the
+/// uplink's own subnet, whose router looks for all of it on the link.
+fn answers(scope: &Scope<'_>, lan: &config::Lan) -> Answers {
+    let uplink = scope.uplink.and_then(|name| scope.facts.interface(name));
+    let held = |net: &IpNet| uplink.is_some_and(|uplink| uplink.addresses.iter().any(|own| own.contains(net)));
+    let carved =
+        elements(lan.address.as_ref()).iter().any(|net| net.value.addr().is_ipv6() && held(&net.value.trunc()));
+    Answers { v4: is_true(&lan.proxy_arp), v6: is_true(&lan.proxy_arp) || carved }
 }
 
 /// The LAN's DNS zone, the default where none is written.

@@ -16,8 +16,7 @@ const SERVICE: [Field; 2] = [Field::L4Proto, Field::ThDport];
 /// The networks of an allow that sets are made of, by what they are called.
 fn sides<'a>(network: &Network, allow: &'a Allow) -> [(&'static str, Vec<&'a IpNet>); 5] {
     // The world cannot reach what leaves rewritten but by a forward, whatever is allowed.
-    let open =
-        |net: &&IpNet| network.lans.iter().any(|lan| lan.is_open(net.addr()) && lan.prefix_of(net.addr()).is_some());
+    let open = |net: &&IpNet| network.lans.iter().any(|lan| lan.is_open(net.addr()) && network.is_on(lan, net.addr()));
     [
         ("from", allow.from.inside.iter().collect()),
         ("from_net", allow.from.nets.iter().collect()),

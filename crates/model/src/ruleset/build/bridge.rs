@@ -247,15 +247,9 @@ fn known_addresses<'a>(network: &'a Network, ports: &'a Ports<'_>) -> impl Itera
     held.chain(of_guests).chain(public.iter().copied())
 }
 
-/// What a guest may be: its own addresses, and of IPv6 those that it makes itself of its hardware address. Others
-/// (temporary ones, and those of hosts that draw them) cannot be told from another's.
-fn addresses(lan: &Lan, guest: &Guest) -> impl Iterator<Item = IpAddr> {
-    let made = lan.addresses.iter().filter_map(|net| match net {
-        IpNet::V6(net) if net.prefix_len() == 64 => Some(guest.mac.address_in(net.network())),
-        _ => None,
-    });
-    let own = guest.addresses.iter().copied();
-    own.chain(made.chain([guest.mac.link_local()]).map(IpAddr::V6))
+/// What a guest may be: [`Lan::addresses_of`], and its link-local address.
+fn addresses<'a>(lan: &'a Lan, guest: &'a Guest) -> impl Iterator<Item = IpAddr> + 'a {
+    lan.addresses_of(guest).chain([guest.mac.link_local().into()])
 }
 
 /// Ports in hairpin mode, each with itself.

@@ -27,6 +27,8 @@ pub struct Interface {
     pub mac: Mac,
     /// The host's addresses on it, with the prefixes that are reached by it.
     pub addresses: Vec<IpNet>,
+    /// Networks that routes of their own lead to by it.
+    pub behind: Vec<IpNet>,
     /// Its ports, where it is a bridge.
     pub ports: Vec<IfName>,
 }
@@ -59,6 +61,7 @@ impl Place {
                 name: network.uplink.name.clone(),
                 mac: Mac::derived(&["uplink"]),
                 addresses: uplink.to_vec(),
+                behind: Vec::new(),
                 ports: Vec::new(),
             });
         }
@@ -68,6 +71,7 @@ impl Place {
                 name: lan.bridge.clone(),
                 mac: lan.mac,
                 addresses: lan.addresses.clone(),
+                behind: network.alone(lan).map(|(_, address)| address.into()).collect(),
                 ports: network.guests_of(lan).map(|guest| guest.port.clone()).chain(taps).collect(),
             });
         }
@@ -128,7 +132,7 @@ impl Place {
         let on_link = self
             .interfaces
             .iter()
-            .flat_map(|i| i.addresses.iter().map(move |net| (net, i)))
+            .flat_map(|i| i.addresses.iter().chain(&i.behind).map(move |net| (net, i)))
             .filter(|(net, _)| net.contains(&destination))
             .max_by_key(|(net, _)| net.prefix_len());
         match (on_link, &self.default) {

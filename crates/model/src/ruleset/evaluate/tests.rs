@@ -27,6 +27,7 @@ fn place() -> Place {
     let interface = |text: &str, last, addresses: &[&str], ports: &[&str]| Interface {
         name: name(text),
         mac: mac(last),
+        behind: Vec::new(),
         addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
         ports: ports.iter().map(|p| name(p)).collect(),
     };

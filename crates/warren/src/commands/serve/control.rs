@@ -34,6 +34,16 @@ pub enum Request {
     Status,
     /// Run a command.
     Run(Asked),
+    /// Somebody else has changed the network: follow what was applied.
+    Follow,
+}
+
+/// Who asks.
+pub struct Asker {
+    /// Its process.
+    pub pid: u32,
+    /// Where it hears what is said.
+    pub said: mpsc::UnboundedSender<Said>,
 }
 
 /// A command as it was given.
@@ -86,7 +96,7 @@ impl Asked {
 /// Whether a command is for a running `serve` to do.
 fn changes_the_network(command: &Command) -> bool {
     match command {
-        Command::Up { .. } | Command::Down { .. } => true,
+        Command::Up { .. } | Command::Down { .. } | Command::Rollback => true,
         Command::Forward { command } => !matches!(command, ForwardCommand::List),
         _ => false,
     }
@@ -143,13 +153,14 @@ pub(super) fn listen(run_dir: &Path, events: &mpsc::UnboundedSender<Event>) -> R
 }
 
 async fn answer(stream: tokio::net::UnixStream, events: mpsc::UnboundedSender<Event>) -> io::Result<()> {
+    let pid = stream.peer_cred()?.pid().and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default();
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
     let mut reader = tokio::io::BufReader::new(reader);
     tokio::time::timeout(PATIENCE, reader.read_line(&mut line)).await.map_err(io::Error::other)??;
     let request: Request = serde_json::from_str(&line)?;
     let (said, mut says) = mpsc::unbounded_channel();
-    let _ = events.send(Event::Asked(request, said));
+    let _ = events.send(Event::Asked(request, Asker { pid, said }));
     while let Some(said) = says.recv().await {
         let mut line = serde_json::to_vec(&said)?;
         line.push(b'\n');
@@ -204,6 +215,14 @@ pub fn status(run_dir: &Path) -> Option<Status> {
     })
     .ok()?;
     found
+}
+
+/// Has a running `serve` follow what was applied past it.
+pub fn follow(run_dir: &Path) {
+    if let Some(stream) = connect(run_dir) {
+        // One that does not listen follows when it does.
+        let _ = converse(stream, &Request::Follow, |_| {});
+    }
 }
 
 fn connect(run_dir: &Path) -> Option<UnixStream> {

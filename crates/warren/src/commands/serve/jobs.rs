@@ -8,7 +8,7 @@ use services::log;
 use tokio::sync::mpsc;
 
 use super::Event;
-use super::control::Said;
+use super::control::{Asker, Said};
 use crate::cli::Command;
 use crate::context::{Context, Exit};
 use crate::{commands, output};
@@ -20,7 +20,7 @@ pub struct Job {
     /// The command.
     pub command: Command,
     /// Who hears what it says; the log does where there is nobody.
-    pub said: Option<mpsc::UnboundedSender<Said>>,
+    pub asker: Option<Asker>,
 }
 
 /// A command that was run.
@@ -30,7 +30,7 @@ pub struct Done {
     /// Whether it took the network away.
     pub was_down: bool,
     /// Who is told of its end.
-    pub said: Option<mpsc::UnboundedSender<Said>>,
+    pub asker: Option<Asker>,
 }
 
 /// The thread's way in.
@@ -76,7 +76,6 @@ fn run(mut job: Job, events: &mpsc::UnboundedSender<Event>) -> Done {
     job.context.applied = Some(super::hook(events.clone()));
     let was_down = matches!(job.command, Command::Down { .. });
     let json = job.context.json;
-    let said = job.said.clone();
     let work = || match commands::dispatch(&job.context, job.command) {
         Ok(exit) => exit,
         Err(failure) => {
@@ -84,14 +83,14 @@ fn run(mut job: Job, events: &mpsc::UnboundedSender<Event>) -> Done {
             failure.exit
         }
     };
-    let exit = match said {
-        Some(said) => output::within(
-            move |stream, text| {
-                let _ = said.send(Said::text(stream, text));
-            },
-            work,
-        ),
+    let exit = match &job.asker {
+        Some(asker) => {
+            let said = asker.said.clone();
+            // Who went away hears no more.
+            let hear = move |stream, text: &str| drop(said.send(Said::text(stream, text)));
+            kernel::session::on_behalf_of(asker.pid, || output::within(hear, work))
+        }
         None => work(),
     };
-    Done { exit, was_down, said: job.said }
+    Done { exit, was_down, asker: job.asker }
 }
