@@ -230,6 +230,8 @@ mod tests {
             hosts_resolver: true,
             ipv6_forwarding: Ipv6Forwarding::Off,
             reach: vec![],
+            fix_foreign: false,
+            mends: vec![],
         }
     }
 

@@ -97,6 +97,8 @@ fn network(public: Public, lans: Vec<Lan>, guests: Vec<Guest>, forwards: Vec<For
         hosts_resolver: true,
         ipv6_forwarding: Ipv6Forwarding::PerInterface,
         reach: Vec::new(),
+        fix_foreign: false,
+        mends: Vec::new(),
     }
 }
 

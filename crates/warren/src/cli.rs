@@ -143,6 +143,9 @@ pub enum Command {
     /// Read what the LANs send, for `serve`
     #[command(hide = true)]
     Worker,
+    /// Find out in a lab what others' firewalls stop
+    #[command(hide = true)]
+    Judge,
 }
 
 /// What to do with a guest.

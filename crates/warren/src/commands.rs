@@ -2,6 +2,7 @@
 
 use crate::cli::{Arguments, Command};
 use crate::context::{Context, Outcome};
+use crate::foreign;
 
 mod check;
 mod confirm;
@@ -17,6 +18,8 @@ mod serve;
 mod status;
 mod up;
 mod validate;
+
+pub use rehearse::{RUN_DIR as REPLICA_RUN, STATE_DIR as REPLICA_STATE};
 
 /// Does what was asked for: here, or through the `serve` that runs.
 pub fn run(arguments: Arguments) -> Outcome {
@@ -46,6 +49,7 @@ pub fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Check { from } => check::run(context, from.as_deref()),
         Command::Rehearse { keep, .. } => rehearse::run(context, keep),
         Command::Hold => rehearse::holder(),
+        Command::Judge => foreign::judge(),
         Command::Guest { command } => guest::run(context, command),
         Command::Forward { command } => forward::run(context, command),
         Command::Completions { shell } => manual::completions(shell),

@@ -69,6 +69,8 @@ pub fn resolve(config: &Config, facts: &HostFacts) -> Result<Network, Vec<Proble
         socks: config.socks.is_some(),
         hosts_resolver: config.host.hosts_resolver.as_ref().is_none_or(|on| on.value),
         reach: build_reach(config, facts),
+        fix_foreign: config.host.fix_foreign.as_ref().is_some_and(|fix| fix.value),
+        mends: Vec::new(),
     })
 }
 

@@ -8,7 +8,7 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use model::services::Services;
 use services::log;
@@ -31,6 +31,8 @@ mod worker;
 
 /// The lock that one `serve` holds in a run folder.
 const LOCK: &str = "serve.lock";
+/// How long one that is gone may hold it.
+const LETTING_GO: Duration = Duration::from_secs(10);
 /// How long a job that runs may take to its end once we are told to end.
 const LAST_JOB: Duration = Duration::from_secs(20);
 
@@ -87,13 +89,23 @@ fn lock(context: &Context) -> Result<File, Failure> {
     DirBuilder::new().recursive(true).mode(0o700).create(&context.run_dir).map_err(failed)?;
     let mut options = OpenOptions::new();
     let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Failure::new(
-            Exit::Failed,
-            format!("`warren serve` runs here already ({} is held); `warren up` reloads it", path.display()),
-        )),
-        Err(e) => Err(failed(e.into())),
+    let begun = Instant::now();
+    loop {
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            // One that was killed lets go a moment after its end is seen.
+            Err(rustix::io::Errno::WOULDBLOCK)
+                if begun.elapsed() < LETTING_GO && !control::is_served(&context.run_dir) =>
+            {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let held = path.display();
+                let message = format!("`warren serve` runs here already ({held} is held); `warren up` reloads it");
+                return Err(Failure::new(Exit::Failed, message));
+            }
+            Err(e) => return Err(failed(e.into())),
+        }
     }
 }
 
@@ -253,7 +265,7 @@ impl Supervisor {
 
     /// Waits for the job that runs, as long as is sensible: killed, it would be undone by the next run.
     async fn finish_job(&mut self) {
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         while self.jobs.is_busy() && begun.elapsed() < LAST_JOB {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -8,6 +8,7 @@ mod confirm;
 mod contract;
 mod documents;
 mod flows;
+mod foreign;
 mod forwards;
 mod limits;
 mod machines;

@@ -225,6 +225,14 @@ pub fn follow(run_dir: &Path) {
     }
 }
 
+/// Whether a `serve` answers: one that dies may still be connected to.
+pub fn is_served(run_dir: &Path) -> bool {
+    let Some(stream) = connect(run_dir) else { return false };
+    let mut answers = false;
+    let asked = stream.set_read_timeout(Some(PATIENCE));
+    asked.is_ok_and(|()| converse(stream, &Request::Status, |_| answers = true).is_ok()) && answers
+}
+
 fn connect(run_dir: &Path) -> Option<UnixStream> {
     // Not there, nobody listens, or not for us: then the command does, or refuses, it itself.
     UnixStream::connect(run_dir.join(CONTROL)).ok()
