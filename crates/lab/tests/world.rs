@@ -71,6 +71,7 @@ fn network(public: &[&str], v6: bool) -> Network {
         nat66: false,
         egress_denied: false,
         ingress_allowed: false,
+        port_isolation: false,
         external: false,
         answers: model::network::Answers::default(),
     };
@@ -92,6 +93,7 @@ fn network(public: &[&str], v6: bool) -> Network {
         socks: true,
         hosts_resolver: true,
         ipv6_forwarding: Ipv6Forwarding::Off,
+        learners: Vec::new(),
         reach: vec![Reach { host: "198.51.100.7".to_owned(), address: Some(ip("198.51.100.7")), port: None }],
         fix_foreign: false,
         mends: Vec::new(),
