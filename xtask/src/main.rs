@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 /// Debian packages whose programs the tests use as peers and oracles, and the program by which each is known.
-const PACKAGES: [(&str, &str); 24] = [
+const PACKAGES: &[(&str, &str)] = &[
     ("nftables", "nft"),
     ("iptables", "iptables-nft"),
     ("iproute2", "ip"),

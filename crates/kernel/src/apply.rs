@@ -12,7 +12,7 @@ use crate::conntrack;
 use crate::error::KernelError;
 use crate::execute::Executor;
 use crate::journal::{Journal, Prior, Record, Store, StoreError, WrittenTable, boot_clock};
-use crate::observe::{Conflict, Observation, observe, switches};
+use crate::observe::{Conflict, Observation, observe, observe_limits, switches};
 use crate::{nft, tap};
 
 mod confirm;
@@ -274,6 +274,24 @@ impl Engine {
         // Each time, for an earlier run may have been ended between its rules and this.
         report.end_flows(conntrack::reconcile(network));
         Ok(report)
+    }
+
+    /// Gives the port of a guest's that another program has just made its limit, as the network that is up has it.
+    pub fn limit_port(&self, guest: &str) -> Result<(), ApplyError> {
+        let _lock = self.store.lock(PATIENCE)?;
+        let Some(network) = self.store.record()?.and_then(|record| record.network) else { return Ok(()) };
+        let Some(port) = network.guest(guest).map(|guest| &guest.port) else { return Ok(()) };
+        let mut wanted = desired(&network, &Baseline::default(), &Ids::default());
+        wanted.shapers.retain(|name, _| name == port);
+        let Observation { state, conflicts } = observe_limits(&wanted)?;
+        if !conflicts.is_empty() {
+            return Err(ApplyError::Conflicts(conflicts));
+        }
+        let (from, to) = (state.shapers.get(port).cloned(), wanted.shapers.remove(port));
+        if from == to {
+            return Ok(());
+        }
+        Ok(Executor::new()?.step(&Step::SetShaper { link: port.clone(), from, to })?)
     }
 
     /// Takes away all that warren made, and puts back all that it changed.

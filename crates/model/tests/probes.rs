@@ -59,6 +59,7 @@ fn guest(text: &str, bridge: &str, kind: GuestKind, addresses: &[&str]) -> Guest
         addresses: ips(addresses),
         allowed: Vec::new(),
         snat: None,
+        limit: None,
     }
 }
 

@@ -192,6 +192,15 @@ pub enum GuestCommand {
     },
     /// Show the guests and what they do
     List,
+    /// Called by LXC when a guest's cable is plugged in: gives it what LXC does not know of
+    #[command(hide = true)]
+    Plugged {
+        /// The guest
+        name: String,
+        /// What LXC says besides
+        #[arg(hide = true)]
+        rest: Vec<String>,
+    },
 }
 
 /// What to do with forwards.
