@@ -225,10 +225,11 @@ impl Engine {
     fn observe_by(&self, wanted: &State, record: &Record) -> Result<Observation, ApplyError> {
         let mut wanted = wanted.clone();
         if let Some(network) = &record.network {
-            let applied = desired(network, &Baseline::default(), &Ids::default()).sysctls;
-            for (sysctl, value) in applied {
+            let applied = desired(network, &Baseline::default(), &Ids::default());
+            for (sysctl, value) in applied.sysctls {
                 wanted.sysctls.entry(sysctl).or_insert(value);
             }
+            wanted.mends.extend(applied.mends);
         }
         Ok(observe(&wanted, &record.tables)?)
     }

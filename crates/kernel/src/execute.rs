@@ -10,7 +10,7 @@ use crate::error::{Cause, KernelError, Result};
 use crate::netns::Netns;
 use crate::rtnl::{LinkChange, NewRoute, Rtnl, VethPeer};
 use crate::tap::{self, NewTap};
-use crate::{nft, sysctl};
+use crate::{mends, nft, sysctl};
 
 /// Does steps in the network namespace of the thread that made it, and keeps its sockets from step to step.
 pub struct Executor {
@@ -94,6 +94,8 @@ impl Executor {
                 Ok(rtnl) => gone_is_fine(rtnl.delete_route(&NewRoute::new(route.to, route.via, &route.at.link))),
                 Err(e) => gone_is_fine(Err(e)),
             },
+            Step::AddMend { mend } => mends::add(mend),
+            Step::DeleteMend { mend } => gone_is_fine(mends::delete(mend)),
             Step::SetShaper { link, from, to } => match (self.set_shaper(link, from.as_ref(), to.as_ref()), to) {
                 // Nothing is left to be lifted where the interface, or what was at it, has gone.
                 (result, None) => gone_is_fine(result),

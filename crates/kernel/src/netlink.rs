@@ -411,6 +411,11 @@ impl Socket {
         }
     }
 
+    /// Takes part in a multicast group (NETLINK_ADD_MEMBERSHIP).
+    pub fn join(&mut self, group: u32) -> Result<()> {
+        Ok(self.raw.add_membership(group)?)
+    }
+
     /// The underlying socket, for options.
     #[must_use]
     pub fn raw(&self) -> &RawSocket {
@@ -444,6 +449,11 @@ impl Socket {
             )
         };
         if code == 0 { usize::try_from(value).unwrap_or(0).saturating_sub(32) } else { 0 }
+    }
+
+    /// Joins a multicast group, whose messages come from then on.
+    pub fn join(&mut self, group: u32) -> Result<()> {
+        Ok(self.raw.add_membership(group)?)
     }
 
     /// Sets SO_SNDBUF within the system's limit, net.core.wmem_max; the kernel doubles the number.

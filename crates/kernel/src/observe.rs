@@ -13,7 +13,7 @@ use crate::facts::is_ours;
 use crate::journal::WrittenTable;
 use crate::netns::{GUEST_MARK, Netns};
 use crate::rtnl::{ControlInfo, LinkInfo, PROTOCOL, Rtnl};
-use crate::{nft, sysctl};
+use crate::{mends, nft, sysctl};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -54,6 +54,7 @@ pub fn observe(wanted: &State, written: &BTreeMap<Family, WrittenTable>) -> Resu
         }
     }
     observe_tables(written, &mut found)?;
+    found.state.mends = mends::observe(&wanted.mends)?;
     Ok(found)
 }
 

@@ -89,6 +89,8 @@ fn network(public: &[&str], v6: bool) -> Network {
         socks: true,
         ipv6_forwarding: Ipv6Forwarding::Off,
         reach: vec![Reach { host: "198.51.100.7".to_owned(), address: Some(ip("198.51.100.7")), port: None }],
+        fix_foreign: false,
+        mends: Vec::new(),
     }
 }
 

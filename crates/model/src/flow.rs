@@ -228,6 +228,8 @@ mod tests {
             socks: false,
             ipv6_forwarding: Ipv6Forwarding::Off,
             reach: vec![],
+            fix_foreign: false,
+            mends: vec![],
         }
     }
 

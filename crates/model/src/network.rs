@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{IfName, Mac, Ports, Transport};
+use crate::foreign::Mend;
 
 mod resolve;
 mod unsupported;
@@ -42,6 +43,12 @@ pub struct Network {
     pub ipv6_forwarding: Ipv6Forwarding,
     /// What the world should answer when guests go out.
     pub reach: Vec<Reach>,
+    /// Whether what others' firewalls stop is mended there.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub fix_foreign: bool,
+    /// The mends that were found to be needed on this host; only ever with `fix_foreign`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mends: Vec<Mend>,
 }
 
 /// The interface towards the world.

@@ -1,14 +1,16 @@
 //! The difference between two states, as steps: what `up`, `down`, repair, rollback and `plan` all are.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::address::IfName;
+use crate::foreign::Mend;
 use crate::ruleset::{Element, Family, Set, Table};
 use crate::simulate;
 use crate::state::{Address, IpFamilyWord, Link, LinkKind, Place, Proxy, Route, Shaper, State, Sysctl, TableState};
+
+mod words;
 
 /// Steps in the order in which they are to be done. Each knows what was, so each can be undone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +90,16 @@ pub enum Step {
         /// Which, where.
         route: Route,
     },
+    /// Lets something pass in another's firewall.
+    AddMend {
+        /// What, where.
+        mend: Mend,
+    },
+    /// Takes that back.
+    DeleteMend {
+        /// What, where.
+        mend: Mend,
+    },
     /// Changes how much passes an interface; flows stand through it.
     SetShaper {
         /// The interface's name.
@@ -148,9 +160,12 @@ pub fn plan(from: &State, to: &State) -> Plan {
     if !going {
         planner.rules();
     }
+    // Others' firewalls are the first to be closed and the last to be opened.
+    planner.close();
     planner.foreign_sysctls();
     planner.remove();
     planner.create();
+    planner.open();
     if going {
         planner.rules();
     }
@@ -192,6 +207,18 @@ impl Planner<'_> {
     fn push(&mut self, step: Step) {
         simulate::apply(&mut self.now, &step);
         self.steps.push(step);
+    }
+
+    fn close(&mut self) {
+        for mend in self.now.mends.difference(&self.to.mends).cloned().collect::<Vec<_>>() {
+            self.push(Step::DeleteMend { mend });
+        }
+    }
+
+    fn open(&mut self) {
+        for mend in self.to.mends.difference(&self.now.mends).cloned().collect::<Vec<_>>() {
+            self.push(Step::AddMend { mend });
+        }
     }
 
     fn rules(&mut self) {
@@ -439,6 +466,8 @@ impl Step {
             Self::DeleteAddress { address } => Self::AddAddress { address },
             Self::AddRoute { route } => Self::DeleteRoute { route },
             Self::DeleteRoute { route } => Self::AddRoute { route },
+            Self::AddMend { mend } => Self::DeleteMend { mend },
+            Self::DeleteMend { mend } => Self::AddMend { mend },
             Self::SetShaper { link, from, to } => Self::SetShaper { link, from: to, to: from },
             Self::AddProxy { proxy } => Self::DeleteProxy { proxy },
             Self::DeleteProxy { proxy } => Self::AddProxy { proxy },
@@ -462,6 +491,8 @@ impl Step {
             Self::DeleteAddress { .. } => "delete-address",
             Self::AddRoute { .. } => "add-route",
             Self::DeleteRoute { .. } => "delete-route",
+            Self::AddMend { .. } => "add-mend",
+            Self::DeleteMend { .. } => "delete-mend",
             Self::SetShaper { .. } => "set-shaper",
             Self::AddProxy { .. } => "add-proxy",
             Self::DeleteProxy { .. } => "delete-proxy",
@@ -478,136 +509,4 @@ impl TableChange {
             }
         }
     }
-}
-
-// ---- readable when printed ----
-
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for step in &self.steps {
-            writeln!(f, "{step}")?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Rules { changes } => {
-                for (i, change) in changes.iter().enumerate() {
-                    if i > 0 {
-                        writeln!(f)?;
-                    }
-                    write!(f, "{change}")?;
-                }
-                Ok(())
-            }
-            Self::SetSysctl { sysctl, from, to: Some(to) } => {
-                write!(f, "~ switch {sysctl} {} -> {to}", from.as_deref().unwrap_or("(as made)"))
-            }
-            Self::SetSysctl { sysctl, to: None, .. } => write!(f, "- switch {sysctl}, with its link"),
-            Self::CreateNamespace { name } => write!(f, "+ namespace {name}"),
-            Self::DeleteNamespace { name } => write!(f, "- namespace {name}"),
-            Self::CreateLink { name, link } => write!(f, "+ {} {name}{}", link.kind, plugged(link)),
-            Self::DeleteLink { name, link } => write!(f, "- {} {name}{}", link.kind, plugged(link)),
-            Self::ChangeLink { name, from, to } => write!(f, "~ {} {name}: {}", to.kind, link_changes(from, to)),
-            Self::AddAddress { address } => write!(f, "+ address {} on {}", address.net, address.at),
-            Self::DeleteAddress { address } => write!(f, "- address {} on {}", address.net, address.at),
-            Self::AddRoute { route } => write!(f, "+ {route}"),
-            Self::DeleteRoute { route } => write!(f, "- {route}"),
-            Self::SetShaper { link, from: None, to: Some(to) } => write!(f, "+ limit at {link}: {to}"),
-            Self::SetShaper { link, from: Some(from), to: Some(to) } => {
-                write!(f, "~ limit at {link}: {from} -> {to}")
-            }
-            Self::SetShaper { link, from, to: None } => {
-                let was = from.as_ref().map(|from| format!(": {from}")).unwrap_or_default();
-                write!(f, "- limit at {link}{was}")
-            }
-            Self::AddProxy { proxy } => write!(f, "+ {proxy}"),
-            Self::DeleteProxy { proxy } => write!(f, "- {proxy}"),
-        }
-    }
-}
-
-impl fmt::Display for TableChange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Replace { family, from: None, to: Some(to) } => {
-                write!(f, "+ table {} {}{}", family.word(), crate::ruleset::TABLE, size(to))
-            }
-            Self::Replace { family, from, to: None } => {
-                let gone = from.as_ref().map(size).unwrap_or_default();
-                write!(f, "- table {} {}{gone}", family.word(), crate::ruleset::TABLE)
-            }
-            Self::Replace { family, from, to: Some(to) } => {
-                let why = match from {
-                    Some(TableState::Disturbed(_)) => ", which somebody disturbed",
-                    _ => "",
-                };
-                write!(f, "~ table {} {}{} made anew{why}", family.word(), crate::ruleset::TABLE, size(to))
-            }
-            Self::Elements { family, set, remove, add, .. } => {
-                let lines = remove.iter().map(|e| ("-", e)).chain(add.iter().map(|e| ("+", e)));
-                let many = remove.len() + add.len();
-                for (i, (sign, element)) in lines.enumerate() {
-                    if i == SHOWN_ELEMENTS {
-                        return write!(f, "\n  … and {} more in {set}", many - SHOWN_ELEMENTS);
-                    }
-                    if i > 0 {
-                        writeln!(f)?;
-                    }
-                    write!(f, "{sign} {set} of table {} {}: {element}", family.word(), crate::ruleset::TABLE)?;
-                }
-                Ok(())
-            }
-        }
-    }
-}
-
-/// How many elements of one set a printed plan shows before it counts the rest.
-const SHOWN_ELEMENTS: usize = 20;
-
-fn size(table: &TableState) -> String {
-    match table {
-        TableState::Intact(table) => {
-            let rules: usize = table.chains.iter().map(|chain| chain.rules.len()).sum();
-            let elements: usize = table.sets.values().map(|set| set.elements.len()).sum();
-            format!(" ({rules} rules, {elements} elements)")
-        }
-        TableState::Disturbed(_) => String::new(),
-    }
-}
-
-fn plugged(link: &Link) -> String {
-    let inner = match &link.kind {
-        LinkKind::Veth(peer) => format!(" to {} in {}", peer.name, peer.namespace),
-        LinkKind::Tap { .. } | LinkKind::Bridge | LinkKind::Ifb => String::new(),
-    };
-    let master = link.master.as_ref().map(|master| format!(", plugged into {master}")).unwrap_or_default();
-    format!("{inner}{master}")
-}
-
-fn link_changes(from: &Link, to: &Link) -> String {
-    let mut changes = Vec::new();
-    let mut change = |what: &str, from: String, to: String| {
-        if from != to {
-            changes.push(format!("{what} {from} -> {to}"));
-        }
-    };
-    let mac = |link: &Link| link.mac.map_or_else(|| "unset".into(), |mac| mac.to_string());
-    let master = |link: &Link| link.master.as_ref().map_or_else(|| "unplugged".into(), ToString::to_string);
-    let switched = |up: bool| if up { "up".to_owned() } else { "down".to_owned() };
-    change("mac", mac(from), mac(to));
-    change("mtu", from.mtu.to_string(), to.mtu.to_string());
-    change("is", switched(from.up), switched(to.up));
-    change("port of", master(from), master(to));
-    change("hairpin", from.hairpin.to_string(), to.hairpin.to_string());
-    change("alias", from.alias.clone(), to.alias.clone());
-    if let (LinkKind::Veth(from), LinkKind::Veth(to)) = (&from.kind, &to.kind) {
-        change("guest's mac", from.mac.to_string(), to.mac.to_string());
-        change("guest's mtu", from.mtu.to_string(), to.mtu.to_string());
-        change("guest's end is", switched(from.up), switched(to.up));
-    }
-    changes.join(", ")
 }

@@ -41,6 +41,12 @@ pub fn apply(state: &mut State, step: &Step) {
         Step::DeleteRoute { route } => {
             state.routes.remove(route);
         }
+        Step::AddMend { mend } => {
+            state.mends.insert(mend.clone());
+        }
+        Step::DeleteMend { mend } => {
+            state.mends.remove(mend);
+        }
         Step::SetShaper { link, to, .. } => {
             match to {
                 Some(shaper) => state.shapers.insert(link.clone(), shaper.clone()),

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{IfName, Mac};
+use crate::foreign::Mend;
 use crate::ruleset::{Family, Table};
 
 mod desired;
@@ -36,6 +37,9 @@ pub struct State {
     pub shapers: BTreeMap<IfName, Shaper>,
     /// Our tables by family.
     pub tables: BTreeMap<Family, TableState>,
+    /// What of ours stands in others' firewalls.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub mends: BTreeSet<Mend>,
 }
 
 /// A link of ours. What is not written here (queue lengths, generated link-local addresses) is the kernel's own.

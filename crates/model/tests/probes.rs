@@ -93,6 +93,8 @@ fn network(public: Public, lans: Vec<Lan>, guests: Vec<Guest>, forwards: Vec<For
         socks: false,
         ipv6_forwarding: Ipv6Forwarding::PerInterface,
         reach: Vec::new(),
+        fix_foreign: false,
+        mends: Vec::new(),
     }
 }
 

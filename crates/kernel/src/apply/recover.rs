@@ -160,6 +160,12 @@ impl Engine {
     /// Goes on past what fails: as much as can be is put back, and what is left is told.
     fn converge_back(&self, journal: &Journal) -> Result<Plan, ApplyError> {
         let wanted = &self.wanted(journal)?;
+        // A zone of another's is only looked at by name.
+        let mut looked = wanted.clone();
+        looked.mends.extend(journal.plan.steps.iter().filter_map(|step| match step {
+            Step::AddMend { mend } | Step::DeleteMend { mend } => Some(mend.clone()),
+            _ => None,
+        }));
         // Once put back, our tables are known by what the record of then says of them.
         let then = journal.prior.record.clone().unwrap_or_default();
         let mut record = self.store.record()?.unwrap_or_default();
@@ -167,7 +173,7 @@ impl Engine {
         let mut done = Plan::default();
         let mut troubles = Vec::new();
         for _ in 0..ROUNDS {
-            let back = plan(&self.observe_by(wanted, &record)?.state, wanted);
+            let back = plan(&self.observe_by(&looked, &record)?.state, wanted);
             record.clone_from(&then);
             if back.is_empty() {
                 return Ok(done);
@@ -183,7 +189,7 @@ impl Engine {
                 }
             }
         }
-        let left = plan(&self.observe_by(wanted, &record)?.state, wanted);
+        let left = plan(&self.observe_by(&looked, &record)?.state, wanted);
         if left.is_empty() {
             return Ok(done);
         }

@@ -66,6 +66,8 @@ pub fn resolve(config: &Config, facts: &HostFacts) -> Result<Network, Vec<Proble
         sites: config.sites.iter().map(build_site).collect(),
         socks: config.socks.is_some(),
         reach: build_reach(config, facts),
+        fix_foreign: config.host.fix_foreign.as_ref().is_some_and(|fix| fix.value),
+        mends: Vec::new(),
     })
 }
 

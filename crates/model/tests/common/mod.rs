@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use model::address::{IfName, Mac, Ports, Transport};
+use model::foreign::{Layer, Mend, TRUSTED, Way};
 use model::network::{
     Allow, Answers, Dmz, Forward, Guest, GuestKind, Ipv6Forwarding, Kept, Lan, Limit, Mode, Network, Outward, Public,
     Side, Snat, Tap, Uplink, is_ula,
@@ -195,6 +196,7 @@ fn build(sketch: &Sketch) -> Network {
     let (forwards, dmzs) = build_forwards(&sketch.forwards, &guests, &lans, &public);
     let allows = sketch.allows.iter().filter_map(|allow| build_allow(allow, &lans, &guests)).collect();
     let host_keeps = if dmzs.is_empty() { Vec::new() } else { kept(&public) };
+    let mends = build_mends(&sketch.lans, &lans);
     let six = lans.iter().any(|lan| lan.gateway6().is_some());
     Network {
         uplink: Uplink { name: name("eth0"), present: sketch.uplink_present },
@@ -209,7 +211,22 @@ fn build(sketch: &Sketch) -> Network {
         socks: false,
         ipv6_forwarding: if six { Ipv6Forwarding::PerInterface } else { Ipv6Forwarding::Off },
         reach: Vec::new(),
+        fix_foreign: !mends.is_empty(),
+        mends,
     }
+}
+
+/// Drawn from what the LANs are anyway: some need a rule of another's mended, some a zone of firewalld's.
+fn build_mends(sketches: &[LanSketch], lans: &[Lan]) -> Vec<Mend> {
+    let each = sketches.iter().zip(lans).map(|(sketch, lan)| {
+        let bridge = lan.bridge.clone();
+        let way = Way { from: Some(bridge.clone()), to: sketch.tap.then(|| name("eth0")) };
+        let (table, chain) = ("filter".to_owned(), "FORWARD".to_owned());
+        let accept = Mend::Accept { family: Layer::Ip, table, chain, way };
+        let zone = Mend::Zone { zone: TRUSTED.to_owned(), interface: bridge };
+        [sketch.egress_denied.then_some(accept), sketch.nat66.then_some(zone)].into_iter().flatten()
+    });
+    each.flatten().collect()
 }
 
 fn build_lan(nth: usize, sketch: &LanSketch, public: &Public) -> Lan {

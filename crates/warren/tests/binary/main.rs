@@ -9,6 +9,7 @@ mod contract;
 mod crash;
 mod documents;
 mod flows;
+mod foreign;
 mod forwards;
 mod limits;
 mod machines;
