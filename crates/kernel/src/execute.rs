@@ -189,6 +189,7 @@ impl Executor {
                 master: link.master.clone().map(Some),
                 up: link.up.then_some(true),
                 hairpin: link.master.as_ref().map(|_| link.hairpin),
+                isolated: link.master.as_ref().map(|_| link.isolated),
                 ..LinkChange::default()
             };
             this.rtnl.set_link(name, &plug)?;
@@ -221,6 +222,7 @@ impl Executor {
             alias: changed(&from.alias, &to.alias),
             // A port's settings are lost with its bridge.
             hairpin: (to.master.is_some() && (replugged || from.hairpin != to.hairpin)).then_some(to.hairpin),
+            isolated: (to.master.is_some() && (replugged || from.isolated != to.isolated)).then_some(to.isolated),
             ..LinkChange::default()
         };
         if change != LinkChange::default() {

@@ -451,11 +451,6 @@ impl Socket {
         if code == 0 { usize::try_from(value).unwrap_or(0).saturating_sub(32) } else { 0 }
     }
 
-    /// Joins a multicast group, whose messages come from then on.
-    pub fn join(&mut self, group: u32) -> Result<()> {
-        Ok(self.raw.add_membership(group)?)
-    }
-
     /// Sets SO_SNDBUF within the system's limit, net.core.wmem_max; the kernel doubles the number.
     pub fn set_send_buffer(&self, bytes: usize) {
         self.set_option(libc::SO_SNDBUF, bytes as libc::c_int);

@@ -44,7 +44,7 @@ pub fn observe(wanted: &State, written: &BTreeMap<Family, WrittenTable>) -> Resu
     observe_shapers(wanted, &rtnl.controls()?, &links, &mut found);
     observe_addresses(&mut rtnl, &links, &mut found)?;
     observe_routes(&mut rtnl, &links, &mut found)?;
-    observe_proxies(&mut rtnl, &links, &mut found)?;
+    observe_proxies(wanted, &mut rtnl, &links, &mut found)?;
     for guest in &guests {
         observe_guest(guest, &mut found);
     }
@@ -152,6 +152,7 @@ fn observe_links(wanted: &State, links: &[LinkInfo], guests: &[Inside], found: &
                 up: info.up,
                 master,
                 hairpin: !is_bridge && info.hairpin,
+                isolated: !is_bridge && info.isolated,
                 alias: info.alias.clone().unwrap_or_default(),
             },
         );
@@ -254,12 +255,20 @@ fn observe_routes(rtnl: &mut Rtnl, links: &[LinkInfo], found: &mut Observation) 
     Ok(())
 }
 
-/// For whom we answer, on whatever link: by the mark of the entry alone.
-fn observe_proxies(rtnl: &mut Rtnl, links: &[LinkInfo], found: &mut Observation) -> Result<()> {
+/// For whom we answer, on whatever link: by the mark of the entry. Another's entry that we need is not taken over.
+fn observe_proxies(wanted: &State, rtnl: &mut Rtnl, links: &[LinkInfo], found: &mut Observation) -> Result<()> {
     let names: BTreeMap<u32, &str> = links.iter().map(|link| (link.index, link.name.as_str())).collect();
-    for entry in rtnl.neighbours()?.into_iter().filter(|entry| entry.proxy && entry.protocol == PROTOCOL) {
-        if let Some(link) = names.get(&entry.index).and_then(|name| IfName::new(*name).ok()) {
-            found.state.proxies.insert(Proxy { link, address: entry.address });
+    for entry in rtnl.neighbour_proxies()? {
+        let Some(link) = names.get(&entry.index).and_then(|name| IfName::new(*name).ok()) else { continue };
+        let proxy = Proxy { link, address: entry.address };
+        if entry.protocol == PROTOCOL {
+            found.state.proxies.insert(proxy);
+        } else if wanted.proxies.contains(&proxy) {
+            let Proxy { link, address } = &proxy;
+            found.conflicts.push(Conflict {
+                object: format!("the neighbour proxy entry of {address} on {link}"),
+                detail: format!("it was not made by warren; remove it with `ip neigh del proxy {address} dev {link}`"),
+            });
         }
     }
     Ok(())

@@ -240,10 +240,10 @@ impl Planner<'_> {
 
     /// Switches on interfaces that are not ours, after the rules.
     ///
-    /// net.ipv6.conf.all.forwarding needs care. Turned on, it makes the kernel forget routes learnt from router
-    /// advertisements, but where accept_ra is 2 by then; and it turns every interface's own switch along, so each of
-    /// those has a step of its own before it, changed or not, which remembers what it was. Turned off, it comes
-    /// first, and the others are put back after it.
+    /// Forwarding of IPv6 needs care. Turned on anywhere, it makes the kernel forget routes learnt from router
+    /// advertisements, but where accept_ra is 2 by then. net.ipv6.conf.all.forwarding turns every interface's own
+    /// switch along besides, so each of those has a step of its own before it, changed or not, which remembers what it
+    /// was. Turned off, it comes first, and the others are put back after it.
     fn foreign_sysctls(&mut self) {
         let to = self.to;
         let all = Sysctl::new(IpFamilyWord::Ipv6, "all", "forwarding");
@@ -354,7 +354,7 @@ impl Planner<'_> {
                 .map(|(n, port)| (n.clone(), port.clone()))
                 .collect();
             for (port, from) in orphans {
-                let unplugged = Link { master: None, hairpin: false, ..from.clone() };
+                let unplugged = Link { master: None, hairpin: false, isolated: false, ..from.clone() };
                 self.push(Step::ChangeLink { name: port, from, to: unplugged });
             }
             self.push(Step::DeleteLink { name, link });

@@ -86,6 +86,7 @@ fn delete_link(state: &mut State, name: &IfName) {
         for port in state.links.values_mut().filter(|port| port.master.as_ref() == Some(name)) {
             port.master = None;
             port.hairpin = false;
+            port.isolated = false;
         }
     }
 }

@@ -57,11 +57,14 @@ pub struct Findings {
     pub stops: Vec<Stop>,
     /// Where the lab is not like this host, or could not find out.
     pub notes: Vec<String>,
+    /// Whether nothing could be found out at all.
+    #[serde(default)]
+    pub failed: bool,
 }
 
 impl Findings {
     /// For people: what stops what, and what to do.
-    pub fn tell(&self) {
+    pub fn tell(&self, with_notes: bool) {
         for stop in &self.stops {
             output::note(&format!("{}warning:{} {stop}", output::YELLOW, output::RESET));
             output::note(&match &stop.mend {
@@ -72,7 +75,9 @@ impl Findings {
                 None => "  no rule was found that mends it".to_owned(),
             });
         }
-        self.notes.iter().for_each(|note| output::note(&format!("note: {note}")));
+        if with_notes {
+            self.notes.iter().for_each(|note| output::note(&format!("note: {note}")));
+        }
     }
 
     /// For programs, as docs/json.md describes it.
@@ -100,6 +105,28 @@ impl Findings {
 /// What of others' firewalls, as they are here and now, stops what `network` declares. Nothing is asked where no chain
 /// of another's drops anything.
 pub fn look(network: &Network, marked: Marked) -> Result<Findings, Failure> {
+    let mut findings = look_at_nf_tables(network, marked)?;
+    let legacy = kernel::nft::legacy_tables()?;
+    if !legacy.is_empty() {
+        let names: Vec<String> = legacy.iter().map(|(family, table)| format!("{} {table}", family.word())).collect();
+        let bridges = network.lans.iter().map(|lan| {
+            format!(
+                "`iptables-legacy -I FORWARD -i {0} -j ACCEPT` and `iptables-legacy -I FORWARD -o {0} -j ACCEPT`",
+                lan.bridge
+            )
+        });
+        findings.notes.push(format!(
+            "iptables-legacy has tables here ({}), which nf_tables does not show, so what they stop is not found out, \
+             and warren does not write there: see `iptables-legacy-save`; where `warren check` shows that they stop \
+             something, {} let it pass",
+            names.join(", "),
+            bridges.collect::<Vec<_>>().join(", ")
+        ));
+    }
+    Ok(findings)
+}
+
+fn look_at_nf_tables(network: &Network, marked: Marked) -> Result<Findings, Failure> {
     let unreadable = |e| Failure::new(Exit::Failed, format!("cannot read the firewall: {e}"));
     let mut nft = Nft::open().map_err(unreadable)?;
     let drops = |chain: &ForeignChain| chain.drops || chain.policy_drop;
@@ -126,6 +153,7 @@ pub fn look(network: &Network, marked: Marked) -> Result<Findings, Failure> {
     Ok(ask(&job).unwrap_or_else(|why| Findings {
         stops: Vec::new(),
         notes: vec![format!("what others' firewalls stop could not be found out: {why}")],
+        failed: true,
     }))
 }
 
@@ -138,8 +166,7 @@ pub fn look_and_mend(network: &mut Network, engine: &Engine) -> Result<Findings,
     let mut mends: Vec<Mend> = Vec::new();
     // A zone that our bridge is in by now stops nothing any more, and cannot be looked past.
     let known = engine.record()?.and_then(|record| record.network).map(|network| network.mends).unwrap_or_default();
-    let unknown = !findings.notes.is_empty() && findings.stops.is_empty();
-    mends.extend(known.into_iter().filter(|mend| unknown || matches!(mend, Mend::Zone { .. })));
+    mends.extend(known.into_iter().filter(|mend| findings.failed || matches!(mend, Mend::Zone { .. })));
     for stop in &findings.stops {
         mends.extend(stop.mend.iter().filter(|mend| mend.is_ours_to_make()).cloned());
     }

@@ -75,7 +75,9 @@ pub fn take_here() -> Snapshot {
     tables.sort();
     sections.insert("ruleset".to_owned(), tables.join("\n}\n"));
     sections.insert("sysctls".to_owned(), sysctls());
-    let mut qdiscs: Vec<String> = tool("tc qdisc show").lines().map(str::to_owned).collect();
+    // A counter stands among what a qdisc is.
+    let settings = |line: &str| line.split(" direct_packets_stat").next().unwrap_or_default().to_owned();
+    let mut qdiscs: Vec<String> = tool("tc qdisc show").lines().map(settings).collect();
     qdiscs.sort();
     sections.insert("qdiscs".to_owned(), qdiscs.join("\n"));
     sections.insert("namespaces".to_owned(), namespaces().join("\n"));

@@ -128,6 +128,7 @@ fn link_changes(from: &Link, to: &Link) -> String {
     change("is", switched(from.up), switched(to.up));
     change("port of", master(from), master(to));
     change("hairpin", from.hairpin.to_string(), to.hairpin.to_string());
+    change("isolated", from.isolated.to_string(), to.isolated.to_string());
     change("alias", from.alias.clone(), to.alias.clone());
     if let (LinkKind::Veth(from), LinkKind::Veth(to)) = (&from.kind, &to.kind) {
         change("guest's mac", from.mac.to_string(), to.mac.to_string());

@@ -44,6 +44,8 @@ struct LanSketch {
     nat66: bool,
     egress_denied: bool,
     ingress_allowed: bool,
+    apart: bool,
+    carved: bool,
 }
 
 /// From whom and to whom: 0 to 3 a LAN, 4 to 9 a guest, 10 the world, 11 another network, 12 a part of the world.
@@ -93,10 +95,23 @@ struct ForwardSketch {
 pub fn networks_up_to(lans: usize, guests: usize, forwards: usize) -> impl Strategy<Value = Network> {
     let lan = (0u8..4, 0u8..3, any::<bool>(), prop::bool::weighted(0.2), 0u8..4, any::<bool>());
     let rare = || prop::bool::weighted(0.2);
-    let lan = (lan, (rare(), rare(), rare(), any::<bool>()));
-    let lan = lan.prop_map(|((mode, families, global6, second4, snat, tap), rest)| {
+    let lan = (lan, (rare(), rare(), rare(), any::<bool>()), (prop::bool::weighted(0.3), any::<bool>()));
+    let lan = lan.prop_map(|((mode, families, global6, second4, snat, tap), rest, (apart, carved))| {
         let (nat66, egress_denied, ingress_allowed, answers) = rest;
-        LanSketch { mode, answers, families, global6, second4, snat, tap, nat66, egress_denied, ingress_allowed }
+        LanSketch {
+            mode,
+            answers,
+            families,
+            global6,
+            second4,
+            snat,
+            tap,
+            nat66,
+            egress_denied,
+            ingress_allowed,
+            apart,
+            carved,
+        }
     });
     let side = || prop::collection::vec((0u8..13, any::<prop::sample::Index>()), 1..3);
     let allow = (side(), side(), 0u8..4).prop_map(|(from, to, ports)| AllowSketch { from, to, ports });
@@ -210,6 +225,7 @@ fn build(sketch: &Sketch) -> Network {
         sites: Vec::new(),
         socks: false,
         ipv6_forwarding: if six { Ipv6Forwarding::PerInterface } else { Ipv6Forwarding::Off },
+        learners: Vec::new(),
         reach: Vec::new(),
         fix_foreign: !mends.is_empty(),
         mends,
@@ -240,9 +256,12 @@ fn build_lan(nth: usize, sketch: &LanSketch, public: &Public) -> Lan {
     }
     if sketch.families != 0 {
         let block = u16::from(block);
-        let first = if sketch.global6 { [0x2001, 0xdb8, 0x100] } else { [0xfd00, 0x1, 0x1] };
-        let [a, b, c] = first;
-        addresses.push(IpNet::new(Ipv6Addr::new(a, b, c, block, 0, 0, 0, 1).into(), 64).unwrap());
+        let (address, length) = match (sketch.global6, sketch.carved) {
+            (true, true) => (Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, block, 0, 0, 1), 80),
+            (true, false) => (Ipv6Addr::new(0x2001, 0xdb8, 0x100, block, 0, 0, 0, 1), 64),
+            (false, _) => (Ipv6Addr::new(0xfd00, 0x1, 0x1, block, 0, 0, 0, 1), 64),
+        };
+        addresses.push(IpNet::new(address.into(), length).unwrap());
     }
     let mode = match sketch.mode {
         0 | 1 => Mode::Nat,
@@ -265,7 +284,9 @@ fn build_lan(nth: usize, sketch: &LanSketch, public: &Public) -> Lan {
         }
     };
     let bridge = format!("br{}", nth + 1);
+    let carved = sketch.global6 && sketch.carved && sketch.families != 0;
     Lan {
+        port_isolation: sketch.apart,
         bridge: name(&bridge),
         mode,
         mac: Mac::derived(&[&bridge]),
@@ -284,7 +305,10 @@ fn build_lan(nth: usize, sketch: &LanSketch, public: &Public) -> Lan {
         egress_denied: sketch.egress_denied && mode != Mode::Isolated,
         ingress_allowed: sketch.ingress_allowed && mode != Mode::Isolated,
         external: false,
-        answers: Answers { v4: sketch.answers && mode == Mode::Routed, v6: sketch.answers && mode == Mode::Routed },
+        answers: Answers {
+            v4: sketch.answers && mode == Mode::Routed,
+            v6: sketch.answers && mode == Mode::Routed || carved,
+        },
     }
 }
 

@@ -81,7 +81,7 @@ pub fn run(context: &Context, from: Option<&str>) -> Ended {
         for line in drift.iter().chain(&conflicts) {
             output::line(&format!("{}not as it should be:{} {line}", output::YELLOW, output::RESET));
         }
-        stopped.tell();
+        stopped.tell(!context.quiet);
         if stopped.stops.is_empty() && here.iter().chain(&there.outcomes).any(|o| !o.held) {
             for suspect in &suspects {
                 output::line(&format!("{}another's chain drops here too:{} {suspect}", output::YELLOW, output::RESET));

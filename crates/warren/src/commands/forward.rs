@@ -114,7 +114,9 @@ fn change(context: &Context, edit: impl Fn(&str) -> Result<String, EditError>) -
                 output::json(&document);
             } else {
                 up::words(context, &report, "The forwards are as the file says", "Nothing to change.");
-                stopped.tell();
+                if !context.quiet {
+                    stopped.tell(true);
+                }
             }
             Ok(Exit::Done)
         }

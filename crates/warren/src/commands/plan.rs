@@ -58,7 +58,7 @@ pub fn run(context: &Context, exit_code: bool) -> Outcome {
     }
     if !context.json && !context.quiet {
         restarts.iter().for_each(|note| output::note(&format!("note: {note}")));
-        stopped.tell();
+        stopped.tell(true);
     }
     Ok(if exit_code && changes > 0 { Exit::Changes } else { Exit::Done })
 }

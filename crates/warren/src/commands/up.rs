@@ -29,7 +29,9 @@ pub fn run(context: &Context, replace: bool, no_guests: bool, confirm: Option<u6
     let report = carry(context, &engine, &source, &network, replace, confirm.map(Duration::from_secs))?;
     if !context.json {
         words(context, &report, "The network is up", "Nothing to change: the network is as the file says.");
-        stopped.tell();
+        if !context.quiet {
+            stopped.tell(true);
+        }
     }
     let guests = if no_guests { Vec::new() } else { guest::up(context, &network) };
     let failed = guests.iter().any(|guest| guest.result.is_err());

@@ -61,7 +61,7 @@ pub(super) fn find(job: Job) -> Result<Findings, Failure> {
         }
         inside(&lab, || changes.iter().try_for_each(Change::make))?;
     }
-    Ok(Findings { stops: search.stops, notes })
+    Ok(Findings { stops: search.stops, notes, failed: false })
 }
 
 fn inside<T: Send>(lab: &Lab, f: impl FnOnce() -> Result<T, Failure> + Send) -> Result<T, Failure> {

@@ -5,10 +5,11 @@ use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::common::snapshot::{assert_same, take};
 use crate::common::{lab, nft, tool};
-use crate::support::{Scene, all, reaches, serve, silent};
+use crate::support::{PATIENCE, Running, Scene, all, reaches, serve, silent};
 
 const NETWORK: &str = r#"
 [host]
@@ -100,6 +101,12 @@ fn beside(says: &[&str], theirs: impl FnOnce()) {
     let ran = scene.warren("up").ends(0);
     assert!(!ran.err.contains("warning"), "all is mended:\n{}", ran.err);
     assert!(others().contains("warren: br1 to eth0"), "the mend is marked:\n{}", others());
+    if rules.contains("table ip filter {") {
+        // Those whose chain it is can read it: a rule in another form would keep iptables from its whole table.
+        let listed = tool("iptables-nft -S");
+        let ours = r#"-i br1 -o eth0 -m comment --comment "warren: br1 to eth0" -j ACCEPT"#;
+        assert!(listed.contains(ours), "{listed}");
+    }
     flows("with the mend", true);
     scene.warren("check").ends(0);
     scene.warren("up").says(0, &["Nothing to change"]);
@@ -171,5 +178,114 @@ fn libvirt_s_network_stops_nothing() {
         scene.warren("check").ends(0);
         scene.warren("down").ends(0);
         assert_same(&before, &take(), "after down");
+    });
+}
+
+/// A bus for the lab alone: who is on it may do everything.
+const BUS: &str = r#"<busconfig><type>system</type><listen>unix:path=/run/dbus/system_bus_socket</listen><auth>EXTERNAL</auth>
+<policy context="default"><allow user="*"/><allow own="*"/><allow send_type="method_call"/><allow send_type="signal"/>
+<allow send_requested_reply="true" send_type="method_return"/><allow send_requested_reply="true" send_type="error"/>
+<allow receive_type="method_call"/><allow receive_type="method_return"/><allow receive_type="error"/>
+<allow receive_type="signal"/></policy></busconfig>"#;
+
+/// The real firewalld, from Debian's packages as `cargo xtask test` unpacks them, laid over this lab's own view of the
+/// machine's files; ready when it is returned.
+fn firewalld(scene: &Scene) -> [Running; 2] {
+    let unpacked = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/firewalld").canonicalize();
+    let unpacked = unpacked.expect("`cargo xtask test` unpacks firewalld").display().to_string();
+    for folder in ["usr", "etc"] {
+        tool(&format!("mount -t overlay overlay -o lowerdir={unpacked}/{folder}:/{folder} /{folder}"));
+    }
+    tool("mount -t tmpfs tmpfs /var/log");
+    fs::create_dir("/run/dbus").unwrap();
+    let config = scene.folder().join("bus.conf");
+    fs::write(&config, BUS).unwrap();
+    let mut bus = Command::new("dbus-daemon");
+    bus.arg(format!("--config-file={}", config.display())).args(["--nofork", "--nopidfile"]);
+    let bus = Running::start(&mut bus);
+    let deadline = Instant::now() + PATIENCE;
+    let wait = || {
+        assert!(Instant::now() < deadline, "firewalld does not come up");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    while !PathBuf::from("/run/dbus/system_bus_socket").exists() {
+        wait();
+    }
+    let firewalld = Running::start(Command::new("firewalld").args(["--nofork", "--nopid"]));
+    while !Command::new("firewall-cmd").arg("--state").stderr(Stdio::null()).status().unwrap().success() {
+        wait();
+    }
+    [bus, firewalld]
+}
+
+#[test]
+fn firewalld_itself() {
+    lab(|| {
+        let scene = Scene::new();
+        let _firewalld = firewalld(&scene);
+        let rules = others();
+        let says = [
+            "the rule \"reject\" (handle",
+            "of chain filter_FWD_public of table inet firewalld stops",
+            "cnx6 out to the world",
+            "of chain filter_IN_public of table inet firewalld stops",
+            "cnx6 asks its gateway for names",
+            "firewall-cmd --zone=trusted --add-interface=br1",
+        ];
+        let ran = scene.up(&network(false), &GUESTS);
+        assert!(says.iter().all(|word| ran.err.contains(word)), "{}", ran.err);
+        assert_eq!(others(), rules, "up leaves firewalld alone");
+        let _servers = [serve(&scene, "world", 80), serve(&scene, "cnx6", 80)];
+        scene.warren("check").says(1, &says[..2]);
+
+        scene.write(&network(true));
+        scene.warren("plan").says(0, &["+ br1 in firewalld's zone trusted"]);
+        let ran = scene.warren("up").ends(0);
+        assert!(!ran.err.contains("warning"), "{}", ran.err);
+        flows("with the mend", true);
+        scene.warren("check").ends(0);
+        scene.warren("up").says(0, &["Nothing to change"]);
+        // A reload takes along what firewalld holds in memory alone.
+        tool("firewall-cmd --reload");
+        scene.warren("status").says(0, &["+ br1 in firewalld's zone trusted"]);
+        scene.warren("up").ends(0);
+        flows("after a reload", true);
+        scene.warren("down").ends(0);
+        assert_eq!(tool("firewall-cmd --get-active-zones"), "");
+        // firewalld keeps a zone's chains once it has made them; nothing leads into them, and nothing names our bridge.
+        assert!(!others().contains("br1"), "{}", others());
+        tool("firewall-cmd --reload");
+        assert_eq!(others(), rules, "after down");
+    });
+}
+
+#[test]
+fn legacy_iptables_are_told_and_left_alone() {
+    lab(|| {
+        let scene = Scene::new();
+        for family in ["ip", "ip6"] {
+            tool(&format!("sysctl -qw net.bridge.bridge-nf-call-{family}tables=0"));
+        }
+        tool("iptables-legacy -P FORWARD DROP");
+        tool("iptables-legacy -A FORWARD -i tun0 -j ACCEPT");
+        let rules = || tool("iptables-legacy -S");
+        let before = (rules(), take());
+        let says = ["iptables-legacy has tables here (ip filter)", "`iptables-legacy -I FORWARD -i br1 -j ACCEPT`"];
+        let ran = scene.up(&network(true), &GUESTS);
+        assert!(says.iter().all(|word| ran.err.contains(word)), "{}", ran.err);
+        assert_eq!(rules(), before.0, "warren does not write there");
+        let _servers = [serve(&scene, "world", 80), serve(&scene, "cnx6", 80)];
+        flows("without a mend", false);
+        scene.warren("check").says(1, &["BROKEN", "cnx6 out to the world", says[0]]);
+        // What a person is told to type is a mend.
+        tool("iptables-legacy -I FORWARD -i br1 -j ACCEPT");
+        tool("iptables-legacy -I FORWARD -o br1 -j ACCEPT");
+        flows("with what was told", true);
+        scene.warren("check").ends(0);
+        tool("iptables-legacy -D FORWARD -i br1 -j ACCEPT");
+        tool("iptables-legacy -D FORWARD -o br1 -j ACCEPT");
+        scene.warren("down").ends(0);
+        assert_eq!(rules(), before.0);
+        assert_same(&before.1, &take(), "after down");
     });
 }

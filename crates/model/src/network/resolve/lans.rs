@@ -201,6 +201,7 @@ fn build_one(scope: &Scope<'_>, lan: &config::Lan) -> Option<Lan> {
         nat66: is_true(&lan.nat66),
         egress_denied: lan.egress.as_ref().is_some_and(|egress| egress.value == config::Verdict::Deny),
         ingress_allowed: lan.ingress.as_ref().is_some_and(|ingress| ingress.value == config::Verdict::Allow),
+        port_isolation: is_true(&lan.port_isolation),
         external: is_true(&lan.external),
         answers: answers(scope, lan),
         bridge,
