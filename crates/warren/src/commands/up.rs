@@ -63,7 +63,7 @@ pub fn network(context: &Context) -> Result<(), Failure> {
     let stopped = foreign::look_and_mend(&mut network, &engine)?;
     let report = carry(context, &engine, &source, &network, false, None)?;
     words(context, &report, "The network is up", "Nothing to change: the network is as the file says.");
-    stopped.tell();
+    stopped.tell(!context.quiet);
     Ok(())
 }
 
