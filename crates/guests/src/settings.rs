@@ -40,7 +40,7 @@ impl Settings {
         let lan = network.lan(&guest.lan)?;
         let addresses: Vec<IpNet> = guest.addresses.iter().map(|address| lan.net_of(*address)).collect();
         let mut gateways: Vec<IpAddr> = Vec::new();
-        for gateway in guest.addresses.iter().filter_map(|address| lan.gateway_for(*address)) {
+        for gateway in guest.addresses.iter().filter_map(|address| lan.router_for(*address)) {
             if !gateways.contains(&gateway) {
                 gateways.push(gateway);
             }

@@ -13,7 +13,7 @@ use crate::error::KernelError;
 use crate::execute::Executor;
 use crate::journal::{Journal, Prior, Record, Store, StoreError, WrittenTable};
 use crate::observe::{Conflict, Observation, observe, switches};
-use crate::{nft, tap};
+use crate::{carry, nft, tap};
 
 /// How long one warren waits for another.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -178,9 +178,15 @@ impl Engine {
         let record = self.store.record()?.unwrap_or_default();
         let mut wanted = wanted.clone();
         if let Some(network) = &record.network {
-            let applied = desired(network, &Baseline::default(), &Ids::default()).sysctls;
-            for (sysctl, value) in applied {
+            let baseline = self.store.baseline()?.unwrap_or_default();
+            let applied = desired(network, &baseline, &Ids::default());
+            for (sysctl, value) in applied.sysctls {
                 wanted.sysctls.entry(sysctl).or_insert(value);
+            }
+            // What we put on a bridge that an interface's addresses stand on, too.
+            wanted.addresses.extend(applied.addresses);
+            for (name, port) in applied.ports {
+                wanted.ports.entry(name).or_insert(port);
             }
         }
         Ok(observe(&wanted, &record.tables)?)
@@ -367,7 +373,20 @@ impl Engine {
                 wanted.sysctls.entry(sysctl.clone()).or_insert_with(|| from.clone());
             }
         }
-        let now = self.observe(&wanted)?.state;
+        // What it had plugged in, and given to a bridge, is told from what stands there otherwise by the plan alone.
+        let mut look = wanted.clone();
+        for step in &journal.plan.steps {
+            match step {
+                Step::PlugPort { name, port } | Step::UnplugPort { name, port } => {
+                    look.ports.entry(name.clone()).or_insert_with(|| port.clone());
+                }
+                Step::AddAddress { address } | Step::DeleteAddress { address } => {
+                    look.addresses.insert(address.clone());
+                }
+                _ => {}
+            }
+        }
+        let now = self.observe(&look)?.state;
         let back = plan(&now, &wanted);
         let mut executor = Executor::new()?;
         for (index, step) in back.steps.iter().enumerate() {
@@ -395,6 +414,9 @@ impl Engine {
         let new = goal.sysctls.keys().filter(|s| !ours(s) && !baseline.sysctls.contains_key(s));
         let values = switches(new)?;
         baseline.sysctls.extend(values);
+        for name in goal.ports.keys().filter(|name| !baseline.ports.contains_key(*name)).cloned().collect::<Vec<_>>() {
+            baseline.ports.insert(name.clone(), carry::as_it_is(&name)?);
+        }
         if !had {
             baseline.global_forwarding = switches([&global_forwarding()])?.into_values().next().as_deref() == Some("1");
         }

@@ -2,11 +2,13 @@
 //! netlink. What to change is decided in the model crate; this one observes and does.
 
 pub mod apply;
+pub mod carry;
 pub mod conntrack;
 pub mod error;
 pub mod execute;
 pub mod facts;
 pub mod journal;
+pub mod manager;
 pub mod netlink;
 pub mod netns;
 pub mod nft;

@@ -67,7 +67,7 @@ fn network(public: &[&str], v6: bool) -> Network {
         nat66: false,
         egress_denied: false,
         ingress_allowed: false,
-        external: false,
+        outer: None,
         answers: model::network::Answers::default(),
     };
     let listed: Vec<IpAddr> = public.iter().map(|a| ip(a)).collect();

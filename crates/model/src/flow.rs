@@ -202,7 +202,7 @@ mod tests {
             nat66: false,
             egress_denied: false,
             ingress_allowed: false,
-            external: false,
+            outer: None,
             answers: crate::network::Answers::default(),
         };
         Network {

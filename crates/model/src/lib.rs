@@ -10,6 +10,7 @@ pub mod address;
 pub mod config;
 pub mod facts;
 pub mod flow;
+pub mod manager;
 pub mod network;
 pub mod plan;
 pub mod probe;

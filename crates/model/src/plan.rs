@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::address::IfName;
 use crate::ruleset::{Element, Family, Set, Table};
 use crate::simulate;
-use crate::state::{Address, IpFamilyWord, Link, LinkKind, Place, Proxy, Route, State, Sysctl, TableState};
+use crate::state::{
+    Address, IpFamilyWord, Link, LinkKind, Place, Port, Proxy, Route, State, Sysctl, TableState, in_place_of,
+};
 
 /// Steps in the order in which they are to be done. Each knows what was, so each can be undone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +89,20 @@ pub enum Step {
     DeleteRoute {
         /// Which, where.
         route: Route,
+    },
+    /// Plugs an interface of the host's into a bridge of ours; where the port carries, all that it bore moves there.
+    PlugPort {
+        /// Which.
+        name: IfName,
+        /// Where, and how.
+        port: Port,
+    },
+    /// Pulls it out; all that the bridge bears in its place moves back.
+    UnplugPort {
+        /// Which.
+        name: IfName,
+        /// Where it was, and how.
+        port: Port,
     },
     /// Begins to answer for an address.
     AddProxy {
@@ -250,8 +266,11 @@ impl Planner<'_> {
 
     fn remove(&mut self) {
         let to = self.to;
-        let stays =
-            |name: &IfName, link: &Link| to.links.get(name).is_some_and(|t| is_same_device(&link.kind, &t.kind));
+        // A bridge that takes an interface's place is made for it, switches and all.
+        let in_place = |link: &Link| in_place_of(&link.alias);
+        let stays = |name: &IfName, link: &Link| {
+            to.links.get(name).is_some_and(|t| is_same_device(&link.kind, &t.kind) && in_place(link) == in_place(t))
+        };
         let doomed: BTreeMap<IfName, Link> =
             self.now.links.iter().filter(|(n, l)| !stays(n, l)).map(|(n, l)| (n.clone(), l.clone())).collect();
         let doomed_places: BTreeSet<Place> = doomed
@@ -284,6 +303,11 @@ impl Planner<'_> {
         for address in self.now.addresses.clone() {
             if goes(&address.at) || !to.addresses.contains(&address) {
                 self.push(Step::DeleteAddress { address });
+            }
+        }
+        for (name, port) in self.now.ports.clone() {
+            if to.ports.get(&name) != Some(&port) || doomed.contains_key(&port.master) {
+                self.push(Step::UnplugPort { name, port });
             }
         }
         let on_doomed = |s: &Sysctl| doomed.keys().any(|name| name.as_str() == s.scope);
@@ -327,7 +351,15 @@ impl Planner<'_> {
         for (name, link) in to.links.iter().filter(|(_, link)| is_bridge(link)) {
             self.link(name, link);
             self.sysctls_of(name);
-            self.addresses(&Place::host(name));
+            // What an interface bore comes first where a bridge takes its place: further addresses are second to it.
+            if !to.ports.values().any(|port| port.carries && port.master == *name) {
+                self.addresses(&Place::host(name));
+            }
+        }
+        for (name, port) in &to.ports {
+            if self.now.ports.get(name) != Some(port) {
+                self.push(Step::PlugPort { name: name.clone(), port: port.clone() });
+            }
         }
         for (name, link) in to.links.iter().filter(|(_, link)| !is_bridge(link)) {
             self.link(name, link);
@@ -405,6 +437,8 @@ impl Step {
             Self::DeleteAddress { address } => Self::AddAddress { address },
             Self::AddRoute { route } => Self::DeleteRoute { route },
             Self::DeleteRoute { route } => Self::AddRoute { route },
+            Self::PlugPort { name, port } => Self::UnplugPort { name, port },
+            Self::UnplugPort { name, port } => Self::PlugPort { name, port },
             Self::AddProxy { proxy } => Self::DeleteProxy { proxy },
             Self::DeleteProxy { proxy } => Self::AddProxy { proxy },
         }
@@ -427,6 +461,8 @@ impl Step {
             Self::DeleteAddress { .. } => "delete-address",
             Self::AddRoute { .. } => "add-route",
             Self::DeleteRoute { .. } => "delete-route",
+            Self::PlugPort { .. } => "plug-port",
+            Self::UnplugPort { .. } => "unplug-port",
             Self::AddProxy { .. } => "add-proxy",
             Self::DeleteProxy { .. } => "delete-proxy",
         }
@@ -480,6 +516,8 @@ impl fmt::Display for Step {
             Self::DeleteAddress { address } => write!(f, "- address {} on {}", address.net, address.at),
             Self::AddRoute { route } => write!(f, "+ {route}"),
             Self::DeleteRoute { route } => write!(f, "- {route}"),
+            Self::PlugPort { name, port } => write!(f, "+ {name} plugged into {port}"),
+            Self::UnplugPort { name, port } => write!(f, "- {name} plugged into {port}"),
             Self::AddProxy { proxy } => write!(f, "+ {proxy}"),
             Self::DeleteProxy { proxy } => write!(f, "- {proxy}"),
         }

@@ -44,7 +44,7 @@ fn lan(bridge: &str, mode: Mode, addresses: &[&str], snat4: Snat, snat6: Snat) -
         nat66: false,
         egress_denied: false,
         ingress_allowed: false,
-        external: false,
+        outer: None,
         answers: Answers::default(),
     }
 }

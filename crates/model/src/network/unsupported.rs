@@ -33,11 +33,8 @@ pub fn unsupported(config: &Config, rehearsal: bool) -> Vec<Problem> {
 }
 
 fn of_lan(lan: &Lan, found: &mut impl FnMut(Option<Range<usize>>, &str)) {
-    if let Some(mode) = lan.mode.as_ref().filter(|mode| mode.value == Mode::Bridged) {
-        found(Some(mode.span.clone()), &format!("a {} LAN", mode.value.word()));
-    }
-    found(on(&lan.external), "`external`");
-    found(at(&lan.ports), "`ports` of a LAN");
+    // On a bridged LAN they are plugged in; elsewhere an interface would be taken from whoever has it.
+    found(at(&lan.ports).filter(|_| lan.mode() != Mode::Bridged), "`ports` of a LAN that is not bridged");
     found(at(&lan.dhcp), "`dhcp`");
     found(on(&lan.port_isolation), "`port-isolation`");
 }
