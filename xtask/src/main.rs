@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 /// Debian packages whose programs the tests use as peers and oracles, and the program by which each is known.
-const PACKAGES: [(&str, &str); 23] = [
+const PACKAGES: &[(&str, &str)] = &[
     ("nftables", "nft"),
     ("iptables", "iptables-nft"),
     ("iproute2", "ip"),
@@ -20,6 +20,7 @@ const PACKAGES: [(&str, &str); 23] = [
     ("socat", "socat"),
     ("util-linux", "nsenter"),
     ("procps", "sysctl"),
+    ("strace", "strace"),
     // Real containers, and what their templates call.
     ("lxc", "lxc-create"),
     ("lxc-templates", "/usr/share/lxc/templates/lxc-debian"),

@@ -113,6 +113,38 @@ pub fn up(host: &Host, network: &Network, said: &(dyn Fn(&str, Line<'_>) + Sync)
     })
 }
 
+/// Plugs in the guests that run, and carries their addresses over to them, without a word to their disks: what is done
+/// for them where a network is put back.
+pub fn plug(host: &Host, network: &Network) -> Vec<Report> {
+    in_parallel(of(network).collect(), |(settings, _)| {
+        let mut notes = Vec::new();
+        let result = plug_one(host, &settings, &mut notes);
+        Report { guest: settings.name, result, notes }
+    })
+}
+
+fn plug_one(host: &Host, settings: &Settings, notes: &mut Vec<String>) -> Result<Vec<Action>> {
+    let guest = settings.name.as_str();
+    if !host.exists(guest) {
+        return Ok(Vec::new());
+    }
+    let State::Running(pid) = host.state(guest)? else { return Ok(Vec::new()) };
+    let mut done = Vec::new();
+    if let Some(record) = Record::read(host, guest)?.filter(|record| record.settings != *settings) {
+        port::carry_over(pid, &record.settings, settings)?;
+        notes.push(
+            "it has its former addresses again, but its disk was told the later ones: `warren up` before it restarts"
+                .to_owned(),
+        );
+        done.push(Action::Tell);
+    }
+    if port::is_there(&settings.port)? && !port::is_plugged(settings)? {
+        port::plug(settings)?;
+        done.push(Action::Plug);
+    }
+    Ok(done)
+}
+
 /// Does `work` for each, as many at once as the machine has processors; the results are in the items' order.
 pub fn in_parallel<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(items.len().max(1));

@@ -161,7 +161,8 @@ pub(crate) fn config(host: &Host, record: &Record, container: &Container) -> Res
 pub(crate) fn write_config(host: &Host, record: &Record, container: &Container) -> Result<bool> {
     let guest = record.settings.name.as_str();
     let (before, after) = config(host, record, container)?;
-    record::replace(&host.folder(guest).join("plugged"), &lxc::plugged_script(&record.settings), 0o755)?;
+    let script = lxc::plugged_script(&record.settings, host.on_plugged(guest).as_deref());
+    record::replace(&host.folder(guest).join("plugged"), &script, 0o755)?;
     if after == before {
         return Ok(false);
     }

@@ -14,6 +14,7 @@ pub const LXC_PATH: &str = "WARREN_LXC_PATH";
 #[derive(Clone, Debug)]
 pub struct Host {
     lxc_path: PathBuf,
+    on_plugged: Vec<String>,
 }
 
 /// What a container does at the moment.
@@ -46,7 +47,7 @@ impl Host {
     /// The containers in that folder.
     #[must_use]
     pub fn new(lxc_path: impl Into<PathBuf>) -> Self {
-        Self { lxc_path: lxc_path.into() }
+        Self { lxc_path: lxc_path.into(), on_plugged: Vec::new() }
     }
 
     /// Those of the folder that [`LXC_PATH`] names, else LXC's own.
@@ -54,6 +55,19 @@ impl Host {
     pub fn from_environment() -> Self {
         let named = std::env::var_os(LXC_PATH).filter(|path| !path.is_empty());
         Self::new(named.map_or_else(|| PathBuf::from("/var/lib/lxc"), PathBuf::from))
+    }
+
+    /// The same, with the command that gives a guest's port its limit when its name is added.
+    #[must_use]
+    pub fn calling(self, on_plugged: Vec<String>) -> Self {
+        Self { on_plugged, ..self }
+    }
+
+    /// The command that gives a guest's port its limit, quoted for a shell; nothing where none was said.
+    pub(crate) fn on_plugged(&self, guest: &str) -> Option<String> {
+        let quoted = |word: &str| format!("'{}'", word.replace('\'', "'\\''"));
+        let words = self.on_plugged.iter().map(String::as_str).chain([guest]);
+        (!self.on_plugged.is_empty()).then(|| words.map(quoted).collect::<Vec<_>>().join(" "))
     }
 
     /// Where containers are.

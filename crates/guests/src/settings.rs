@@ -30,6 +30,9 @@ pub struct Settings {
     pub port: IfName,
     /// Whether frames may leave by the port that they came in by: it asks for itself at the public address.
     pub hairpin: bool,
+    /// Whether its bandwidth is limited: its port gets the limit whenever it is made.
+    #[serde(default)]
+    pub limited: bool,
 }
 
 impl Settings {
@@ -56,6 +59,7 @@ impl Settings {
             lan: guest.lan.clone(),
             port: guest.port.clone(),
             hairpin: network.forwards.iter().any(|forward| forward.guest.as_deref() == Some(guest.name.as_str())),
+            limited: guest.limit.is_some(),
         };
         Some((settings, container))
     }

@@ -29,6 +29,7 @@ fn settings(addresses: &[&str], gateways: &[&str]) -> Settings {
         lan: "br1".parse().unwrap(),
         port: "cnx6".parse().unwrap(),
         hairpin: true,
+        limited: true,
     }
 }
 
@@ -134,7 +135,12 @@ fn lxc_configurations_keep_what_others_wrote() {
     writeln!(text, "# ---- privileged ----\n{}", lxc::compose("", &Block { ids: None, ..debian })).unwrap();
     writeln!(text, "# ---- made by others ----\n{}", lxc::compose(OTHERS, &Block { made_by_us: false, ..debian }))
         .unwrap();
-    writeln!(text, "# ---- the script ----\n{}", lxc::plugged_script(&settings)).unwrap();
+    writeln!(
+        text,
+        "# ---- the script ----\n{}",
+        lxc::plugged_script(&settings, Some("'/usr/bin/warren' 'guest' 'plugged' 'cnx6'"))
+    )
+    .unwrap();
     compare("lxc.txt", &text);
 }
 

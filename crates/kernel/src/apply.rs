@@ -11,9 +11,14 @@ use model::state::{Baseline, Ids, IpFamilyWord, State, Sysctl, TableState, desir
 use crate::conntrack;
 use crate::error::KernelError;
 use crate::execute::Executor;
-use crate::journal::{Journal, Prior, Record, Store, StoreError, WrittenTable};
-use crate::observe::{Conflict, Observation, observe, switches};
+use crate::journal::{Journal, Prior, Record, Store, StoreError, WrittenTable, boot_clock};
+use crate::observe::{Conflict, Observation, observe, observe_limits, switches};
 use crate::{carry, nft, tap};
+
+mod confirm;
+mod recover;
+pub use confirm::{Answer, Confirm, Vigil};
+pub use recover::PutBack;
 
 /// How long one warren waits for another.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -62,6 +67,28 @@ pub enum ApplyError {
         /// What could not be put back.
         leftovers: Vec<String>,
     },
+    /// The network was changed, and then what must hold did not.
+    #[error("{why}\n{}", restored(.leftovers))]
+    Lost {
+        /// What did not hold.
+        why: String,
+        /// What could not be put back.
+        leftovers: Vec<String>,
+    },
+    /// What would put the network back if nobody confirms could not be started. Nothing was changed.
+    #[error("nobody would watch over the change: {0}")]
+    Unwatched(String),
+    /// The last `up` awaits its confirmation.
+    #[error(
+        "the last `up` awaits its confirmation for another {left} s\nkeep it by `warren confirm`, or put back what was by `warren rollback`, and try again"
+    )]
+    Pending {
+        /// In seconds.
+        left: u64,
+    },
+    /// What was could not be put back, or not all of it. The journal tells the next run to try again.
+    #[error("what was could not be put back:\n{}", .0.join("\n"))]
+    NotPutBack(Vec<String>),
     /// Another file's network is up.
     #[error("the network that is up comes from {running}; `warren down` first, or `warren up --replace`")]
     OtherConfig {
@@ -101,6 +128,8 @@ pub struct Report {
     pub recovered: Option<String>,
     /// How many flows ended that are no longer permitted.
     pub flows_ended: usize,
+    /// How long it waits for its confirmation; nothing where it needs none.
+    pub confirm: Option<Duration>,
     /// What was left: switches that found another user meanwhile, and why.
     pub kept: Vec<String>,
 }
@@ -126,6 +155,20 @@ pub struct Survey {
     pub plan: Plan,
     /// What stands in the way.
     pub conflicts: Vec<Conflict>,
+}
+
+/// What `up` is asked for.
+pub struct Wish<'a> {
+    /// The network.
+    pub network: &'a Network,
+    /// The file that it comes from.
+    pub config: &'a Path,
+    /// What the file says; empty where nothing of it shall be remembered for the next boot.
+    pub text: &'a str,
+    /// Whether another file's network is taken over.
+    pub replace: bool,
+    /// How it is watched over, where it shall be put back unless it is confirmed.
+    pub confirm: Option<Confirm<'a>>,
 }
 
 /// The network of one namespace: that of the thread that uses it.
@@ -175,7 +218,11 @@ impl Engine {
     /// Looks at what `wanted` names, and at the switches of what was applied last: what goes with a link of ours must
     /// be known to be put back with it.
     fn observe(&self, wanted: &State) -> Result<Observation, ApplyError> {
-        let record = self.store.record()?.unwrap_or_default();
+        self.observe_by(wanted, &self.store.record()?.unwrap_or_default())
+    }
+
+    /// The same where `record` is what was applied last.
+    fn observe_by(&self, wanted: &State, record: &Record) -> Result<Observation, ApplyError> {
         let mut wanted = wanted.clone();
         if let Some(network) = &record.network {
             let baseline = self.store.baseline()?.unwrap_or_default();
@@ -192,8 +239,14 @@ impl Engine {
         Ok(observe(&wanted, &record.tables)?)
     }
 
-    /// Makes the kernel carry `network`: all, or nothing.
+    /// Makes the kernel carry `network`: all, or nothing. Nothing of it is remembered for the next boot.
     pub fn up(&self, network: &Network, config: &Path, replace: bool, watch: Watch) -> Result<Report, ApplyError> {
+        self.carry(Wish { network, config, text: "", replace, confirm: None }, watch)
+    }
+
+    /// The same, remembered for the next boot, and watched over where that is wished for.
+    pub fn carry(&self, wish: Wish, watch: Watch) -> Result<Report, ApplyError> {
+        let Wish { network, config, text, replace, mut confirm } = wish;
         let _lock = self.store.lock(PATIENCE)?;
         let mut report = Report { recovered: self.recover()?, ..Report::default() };
         if let Some(running) = self.store.record()?.map(|r| r.config).filter(|running| running != config && !replace) {
@@ -205,23 +258,46 @@ impl Engine {
         if !found.conflicts.is_empty() {
             return Err(ApplyError::Conflicts(found.conflicts));
         }
-        let record = Record { config: config.to_owned(), network: Some(network.clone()), ..Record::default() };
-        let prior = Prior { state: found.state, record: self.store.record()?, had_baseline };
-        if !plan(&prior.state, &goal).is_empty()
-            && let Err(e) = self.store.write_baseline(&baseline)
-        {
+        let (config, network_then) = (config.to_owned(), Some(network.clone()));
+        let record = Record { config, text: text.to_owned(), network: network_then, ..Record::default() };
+        let prior = Prior { run: run_number(), state: found.state, record: self.store.record()?, had_baseline };
+        let changes = !plan(&prior.state, &goal).is_empty();
+        let vigil = self.begin_vigil(&prior, text, changes, &mut confirm)?;
+        if changes && let Err(e) = self.store.write_baseline(&baseline) {
+            self.end_vigil(vigil)?;
             self.forget(&prior)?;
             return Err(e.into());
         }
-        report.done = self.converge(&prior, &goal, Some(&record), watch)?;
+        report.done = self.converge(&prior, &goal, Some(&record), watch, &mut confirm).inspect_err(|_| {
+            // The failure is what must be told; a note that stays is found to be about nothing.
+            let _ = self.end_vigil(vigil.clone());
+        })?;
         if report.done.is_empty() {
             // The file may mean something new without anything to do in the kernel.
             self.store.write_record(&self.with_tables(record, &goal)?)?;
         }
-        self.store.remove_journal()?;
+        report.confirm = self.keep(&vigil, text, &report)?;
         // Each time, for an earlier run may have been ended between its rules and this.
         report.end_flows(conntrack::reconcile(network));
         Ok(report)
+    }
+
+    /// Gives the port of a guest's that another program has just made its limit, as the network that is up has it.
+    pub fn limit_port(&self, guest: &str) -> Result<(), ApplyError> {
+        let _lock = self.store.lock(PATIENCE)?;
+        let Some(network) = self.store.record()?.and_then(|record| record.network) else { return Ok(()) };
+        let Some(port) = network.guest(guest).map(|guest| &guest.port) else { return Ok(()) };
+        let mut wanted = desired(&network, &Baseline::default(), &Ids::default());
+        wanted.shapers.retain(|name, _| name == port);
+        let Observation { state, conflicts } = observe_limits(&wanted)?;
+        if !conflicts.is_empty() {
+            return Err(ApplyError::Conflicts(conflicts));
+        }
+        let (from, to) = (state.shapers.get(port).cloned(), wanted.shapers.remove(port));
+        if from == to {
+            return Ok(());
+        }
+        Ok(Executor::new()?.step(&Step::SetShaper { link: port.clone(), from, to })?)
     }
 
     /// Takes away all that warren made, and puts back all that it changed.
@@ -234,11 +310,9 @@ impl Engine {
         let mut goal = nothing(&baseline);
         let found = self.observe(&goal)?;
         report.kept = self.keep_what_others_use(&baseline, &found.state, &mut goal)?;
-        let prior = Prior { state: found.state, record: self.store.record()?, had_baseline };
-        report.done = self.converge(&prior, &goal, None, watch)?;
-        self.store.remove_record()?;
-        self.store.remove_baseline()?;
-        self.store.remove_journal()?;
+        let prior = Prior { run: run_number(), state: found.state, record: self.store.record()?, had_baseline };
+        report.done = self.converge(&prior, &goal, None, watch, &mut None)?;
+        self.forget_all()?;
         if let Some(network) = prior.record.and_then(|record| record.network) {
             report.end_flows(conntrack::end_all(&network));
         }
@@ -246,7 +320,14 @@ impl Engine {
     }
 
     /// Plans and does until what is seen is what is wanted; on any failure undoes all of it.
-    fn converge(&self, prior: &Prior, goal: &State, record: Option<&Record>, watch: Watch) -> Result<Plan, ApplyError> {
+    fn converge(
+        &self,
+        prior: &Prior,
+        goal: &State,
+        record: Option<&Record>,
+        watch: Watch,
+        confirm: &mut Option<Confirm>,
+    ) -> Result<Plan, ApplyError> {
         let mut executor = match Executor::new() {
             Ok(executor) => executor,
             Err(e) => {
@@ -256,7 +337,10 @@ impl Engine {
         };
         let mut done = Plan::default();
         let trouble = match self.rounds(prior, goal, record, watch, &mut executor, &mut done) {
-            Ok(()) => return Ok(done),
+            Ok(()) => match confirm.as_mut().filter(|_| !done.is_empty()).map_or(Ok(()), |confirm| (confirm.holds)()) {
+                Ok(()) => return Ok(done),
+                Err(why) => Trouble::Lost(why),
+            },
             Err(trouble) => trouble,
         };
         if matches!(&trouble, Trouble::Step { cause: StepError::Kernel(e), .. } if e.is_partial()) {
@@ -266,6 +350,7 @@ impl Engine {
         Err(match trouble {
             Trouble::Step { step, index, cause } => ApplyError::Step { step, index, cause: Box::new(cause), leftovers },
             Trouble::Unsettled(left) => ApplyError::Unsettled { left, leftovers },
+            Trouble::Lost(why) => ApplyError::Lost { why, leftovers },
             Trouble::Other(cause) => ApplyError::Interrupted { cause, leftovers },
         })
     }
@@ -351,59 +436,6 @@ impl Engine {
         Ok(record)
     }
 
-    /// Undoes what a run that did not end had begun, and says so.
-    fn recover(&self) -> Result<Option<String>, ApplyError> {
-        let journal = match self.store.journal() {
-            Ok(None) => return Ok(None),
-            Ok(Some(journal)) => journal,
-            Err(StoreError::Damaged { path, why }) => {
-                // It is written before the first step: torn, nothing was done.
-                self.store.remove_journal()?;
-                return Ok(Some(format!(
-                    "{} was torn ({why}): an earlier run was ended before its first step",
-                    path.display()
-                )));
-            }
-            Err(e) => return Err(e.into()),
-        };
-        let mut wanted = journal.prior.state.clone();
-        // What the interrupted plan made must be looked at too.
-        for step in &journal.plan.steps {
-            if let Step::SetSysctl { sysctl, from: Some(from), .. } = step {
-                wanted.sysctls.entry(sysctl.clone()).or_insert_with(|| from.clone());
-            }
-        }
-        // What it had plugged in, and given to a bridge, is told from what stands there otherwise by the plan alone.
-        let mut look = wanted.clone();
-        for step in &journal.plan.steps {
-            match step {
-                Step::PlugPort { name, port } | Step::UnplugPort { name, port } => {
-                    look.ports.entry(name.clone()).or_insert_with(|| port.clone());
-                }
-                Step::AddAddress { address } | Step::DeleteAddress { address } => {
-                    look.addresses.insert(address.clone());
-                }
-                _ => {}
-            }
-        }
-        let now = self.observe(&look)?.state;
-        let back = plan(&now, &wanted);
-        let mut executor = Executor::new()?;
-        for (index, step) in back.steps.iter().enumerate() {
-            if let Err(e) = executor.step(step) {
-                let leftovers = vec![format!("{step}: {e}")];
-                return Err(ApplyError::Step {
-                    step: Box::new(step.clone()),
-                    index,
-                    cause: Box::new(e.into()),
-                    leftovers,
-                });
-            }
-        }
-        self.forget(&journal.prior)?;
-        Ok(Some(format!("an earlier run was ended on its way; undone, in {} steps", back.steps.len())))
-    }
-
     /// The baseline with what `network` is going to change for the first time added, as it is now.
     fn baseline_for(&self, network: &Network) -> Result<(Baseline, bool), ApplyError> {
         let known = self.store.baseline()?;
@@ -468,6 +500,8 @@ enum Trouble {
         cause: StepError,
     },
     Unsettled(Plan),
+    /// All was done, and then what must hold did not.
+    Lost(String),
     /// The kernel could not be looked at, or a file of ours not be written.
     Other(Box<ApplyError>),
 }
@@ -476,7 +510,7 @@ impl Trouble {
     fn step(&self) -> Option<&Step> {
         match self {
             Self::Step { step, .. } => Some(step),
-            Self::Unsettled(_) | Self::Other(_) => None,
+            Self::Unsettled(_) | Self::Lost(_) | Self::Other(_) => None,
         }
     }
 }
@@ -494,6 +528,11 @@ fn do_together(executor: &mut Executor, steps: &[Step], index: usize, watch: Wat
         watch(index + nth, step).map_err(|why| failed(nth, StepError::Stopped(why)))?;
     }
     executor.steps(steps).map_err(|e| failed(0, e.into()))
+}
+
+/// A number that no other run of this boot has.
+fn run_number() -> u64 {
+    boot_clock() << 22 | u64::from(std::process::id())
 }
 
 fn global_forwarding() -> Sysctl {

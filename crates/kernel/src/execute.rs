@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use model::address::IfName;
 use model::plan::Step;
-use model::state::{Link, LinkKind, Peer, Place};
+use model::state::{Link, LinkKind, Peer, Place, Shaper};
 
 use crate::error::{Cause, KernelError, Result};
 use crate::netns::Netns;
@@ -74,7 +75,7 @@ impl Executor {
             Step::CreateLink { name, link } => self.create_link(name, link),
             Step::DeleteLink { name, link } => gone_is_fine(match link.kind {
                 LinkKind::Tap { .. } => tap::delete(name),
-                LinkKind::Bridge | LinkKind::Veth(_) => self.rtnl.delete_link(name),
+                LinkKind::Bridge | LinkKind::Veth(_) | LinkKind::Ifb => self.rtnl.delete_link(name),
             }),
             Step::ChangeLink { name, from, to } => self.change_link(name, from, to),
             Step::AddAddress { address } => {
@@ -95,7 +96,44 @@ impl Executor {
                 Ok(rtnl) => gone_is_fine(rtnl.delete_route(&NewRoute::new(route.to, route.via, &route.at.link))),
                 Err(e) => gone_is_fine(Err(e)),
             },
+            Step::SetShaper { link, from, to } => match (self.set_shaper(link, from.as_ref(), to.as_ref()), to) {
+                // Nothing is left to be lifted where the interface, or what was at it, has gone.
+                (result, None) => gone_is_fine(result),
+                (result, Some(_)) => result,
+            },
         }
+    }
+
+    /// What is disturbed is made anew, the rest is changed while traffic passes.
+    fn set_shaper(&mut self, link: &IfName, from: Option<&Shaper>, to: Option<&Shaper>) -> Result<()> {
+        let index = match self.rtnl.index_of(link) {
+            // A port that others make and take away: the look that follows says what is left to do.
+            Err(e) if e.is_absent() => return Ok(()),
+            index => index?,
+        };
+        let name = link.as_str();
+        let whole = from.is_none_or(|from| from.whole);
+        let rate = |shaper: Option<&Shaper>| shaper.and_then(|shaper| shaper.rate);
+        if !whole || rate(from) != rate(to) {
+            let stays = whole && rate(from).is_some() && rate(to).is_some();
+            if !stays && (!whole || rate(from).is_some()) {
+                gone_is_fine(self.rtnl.unlimit(index, name))?;
+            }
+            if let Some(rate) = rate(to) {
+                self.rtnl.limit(index, name, rate, stays)?;
+            }
+        }
+        let through = |shaper: Option<&Shaper>| shaper.and_then(|shaper| shaper.through.clone());
+        if !whole || through(from) != through(to) {
+            if !whole || through(from).is_some() {
+                nothing_led_is_fine(self.rtnl.unlead(index, name))?;
+            }
+            if let Some(device) = through(to) {
+                let device = self.rtnl.index_of(&device)?;
+                self.rtnl.lead(index, name, device)?;
+            }
+        }
+        Ok(())
     }
 
     fn remember(&mut self, name: &str, netns: Netns) -> Result<()> {
@@ -124,13 +162,14 @@ impl Executor {
     }
 
     /// Whole, plugged in and switched on; taken away again where that fails half way.
-    fn create_link(&mut self, name: &model::address::IfName, link: &Link) -> Result<()> {
+    fn create_link(&mut self, name: &IfName, link: &Link) -> Result<()> {
         match &link.kind {
             LinkKind::Bridge => self.rtnl.create_bridge(name, link.mac, link.mtu, &link.alias)?,
             LinkKind::Tap { owner, group } => {
                 let (owner, group) = (*owner, *group);
                 tap::create(&NewTap { name, mac: link.mac, mtu: link.mtu, alias: &link.alias, owner, group })?;
             }
+            LinkKind::Ifb => self.rtnl.create_ifb(name, link.mac, link.mtu, &link.alias)?,
             // Only ever to put back what was found broken: a cable to nowhere, which is of no use to anybody.
             LinkKind::Veth(peer) if peer.namespace.is_empty() => return Ok(()),
             LinkKind::Veth(peer) => {
@@ -169,7 +208,7 @@ impl Executor {
         self.guest(&peer.namespace)?.rtnl.set_link(&peer.name, &change)
     }
 
-    fn change_link(&mut self, name: &model::address::IfName, from: &Link, to: &Link) -> Result<()> {
+    fn change_link(&mut self, name: &IfName, from: &Link, to: &Link) -> Result<()> {
         fn changed<T: Clone + PartialEq>(from: &T, to: &T) -> Option<T> {
             (from != to).then(|| to.clone())
         }
@@ -207,6 +246,14 @@ fn gone_is_fine(result: Result<()>) -> Result<()> {
     match result {
         Err(e) if e.is_absent() => Ok(()),
         other => other,
+    }
+}
+
+/// The kernel says EINVAL where an interface has no qdisc for what comes in.
+fn nothing_led_is_fine(result: Result<()>) -> Result<()> {
+    match result {
+        Err(e) if e.errno() == Some(libc::EINVAL) => Ok(()),
+        other => gone_is_fine(other),
     }
 }
 

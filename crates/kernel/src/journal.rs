@@ -1,11 +1,12 @@
 //! What warren remembers between runs, in files: the baseline (what was before the first touch), the journal (what
-//! is being done at this moment), and the record (what was applied last).
+//! is being done at this moment), the journal of the last `up` (what `rollback` returns to), whether that awaits its
+//! confirmation, and the record (what was applied last).
 //!
-//! Baseline and journal lie in the state folder, for they must outlive everything but the objects that they speak
-//! of; the record and the lock lie in the run folder, which a boot empties as it empties the kernel. All three bear
+//! These but the last lie in the state folder, for they must outlive everything but the objects that they speak
+//! of; the record and the lock lie in the run folder, which a boot empties as it empties the kernel. All bear
 //! the [`Identity`] of the network namespace that they are about: what another one left is of no use, and is not
-//! believed. Every file is written beside its place, synced and renamed, and bears a checksum, so that a torn write is
-//! seen.
+//! believed. Only [`Boot`], which says what a boot brings up, is about no namespace. Every file is written beside its
+//! place, synced and renamed, and bears a checksum, so that a torn write is seen.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -27,7 +28,15 @@ use crate::netns::Netns;
 
 const BASELINE: &str = "baseline.json";
 const JOURNAL: &str = "journal.json";
+/// The journal of the last `up` that came to its end.
+const PREVIOUS: &str = "previous.json";
+const PENDING: &str = "pending.json";
+const BOOT: &str = "boot.json";
 const RECORD: &str = "applied.json";
+/// Why the last `up` was put back by itself.
+const PUT_BACK: &str = "put-back.json";
+/// The run that a watchdog watches over, written by it once it does.
+const WATCHDOG: &str = "watchdog.json";
 const LOCK: &str = "lock";
 
 /// What went wrong with a file of ours.
@@ -85,6 +94,9 @@ impl Identity {
 pub struct Record {
     /// The configuration file that it came from.
     pub config: PathBuf,
+    /// What the file said, where it was told: the file may say something else by now.
+    #[serde(default)]
+    pub text: String,
     /// What the file meant.
     pub network: Option<Network>,
     /// Our tables as we wrote them, without elements, and the fingerprint that the kernel's dump of them had.
@@ -112,12 +124,75 @@ pub struct Journal {
 /// What was before a run: in the kernel, and in our files.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Prior {
+    /// Which run it was, to tell it from others of the same boot.
+    #[serde(default)]
+    pub run: u64,
     /// What of the kernel is ours.
     pub state: State,
     /// What was applied.
     pub record: Option<Record>,
     /// Whether there was a baseline.
     pub had_baseline: bool,
+}
+
+/// A network that is put back by itself unless it is confirmed in time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pending {
+    /// What comes back: all that a watchdog needs, so that it can do without our files.
+    pub prior: Prior,
+    /// When, in milliseconds of CLOCK_BOOTTIME (clock_gettime(2)): it is the same in every process of this boot, and
+    /// nobody sets it.
+    pub deadline: u64,
+    /// How long was given, in seconds.
+    pub seconds: u64,
+}
+
+impl Pending {
+    /// How long there is left; nothing where its time is over.
+    #[must_use]
+    pub fn left(&self) -> Option<Duration> {
+        self.deadline.checked_sub(boot_clock()).filter(|left| *left > 0).map(Duration::from_millis)
+    }
+}
+
+/// Milliseconds since the boot (CLOCK_BOOTTIME).
+#[must_use]
+pub fn boot_clock() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let (seconds, nanoseconds) = (now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs());
+    seconds * 1000 + nanoseconds / 1_000_000
+}
+
+/// What a boot brings up, and what it does not: about no namespace, since a boot makes a new one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boot {
+    /// The file that was kept last, and what it said then.
+    pub confirmed: Option<Kept>,
+    /// The SHA-256 of a file's text that awaits its confirmation, or was put back for want of it.
+    pub refused: Option<String>,
+}
+
+/// A configuration that was kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Its file.
+    pub config: PathBuf,
+    /// What the file said.
+    pub text: String,
+}
+
+impl Boot {
+    /// Whether `text` must not come up unwatched.
+    #[must_use]
+    pub fn refuses(&self, text: &str) -> bool {
+        self.refused.as_deref() == Some(checksum(text.as_bytes()).as_str())
+    }
+
+    /// Whether `text` was kept as it is.
+    #[must_use]
+    pub fn has_confirmed(&self, text: &str) -> bool {
+        self.confirmed.as_ref().is_some_and(|kept| kept.text == text)
+    }
 }
 
 /// A file's content with what it is about.
@@ -213,6 +288,95 @@ impl Store {
         remove(&self.state.join(JOURNAL))
     }
 
+    /// The journal is that of the last `up` from now on.
+    pub fn keep_journal(&self) -> Result<()> {
+        let (from, to) = (self.state.join(JOURNAL), self.state.join(PREVIOUS));
+        match fs::rename(&from, &to) {
+            Ok(()) => sync_folder(&self.state),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(io_error("rename", &from)(e)),
+        }
+    }
+
+    /// The journal of the last `up`; a damaged one counts as none.
+    pub fn previous(&self) -> Result<Option<Journal>> {
+        self.undamaged(&self.state.join(PREVIOUS))
+    }
+
+    /// There is nothing to return to.
+    pub fn remove_previous(&self) -> Result<()> {
+        remove(&self.state.join(PREVIOUS))
+    }
+
+    /// What awaits its confirmation.
+    pub fn pending(&self) -> Result<Option<Pending>> {
+        self.read(&self.state.join(PENDING))
+    }
+
+    /// Notes what awaits its confirmation; nothing takes the note away.
+    pub fn write_pending(&self, pending: Option<&Pending>) -> Result<()> {
+        match pending {
+            Some(pending) => self.write(&self.state, PENDING, pending),
+            None => remove(&self.state.join(PENDING)),
+        }
+    }
+
+    /// What a boot brings up; a damaged note counts as none.
+    pub fn boot(&self) -> Result<Boot> {
+        match read_checked(&self.state.join(BOOT)) {
+            Ok(boot) => Ok(boot.unwrap_or_default()),
+            Err(StoreError::Damaged { .. }) => Ok(Boot::default()),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Notes what a boot brings up.
+    pub fn write_boot(&self, boot: &Boot) -> Result<()> {
+        if *boot == Boot::default() {
+            return remove(&self.state.join(BOOT)).and_then(|()| sync_folder_if_any(&self.state));
+        }
+        write_checked(&self.state, BOOT, boot)
+    }
+
+    /// Why the last `up` was put back by itself, where it was.
+    pub fn put_back(&self) -> Result<Option<String>> {
+        self.undamaged(&self.run.join(PUT_BACK))
+    }
+
+    /// Notes why the last `up` was put back by itself.
+    pub fn write_put_back(&self, why: Option<&str>) -> Result<()> {
+        match why {
+            Some(why) => self.write(&self.run, PUT_BACK, &why),
+            None => remove(&self.run.join(PUT_BACK)),
+        }
+    }
+
+    /// The run that a watchdog has said it watches over.
+    pub fn watched(&self) -> Result<Option<u64>> {
+        self.undamaged(&self.run.join(WATCHDOG))
+    }
+
+    /// Notes which run a watchdog watches over.
+    pub fn write_watched(&self, run: Option<u64>) -> Result<()> {
+        match run {
+            Some(run) => self.write(&self.run, WATCHDOG, &run),
+            None => remove(&self.run.join(WATCHDOG)),
+        }
+    }
+
+    /// Whether the state folder is there at all.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.state.is_dir()
+    }
+
+    fn undamaged<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>> {
+        match self.read(path) {
+            Err(StoreError::Damaged { .. }) => Ok(None),
+            other => other,
+        }
+    }
+
     /// What was applied last; a damaged record counts as none, for everything in it can be had again.
     pub fn record(&self) -> Result<Option<Record>> {
         match self.read(&self.run.join(RECORD)) {
@@ -238,39 +402,45 @@ impl Store {
     }
 
     fn read<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>> {
-        let bytes = match fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(io_error("read", path)(e)),
-        };
-        let damaged = |why: String| StoreError::Damaged { path: path.to_owned(), why };
-        let Some((sum, body)) = bytes.iter().position(|b| *b == b'\n').map(|at| (&bytes[..at], &bytes[at + 1..]))
-        else {
-            return Err(damaged("it ends in its first line".into()));
-        };
-        if sum != checksum(body).as_bytes() {
-            return Err(damaged("its checksum is not that of its content".into()));
-        }
-        let stamped: Stamped<T> = serde_json::from_slice(body).map_err(|e| damaged(e.to_string()))?;
+        let stamped: Option<Stamped<T>> = read_checked(path)?;
         // Another boot's, or another namespace's: what it speaks of is gone.
-        Ok((stamped.identity == self.identity).then_some(stamped.value))
+        Ok(stamped.filter(|stamped| stamped.identity == self.identity).map(|stamped| stamped.value))
     }
 
     fn write<T: Serialize>(&self, folder: &Path, name: &str, value: &T) -> Result<()> {
-        make_folder(folder)?;
-        let path = folder.join(name);
-        let stamped = Stamped { identity: self.identity.clone(), value };
-        let body = serde_json::to_vec(&stamped)
-            .map_err(|e| StoreError::Damaged { path: path.clone(), why: format!("it cannot be written: {e}") })?;
-        let beside = folder.join(format!("{name}.new"));
-        let written = write_synced(&beside, &[checksum(&body).as_bytes(), b"\n", &body])
-            .and_then(|()| fs::rename(&beside, &path).map_err(io_error("put in place", &path)));
-        if written.is_err() {
-            // The failure is what must be told; what is left beside is overwritten the next time.
-            let _ = fs::remove_file(&beside);
-        }
-        written.and_then(|()| sync_folder(folder))
+        write_checked(folder, name, &Stamped { identity: self.identity.clone(), value })
     }
+}
+
+fn read_checked<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(io_error("read", path)(e)),
+    };
+    let damaged = |why: String| StoreError::Damaged { path: path.to_owned(), why };
+    let Some((sum, body)) = bytes.iter().position(|b| *b == b'\n').map(|at| (&bytes[..at], &bytes[at + 1..])) else {
+        return Err(damaged("it ends in its first line".into()));
+    };
+    if sum != checksum(body).as_bytes() {
+        return Err(damaged("its checksum is not that of its content".into()));
+    }
+    serde_json::from_slice(body).map(Some).map_err(|e| damaged(e.to_string()))
+}
+
+fn write_checked<T: Serialize>(folder: &Path, name: &str, value: &T) -> Result<()> {
+    make_folder(folder)?;
+    let path = folder.join(name);
+    let body = serde_json::to_vec(value)
+        .map_err(|e| StoreError::Damaged { path: path.clone(), why: format!("it cannot be written: {e}") })?;
+    let beside = folder.join(format!("{name}.new"));
+    let written = write_synced(&beside, &[checksum(&body).as_bytes(), b"\n", &body])
+        .and_then(|()| fs::rename(&beside, &path).map_err(io_error("put in place", &path)));
+    if written.is_err() {
+        // The failure is what must be told; what is left beside is overwritten the next time.
+        let _ = fs::remove_file(&beside);
+    }
+    written.and_then(|()| sync_folder(folder))
 }
 
 fn write_synced(path: &Path, parts: &[&[u8]]) -> Result<()> {
@@ -306,6 +476,17 @@ fn remove(path: &Path) -> Result<()> {
 /// A rename or removal is only sure to outlive a crash once its folder is synced.
 fn sync_folder(folder: &Path) -> Result<()> {
     File::open(folder).and_then(|f| f.sync_all()).map_err(io_error("sync", folder))
+}
+
+/// The same where the folder may not be there.
+fn sync_folder_if_any(folder: &Path) -> Result<()> {
+    if folder.is_dir() { sync_folder(folder) } else { Ok(()) }
+}
+
+/// The SHA-256 of a configuration's text, as [`Boot`] knows one that awaits its confirmation.
+#[must_use]
+pub fn fingerprint(text: &str) -> String {
+    checksum(text.as_bytes())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The only crate that changes the kernel: network namespaces, links, addresses, routes, sysctls and nf_tables by
 //! netlink. What to change is decided in the model crate; this one observes and does.
 
+pub mod answers;
 pub mod apply;
 pub mod carry;
 pub mod conntrack;
@@ -15,6 +16,7 @@ pub mod nft;
 pub mod observe;
 pub mod privilege;
 pub mod rtnl;
+pub mod session;
 pub mod sockdiag;
 pub mod sysctl;
 pub mod tap;

@@ -6,14 +6,15 @@ use ipnet::IpNet;
 use model::address::IfName;
 use model::ruleset::{Family, TABLE};
 use model::state::{
-    ALIAS_PREFIX, Address, GUEST_INTERFACE, Link, LinkKind, Peer, Place, Port, Proxy, Route, State, Sysctl, in_place_of,
+    ALIAS_PREFIX, Address, GUEST_INTERFACE, Link, LinkKind, Peer, Place, Port, Proxy, Route, Shaper, State, Sysctl,
+    in_place_of,
 };
 
 use crate::error::{KernelError, Result};
 use crate::facts::is_ours;
 use crate::journal::WrittenTable;
 use crate::netns::{GUEST_MARK, Netns};
-use crate::rtnl::{AddressInfo, LinkInfo, PROTOCOL, Rtnl};
+use crate::rtnl::{AddressInfo, ControlInfo, LinkInfo, PROTOCOL, Rtnl};
 use crate::{nft, sysctl};
 
 /// What was found.
@@ -42,6 +43,7 @@ pub fn observe(wanted: &State, written: &BTreeMap<Family, WrittenTable>) -> Resu
     let links = rtnl.links()?;
     let guests = namespaces(wanted, &mut found)?;
     observe_links(wanted, &links, &guests, &mut found);
+    observe_shapers(wanted, &rtnl.controls()?, &links, &mut found);
     observe_addresses(&mut rtnl, &links, wanted, &mut found)?;
     observe_routes(&mut rtnl, &links, &mut found)?;
     observe_proxies(&mut rtnl, &links, &mut found)?;
@@ -136,6 +138,7 @@ fn observe_links(wanted: &State, links: &[LinkInfo], guests: &[Inside], found: &
                 let tun = info.tun.as_ref();
                 LinkKind::Tap { owner: tun.and_then(|t| t.owner), group: tun.and_then(|t| t.group) }
             }
+            Some("ifb") => LinkKind::Ifb,
             Some("veth") => LinkKind::Veth(peer_of(&name, info, guests)),
             _ => continue,
         };
@@ -175,6 +178,53 @@ fn peer_of(cable: &IfName, info: &LinkInfo, guests: &[Inside]) -> Peer {
         },
         None => {
             Peer { namespace: String::new(), name: cable.clone(), mac: model::address::Mac([0; 6]), mtu: 0, up: false }
+        }
+    }
+}
+
+/// Looks at limits alone: those that `wanted` names, and all that are ours.
+pub fn observe_limits(wanted: &State) -> Result<Observation> {
+    let mut found = Observation::default();
+    let mut rtnl = Rtnl::open()?;
+    let links = rtnl.links()?;
+    observe_shapers(wanted, &rtnl.controls()?, &links, &mut found);
+    Ok(found)
+}
+
+/// Limits are ours by their handles, at whosever interface they are. What leads nowhere any more is disturbed.
+fn observe_shapers(wanted: &State, controls: &[ControlInfo], links: &[LinkInfo], found: &mut Observation) {
+    let name_of = |index: u32| links.iter().find(|link| link.index == index).and_then(|l| IfName::new(&*l.name).ok());
+    for control in controls {
+        let Some(name) = name_of(control.index) else { continue };
+        let through = control.coming.and_then(|coming| name_of(coming.through));
+        let led_right = control.coming.is_none_or(|coming| coming.whole && through.is_some());
+        let limited_right = control.leaving.is_none_or(|leaving| leaving.whole);
+        let led_by_us = control.coming.is_some_and(|coming| coming.through != 0);
+        // A qdisc without a filter may be anybody's, but where ours should be.
+        let half = control.coming.is_some() && wanted.shapers.contains_key(&name);
+        if control.leaving.is_some() || led_by_us || half {
+            let rate = control.leaving.map(|leaving| leaving.rate).filter(|rate| *rate > 0);
+            let shaper = Shaper { rate, through, whole: led_right && limited_right };
+            found.state.shapers.insert(name.clone(), shaper);
+        }
+        let Some(want) = wanted.shapers.get(&name) else { continue };
+        let root = control.others_root.as_ref().filter(|_| want.rate.is_some()).map(|kind| (kind, "root"));
+        let ingress = control.others_ingress.as_ref().filter(|_| want.through.is_some()).map(|kind| (kind, "ingress"));
+        for (kind, place) in [root, ingress].into_iter().flatten() {
+            found.conflicts.push(Conflict {
+                object: format!("the {place} qdisc of {name} ({kind})"),
+                detail: format!(
+                    "it is not warren's, and `limit` needs its place; remove it with `tc qdisc del dev {name} {place}`, \
+                     or leave `limit` out"
+                ),
+            });
+        }
+    }
+    // A port that others make and that is not there needs nothing: it gets its limit when it comes.
+    for (name, shaper) in &wanted.shapers {
+        let is_there = links.iter().any(|link| link.name == name.as_str());
+        if !is_there && !wanted.links.contains_key(name) {
+            found.state.shapers.insert(name.clone(), shaper.clone());
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod header;
 mod link;
 mod neighbour;
 mod route;
+mod tc;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -20,6 +21,7 @@ pub use address::AddressInfo;
 pub use link::{BridgeInfo, GROUP, LinkChange, LinkInfo, TunInfo, VethPeer};
 pub use neighbour::NeighbourInfo;
 pub use route::{NewRoute, PROTOCOL, RouteInfo};
+pub use tc::{Coming, ControlInfo, Leaving};
 
 /// A NETLINK_ROUTE socket.
 pub struct Rtnl {

@@ -5,6 +5,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use model::address::Transport;
+use model::session::Session;
 
 use crate::error::{Context as _, Result};
 use crate::netlink::{Socket, find_attr, ne_u32};
@@ -12,6 +13,7 @@ use crate::netlink::{Socket, find_attr, ne_u32};
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const INET_DIAG_SKV6ONLY: u16 = 11;
 /// The kernel's states of sockets (include/net/tcp_states.h).
+const TCP_ESTABLISHED: u32 = 1;
 const TCP_CLOSE: u32 = 7;
 const TCP_LISTEN: u32 = 10;
 
@@ -58,6 +60,36 @@ pub fn listening() -> Result<Vec<Listening>> {
     }
     found.sort_by_key(|l| (l.transport, l.port, l.address, l.inode));
     Ok(found)
+}
+
+/// Whether the connection of a session stands, on this end, in the calling thread's network namespace.
+pub fn is_established(session: &Session) -> Result<bool> {
+    let mut socket = Socket::open(libc::NETLINK_SOCK_DIAG as isize).context("open", "a sock_diag socket")?;
+    for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
+        let messages = socket.dump(SOCK_DIAG_BY_FAMILY, |w| {
+            w.raw(&[family, Transport::Tcp.number(), 0, 0]).raw(&(1u32 << TCP_ESTABLISHED).to_ne_bytes()).raw(&[0; 48]);
+        });
+        let messages = messages.context("list", format!("the connections of address family {family}"))?;
+        if messages.iter().any(|m| ends(&m.payload).is_some_and(|found| found == *session)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Both ends of a connection, of a struct inet_diag_msg.
+fn ends(payload: &[u8]) -> Option<Session> {
+    let family = i32::from(*payload.first()?);
+    let port = |at: usize| Some(u16::from_be_bytes([*payload.get(at)?, *payload.get(at + 1)?]));
+    let address = |at: usize| {
+        let sixteen = <[u8; 16]>::try_from(payload.get(at..at + 16)?).ok()?;
+        let [a, b, c, d, ..] = sixteen;
+        match family {
+            libc::AF_INET => Some(IpAddr::V4(Ipv4Addr::new(a, b, c, d))),
+            _ => Some(IpAddr::V6(Ipv6Addr::from(sixteen)).to_canonical()),
+        }
+    };
+    Some(Session { local: address(8)?, local_port: port(4)?, peer: address(24)?, peer_port: port(6)? })
 }
 
 /// struct inet_diag_msg: family, state, timer, retransmissions; sockid (ports in network order, addresses of 16 bytes,

@@ -33,6 +33,7 @@ address = ["10.1.2.1/24"]
 kind = "netns"
 lan = "br1"
 address = ["10.1.1.6", "fd10:1:1::6"]
+limit = { in = "20mbit", out = "10mbit" }
 [guest.cnx7]
 kind = "netns"
 lan = "br1"
@@ -67,6 +68,7 @@ taps = ["tap0"]
 kind = "netns"
 lan = "br3"
 address = ["10.1.3.6"]
+limit = "30mbit"
 [guest.vault]
 kind = "netns"
 lan = "br1"
@@ -75,6 +77,7 @@ address = ["10.1.1.9"]
 kind = "netns"
 lan = "br1"
 address = ["10.1.1.10"]
+limit = { in = "1gbit" }
 [[forward]]
 listen = "22210/tcp"
 to = "cnx6:2222"
@@ -178,7 +181,7 @@ fn a_changed_file_is_carried_through_and_down_leaves_nothing() {
 }
 
 /// What somebody may do to a network that is up, and what the repair may touch.
-const DISTURBANCES: [(&str, &[&str]); 16] = [
+const DISTURBANCES: [(&str, &[&str]); 20] = [
     ("ip link set cnx6 nomaster", &["cable cnx6"]),
     ("ip link set tap0 nomaster", &["tap tap0"]),
     ("ip link set br1 down", &["bridge br1", "address fd10:1:1::1/64 on br1"]),
@@ -187,7 +190,11 @@ const DISTURBANCES: [(&str, &[&str]); 16] = [
     ("ip address delete 10.1.1.1/24 dev br1", &["address 10.1.1.1/24 on br1"]),
     ("ip -netns cnx6 address delete 10.1.1.6/24 dev eth0", &["address 10.1.1.6/24 on eth0 in cnx6", "route 0.0.0.0/0"]),
     ("ip -netns cnx6 route delete default", &["route 0.0.0.0/0 via 10.1.1.1 by eth0 in cnx6"]),
-    ("ip netns delete cnx6", &["namespace cnx6", "cable cnx6", "eth0 in cnx6"]),
+    ("ip netns delete cnx6", &["namespace cnx6", "cable cnx6", "eth0 in cnx6", "limit at cnx6"]),
+    ("tc qdisc delete dev cnx6 root", &["limit at cnx6"]),
+    ("tc qdisc delete dev cnx6 ingress", &["limit at cnx6"]),
+    ("tc qdisc delete dev ifb-cnx6 root", &["limit at ifb-cnx6"]),
+    ("ip link delete ifb-cnx6", &["queue ifb-cnx6", "limit at ifb-cnx6", "limit at cnx6"]),
     ("ip link set br1 address 02:00:00:00:00:99", &["bridge br1"]),
     ("sysctl -q net.ipv4.conf.eth0.forwarding=0", &["switch net.ipv4.conf.eth0.forwarding"]),
     ("nft insert rule inet warren forward drop", &["table inet warren"]),

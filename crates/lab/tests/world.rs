@@ -44,6 +44,7 @@ fn guest(name: &str, kind: GuestKind, addresses: &[&str]) -> Guest {
         addresses: addresses.iter().map(|a| ip(a)).collect(),
         allowed: Vec::new(),
         snat: None,
+        limit: None,
     }
 }
 

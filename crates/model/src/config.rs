@@ -24,6 +24,7 @@ mod suggest;
 pub use allow::{Allow, Peer};
 pub use entry::{AccessLog, Acme, Check, Http, Limits, Socks, Web};
 pub use forward::Forward;
+pub use grammar::Bandwidth;
 pub use guest::{Guest, GuestKind, Limit};
 pub use host::Host;
 pub use lan::{Lan, Tap, Verdict};

@@ -16,5 +16,6 @@ pub mod plan;
 pub mod probe;
 pub mod problem;
 pub mod ruleset;
+pub mod session;
 pub mod simulate;
 pub mod state;

@@ -223,6 +223,27 @@ pub struct Guest {
     /// The public address that it leaves by, in place of its LAN's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snat: Option<IpAddr>,
+    /// Its bandwidth, where it is limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Limit>,
+}
+
+/// A guest's bandwidth, in bits a second of IP packets (what carries them on the cable is not counted).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// Towards the guest.
+    pub inward: Option<u64>,
+    /// From the guest.
+    pub outward: Option<Outward>,
+}
+
+/// What a guest may send. What comes in by a port cannot wait there, so it is led through a device of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outward {
+    /// In bits a second.
+    pub rate: u64,
+    /// The intermediate functional block (ifb) that it waits in.
+    pub through: IfName,
 }
 
 /// What a guest is.
@@ -624,6 +645,13 @@ impl Network {
     #[must_use]
     pub fn lan(&self, bridge: &IfName) -> Option<&Lan> {
         self.lans.iter().find(|lan| &lan.bridge == bridge)
+    }
+
+    /// The bridges that the uplink is plugged into: where they are others than before, the uplink itself changes.
+    #[must_use]
+    pub fn uplink_bridges(&self) -> Vec<IfName> {
+        let ours = self.lans.iter().filter(|lan| lan.mode == Mode::Bridged && !lan.is_external());
+        ours.map(|lan| lan.bridge.clone()).collect()
     }
 
     /// The guest of that name.

@@ -9,7 +9,7 @@ use crate::address::IfName;
 use crate::ruleset::{Element, Family, Set, Table};
 use crate::simulate;
 use crate::state::{
-    Address, IpFamilyWord, Link, LinkKind, Place, Port, Proxy, Route, State, Sysctl, TableState, in_place_of,
+    Address, IpFamilyWord, Link, LinkKind, Place, Port, Proxy, Route, Shaper, State, Sysctl, TableState, in_place_of,
 };
 
 /// Steps in the order in which they are to be done. Each knows what was, so each can be undone.
@@ -104,6 +104,15 @@ pub enum Step {
         /// Where it was, and how.
         port: Port,
     },
+    /// Changes how much passes an interface; flows stand through it.
+    SetShaper {
+        /// The interface's name.
+        link: IfName,
+        /// What it was.
+        from: Option<Shaper>,
+        /// What it shall be.
+        to: Option<Shaper>,
+    },
     /// Begins to answer for an address.
     AddProxy {
         /// Which, where.
@@ -181,7 +190,7 @@ impl Plan {
 /// Whether a link of the first kind can become the second without being made anew.
 fn is_same_device(a: &LinkKind, b: &LinkKind) -> bool {
     match (a, b) {
-        (LinkKind::Bridge, LinkKind::Bridge) => true,
+        (LinkKind::Bridge, LinkKind::Bridge) | (LinkKind::Ifb, LinkKind::Ifb) => true,
         (LinkKind::Tap { .. }, LinkKind::Tap { .. }) => a == b,
         (LinkKind::Veth(a), LinkKind::Veth(b)) => a.namespace == b.namespace && a.name == b.name,
         _ => false,
@@ -287,6 +296,17 @@ impl Planner<'_> {
         let gone_namespace = |place: &Place| place.namespace.as_ref().is_some_and(|n| !to.namespaces.contains(n));
         let goes = |place: &Place| doomed_places.contains(place) || gone_namespace(place);
 
+        // Before the devices that traffic is led through: nothing is led to where nothing is.
+        for link in self.now.shapers.keys().cloned().collect::<Vec<_>>() {
+            if doomed.contains_key(&link) || !to.shapers.contains_key(&link) {
+                self.set_shaper(&link, None);
+            } else if let Some(now) = self.now.shapers.get(&link)
+                && now.through.as_ref().is_some_and(|through| doomed.contains_key(through))
+            {
+                let alone = Shaper { through: None, ..now.clone() };
+                self.set_shaper(&link, Some(&alone));
+            }
+        }
         for proxy in self.now.proxies.clone() {
             if doomed.contains_key(&proxy.link) || !to.proxies.contains(&proxy) {
                 self.push(Step::DeleteProxy { proxy });
@@ -365,6 +385,13 @@ impl Planner<'_> {
             self.link(name, link);
             self.sysctls_of(name);
         }
+        // The devices' own come first: what is led through them finds its queue there.
+        let is_device = |name: &IfName| to.links.get(name).is_some_and(|link| link.kind == LinkKind::Ifb);
+        for device in [true, false] {
+            for (link, shaper) in to.shapers.iter().filter(|(link, _)| is_device(link) == device) {
+                self.set_shaper(link, Some(shaper));
+            }
+        }
         for address in to.addresses.difference(&self.now.addresses).cloned().collect::<Vec<_>>() {
             self.push(Step::AddAddress { address });
         }
@@ -385,6 +412,13 @@ impl Planner<'_> {
                 self.push(Step::ChangeLink { name: name.clone(), from, to: link.clone() });
             }
             Some(_) => {}
+        }
+    }
+
+    fn set_shaper(&mut self, link: &IfName, to: Option<&Shaper>) {
+        let from = self.now.shapers.get(link).cloned();
+        if from.as_ref() != to {
+            self.push(Step::SetShaper { link: link.clone(), from, to: to.cloned() });
         }
     }
 
@@ -439,6 +473,7 @@ impl Step {
             Self::DeleteRoute { route } => Self::AddRoute { route },
             Self::PlugPort { name, port } => Self::UnplugPort { name, port },
             Self::UnplugPort { name, port } => Self::PlugPort { name, port },
+            Self::SetShaper { link, from, to } => Self::SetShaper { link, from: to, to: from },
             Self::AddProxy { proxy } => Self::DeleteProxy { proxy },
             Self::DeleteProxy { proxy } => Self::AddProxy { proxy },
         }
@@ -463,6 +498,7 @@ impl Step {
             Self::DeleteRoute { .. } => "delete-route",
             Self::PlugPort { .. } => "plug-port",
             Self::UnplugPort { .. } => "unplug-port",
+            Self::SetShaper { .. } => "set-shaper",
             Self::AddProxy { .. } => "add-proxy",
             Self::DeleteProxy { .. } => "delete-proxy",
         }
@@ -518,6 +554,14 @@ impl fmt::Display for Step {
             Self::DeleteRoute { route } => write!(f, "- {route}"),
             Self::PlugPort { name, port } => write!(f, "+ {name} plugged into {port}"),
             Self::UnplugPort { name, port } => write!(f, "- {name} plugged into {port}"),
+            Self::SetShaper { link, from: None, to: Some(to) } => write!(f, "+ limit at {link}: {to}"),
+            Self::SetShaper { link, from: Some(from), to: Some(to) } => {
+                write!(f, "~ limit at {link}: {from} -> {to}")
+            }
+            Self::SetShaper { link, from, to: None } => {
+                let was = from.as_ref().map(|from| format!(": {from}")).unwrap_or_default();
+                write!(f, "- limit at {link}{was}")
+            }
             Self::AddProxy { proxy } => write!(f, "+ {proxy}"),
             Self::DeleteProxy { proxy } => write!(f, "- {proxy}"),
         }
@@ -576,7 +620,7 @@ fn size(table: &TableState) -> String {
 fn plugged(link: &Link) -> String {
     let inner = match &link.kind {
         LinkKind::Veth(peer) => format!(" to {} in {}", peer.name, peer.namespace),
-        LinkKind::Tap { .. } | LinkKind::Bridge => String::new(),
+        LinkKind::Tap { .. } | LinkKind::Bridge | LinkKind::Ifb => String::new(),
     };
     let master = link.master.as_ref().map(|master| format!(", plugged into {master}")).unwrap_or_default();
     format!("{inner}{master}")

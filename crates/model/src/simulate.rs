@@ -47,6 +47,12 @@ pub fn apply(state: &mut State, step: &Step) {
         Step::UnplugPort { name, .. } => {
             state.ports.remove(name);
         }
+        Step::SetShaper { link, to, .. } => {
+            match to {
+                Some(shaper) => state.shapers.insert(link.clone(), shaper.clone()),
+                None => state.shapers.remove(link),
+            };
+        }
         Step::AddProxy { proxy } => {
             state.proxies.insert(proxy.clone());
         }
@@ -73,6 +79,7 @@ fn delete_link(state: &mut State, name: &IfName) {
     }
     state.addresses.retain(|address| !places.contains(&address.at));
     state.routes.retain(|route| !places.contains(&route.at));
+    state.shapers.remove(name);
     state.proxies.retain(|proxy| proxy.link != *name);
     state.sysctls.retain(|sysctl, _| sysctl.scope != name.as_str());
     if link.kind == LinkKind::Bridge {

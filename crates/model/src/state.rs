@@ -34,6 +34,9 @@ pub struct State {
     /// Switches that we set, on our links and on others'.
     #[serde(with = "as_pairs")]
     pub sysctls: BTreeMap<Sysctl, String>,
+    /// What waits at interfaces, by the interface's name: ports that others make too.
+    #[serde(default)]
+    pub shapers: BTreeMap<IfName, Shaper>,
     /// Our tables by family.
     pub tables: BTreeMap<Family, TableState>,
 }
@@ -117,6 +120,19 @@ pub enum LinkKind {
     },
     /// A cable into a guest's namespace.
     Veth(Peer),
+    /// An intermediate functional block: what comes in by a port waits in it.
+    Ifb,
+}
+
+/// How much passes an interface at most.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shaper {
+    /// What leaves by it, in bits a second of IP packets.
+    pub rate: Option<u64>,
+    /// What comes in by it passes this device of ours first.
+    pub through: Option<IfName>,
+    /// Whether all of it is as we make it; only ever false of what was found.
+    pub whole: bool,
 }
 
 /// The guest's end of a cable.
@@ -305,6 +321,7 @@ impl fmt::Display for LinkKind {
             Self::Bridge => "bridge",
             Self::Tap { .. } => "tap",
             Self::Veth(_) => "cable",
+            Self::Ifb => "queue",
         })
     }
 }
@@ -313,6 +330,29 @@ impl fmt::Display for Port {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.master)?;
         if self.carries { f.write_str(", which takes its place: addresses, routes, rules, neighbours") } else { Ok(()) }
+    }
+}
+
+impl fmt::Display for Shaper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rate = self.rate.map(|bits| format!("at most {} leaves", Rate(bits)));
+        let through = self.through.as_ref().map(|device| format!("what comes in waits in {device}"));
+        let words: Vec<String> = [rate, through].into_iter().flatten().collect();
+        f.write_str(&words.join(", "))?;
+        if self.whole { Ok(()) } else { write!(f, "{}disturbed", if words.is_empty() { "" } else { ", " }) }
+    }
+}
+
+/// Bits a second, as people write them.
+pub struct Rate(pub u64);
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            bits if bits % 1_000_000 == 0 => write!(f, "{}mbit", bits / 1_000_000),
+            bits if bits % 1_000 == 0 => write!(f, "{}kbit", bits / 1_000),
+            bits => write!(f, "{bits}bit"),
+        }
     }
 }
 

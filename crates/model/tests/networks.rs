@@ -52,6 +52,9 @@ fn traits(network: &Network) -> BTreeSet<&'static str> {
         note("netns", guest.kind == GuestKind::Netns);
         note("vm", matches!(guest.kind, GuestKind::Vm { .. }));
         note("reserved", guest.kind == GuestKind::Reserved);
+        let limit = guest.limit.as_ref();
+        note("limited inwards", limit.is_some_and(|limit| limit.inward.is_some()));
+        note("limited outwards", limit.is_some_and(|limit| limit.outward.is_some()));
         note("allowed addresses", !guest.allowed.is_empty());
         note("two IPv4 addresses", guest.addresses.iter().filter(|a| a.is_ipv4()).count() == 2);
     }
@@ -83,7 +86,7 @@ fn every_sort_of_network_comes_up() {
     for _ in 0..2000 {
         found.extend(traits(&strategy.new_tree(&mut runner).unwrap().current()));
     }
-    assert_eq!(found.len(), 34, "{found:?}");
+    assert_eq!(found.len(), 36, "{found:?}");
 }
 
 #[test]

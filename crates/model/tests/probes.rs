@@ -59,6 +59,7 @@ fn guest(text: &str, bridge: &str, kind: GuestKind, addresses: &[&str]) -> Guest
         addresses: ips(addresses),
         allowed: Vec::new(),
         snat: None,
+        limit: None,
     }
 }
 
@@ -293,10 +294,16 @@ fn holds(network: &Network, tables: &[Table], probe: &Probe) -> Result<(), Strin
             let next = network.guests_of(lan).find(|other| other.addresses.contains(&to)).map_or(lan.mac, |g| g.mac);
             (Origin::Port(guest.port.clone()), *guest.addresses.iter().find(|a| like(a)).unwrap(), next)
         }
-        Spot::World => (Origin::Interface(name("eth0")), *outside.world.iter().find(|a| like(a)).unwrap(), Mac([2; 6])),
-        Spot::Neighbour => {
-            (Origin::Interface(name("eth0")), *outside.neighbour.iter().find(|a| like(a)).unwrap(), Mac([2; 6]))
-        }
+        Spot::World => (
+            Origin::Interface(network.uplink.name.clone()),
+            *outside.world.iter().find(|a| like(a)).unwrap(),
+            Mac([2; 6]),
+        ),
+        Spot::Neighbour => (
+            Origin::Interface(network.uplink.name.clone()),
+            *outside.neighbour.iter().find(|a| like(a)).unwrap(),
+            Mac([2; 6]),
+        ),
     };
     let ether_source = match &probe.from {
         Spot::Guest(name) => network.guest(name).unwrap().mac,

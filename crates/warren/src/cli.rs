@@ -66,7 +66,15 @@ pub enum Command {
         /// The network alone
         #[arg(long)]
         no_guests: bool,
+        /// Put back what was unless `warren confirm` comes within so many seconds; 60 by default where the uplink
+        /// itself changes and the file was never confirmed before
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+        confirm: Option<u64>,
     },
+    /// Keep the last `up`, which else is put back by itself
+    Confirm,
+    /// Put back what was before the last `up`; guests' disks stay as they are
+    Rollback,
     /// Take away all that warren made, and put back all that it changed
     Down {
         /// Stop the guests too
@@ -120,6 +128,13 @@ pub enum Command {
     },
     /// Write the manual page
     Man,
+    /// Put back what was unless it is confirmed in time
+    #[command(hide = true)]
+    Watchdog {
+        /// In a process of its own that nobody waits for
+        #[arg(long)]
+        detach: bool,
+    },
     /// Hold a kept lab
     #[command(hide = true)]
     Hold,
@@ -177,6 +192,15 @@ pub enum GuestCommand {
     },
     /// Show the guests and what they do
     List,
+    /// Called by LXC when a guest's cable is plugged in: gives it what LXC does not know of
+    #[command(hide = true)]
+    Plugged {
+        /// The guest
+        name: String,
+        /// What LXC says besides
+        #[arg(hide = true)]
+        rest: Vec<String>,
+    },
 }
 
 /// What to do with forwards.

@@ -4,6 +4,7 @@ use crate::cli::{Arguments, Command};
 use crate::context::{Context, Outcome};
 
 mod check;
+mod confirm;
 mod down;
 mod export;
 mod forward;
@@ -25,7 +26,10 @@ pub fn run(arguments: Arguments) -> Outcome {
     match arguments.command {
         Command::Validate { .. } => validate::run(&context),
         Command::Plan { exit_code } => plan::run(&context, exit_code),
-        Command::Up { replace, no_guests } => up::run(&context, replace, no_guests),
+        Command::Up { replace, no_guests, confirm } => up::run(&context, replace, no_guests, confirm),
+        Command::Confirm => confirm::confirm(&context),
+        Command::Rollback => confirm::rollback(&context),
+        Command::Watchdog { detach } => confirm::watchdog(&context, detach),
         Command::Down { guests } => down::run(&context, guests),
         Command::Status => status::run(&context),
         Command::Check { from } => check::run(&context, from.as_deref()),

@@ -136,6 +136,10 @@ impl From<ApplyError> for Failure {
             | ApplyError::Interrupted { .. }
             | ApplyError::Step { .. }
             | ApplyError::Unsettled { .. }
+            | ApplyError::Lost { .. }
+            | ApplyError::Unwatched(_)
+            | ApplyError::Pending { .. }
+            | ApplyError::NotPutBack(_)
             | ApplyError::Store(_) => Exit::Failed,
         };
         Self::new(exit, error.to_string())
@@ -183,6 +187,24 @@ impl Context {
     /// The engine over this context's folders.
     pub fn engine(&self) -> Result<Engine, Failure> {
         Ok(Engine::new(&self.state_dir, &self.run_dir)?)
+    }
+
+    /// The containers of this host, which call back when they are plugged in.
+    pub fn containers(&self) -> guests::Host {
+        let host = guests::Host::from_environment();
+        let Ok(warren) = std::env::current_exe() else { return host };
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let (state, run) = (absolute(&self.state_dir), absolute(&self.run_dir));
+        let words = [
+            warren.as_path(),
+            Path::new("--state-dir"),
+            &state,
+            Path::new("--run-dir"),
+            &run,
+            Path::new("guest"),
+            Path::new("plugged"),
+        ];
+        host.calling(words.map(|word| word.display().to_string()).into())
     }
 
     /// The file's text.

@@ -13,6 +13,7 @@ mod edit;
 mod output;
 mod picture;
 mod proof;
+mod watchdog;
 
 fn main() -> ExitCode {
     let arguments = match cli::Arguments::try_parse() {

@@ -1,5 +1,5 @@
 //! Constants of the kernel's headers, named as there: linux/rtnetlink.h, if_link.h, if_addr.h, neighbour.h,
-//! if_bridge.h, veth.h, net_namespace.h.
+//! if_bridge.h, veth.h, net_namespace.h, pkt_sched.h, pkt_cls.h, tc_act/tc_mirred.h.
 #![allow(missing_docs)]
 
 pub const RTM_NEWLINK: u16 = 16;
@@ -108,6 +108,8 @@ pub const RTN_UNICAST: u8 = 1;
 /// Learnt by an ICMP redirect; told of routes here for completeness' sake.
 pub const RTPROT_REDIRECT: u8 = 1;
 pub const RTPROT_KERNEL: u8 = 2;
+/// Made by a person.
+pub const RTPROT_STATIC: u8 = 4;
 /// Learnt from a router advertisement.
 pub const RTPROT_RA: u8 = 9;
 pub const RT_SCOPE_UNIVERSE: u8 = 0;
@@ -121,6 +123,33 @@ pub const NDA_LLADDR: u16 = 2;
 pub const NDA_CACHEINFO: u16 = 3;
 pub const NDA_PROBES: u16 = 4;
 pub const NDA_PROTOCOL: u16 = 12;
+pub const RTM_NEWQDISC: u16 = 36;
+pub const RTM_DELQDISC: u16 = 37;
+pub const RTM_GETQDISC: u16 = 38;
+pub const RTM_NEWTCLASS: u16 = 40;
+pub const RTM_GETTCLASS: u16 = 42;
+pub const RTM_NEWTFILTER: u16 = 44;
+pub const RTM_DELTFILTER: u16 = 45;
+pub const RTM_GETTFILTER: u16 = 46;
+
+pub const TCA_KIND: u16 = 1;
+pub const TCA_OPTIONS: u16 = 2;
+pub const TCA_STAB: u16 = 8;
+pub const TCA_STAB_BASE: u16 = 1;
+pub const TCA_HTB_PARMS: u16 = 1;
+pub const TCA_HTB_INIT: u16 = 2;
+pub const TCA_HTB_RATE64: u16 = 6;
+pub const TCA_HTB_CEIL64: u16 = 7;
+pub const TCA_U32_SEL: u16 = 5;
+pub const TCA_U32_ACT: u16 = 7;
+pub const TCA_ACT_KIND: u16 = 1;
+pub const TCA_ACT_OPTIONS: u16 = 2;
+pub const TCA_MIRRED_PARMS: u16 = 2;
+/// Of a mirred action: sent out by another interface instead.
+pub const TCA_EGRESS_REDIR: u32 = 1;
+/// What an action says when the packet is no more its caller's.
+pub const TC_ACT_STOLEN: u32 = 4;
+
 pub const NTF_PROXY: u8 = 1 << 3;
 pub const NTF_ROUTER: u8 = 1 << 7;
 pub const NUD_REACHABLE: u16 = 0x02;

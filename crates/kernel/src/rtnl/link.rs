@@ -234,6 +234,28 @@ impl Rtnl {
         self.finish(name, mark)
     }
 
+    /// Makes an intermediate functional block, switched off and without an IPv6 address of its own. Fails with EEXIST
+    /// where a link has the name, and names what is missing where the kernel has no such devices.
+    pub fn create_ifb(&mut self, name: &IfName, mac: Option<Mac>, mtu: u32, alias: &str) -> Result<()> {
+        let result = self.socket.request(RTM_NEWLINK, flags::CREATE | flags::EXCL, |w| {
+            w.raw(&ifinfomsg(0, 0, 0)).attr_str(IFLA_IFNAME, name.as_str());
+            w.attr_u32(IFLA_MTU, mtu).attr_u32(IFLA_GROUP, GROUP);
+            if let Some(mac) = mac {
+                w.attr(IFLA_ADDRESS, &mac.0);
+            }
+            w.nest(IFLA_LINKINFO, |w| {
+                w.attr_str(IFLA_INFO_KIND, "ifb");
+            });
+        });
+        result.map_err(|e| super::tc::without_ifb(e, name.as_str()))?;
+        let mark = LinkChange {
+            alias: Some(alias.to_owned()),
+            addr_gen: Some(IN6_ADDR_GEN_MODE_NONE),
+            ..LinkChange::default()
+        };
+        self.finish(name, mark)
+    }
+
     /// The second half of making a link; the first half is undone where it fails.
     fn finish(&mut self, name: &IfName, change: LinkChange) -> Result<()> {
         self.set_link(name, &change).inspect_err(|_| {

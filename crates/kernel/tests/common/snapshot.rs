@@ -52,10 +52,13 @@ pub fn take() -> Snapshot {
     ] {
         sections.insert(name.to_owned(), json(&tool(line)));
     }
-    let mut tables: Vec<String> = tool("nft --stateless list ruleset").split("\n}\n").map(str::to_owned).collect();
+    let mut tables: Vec<String> = tool("nft --stateless list ruleset").split("\n}\n").map(sorted).collect();
     tables.sort();
     sections.insert("ruleset".to_owned(), tables.join("\n}\n"));
     sections.insert("sysctls".to_owned(), sysctls());
+    let mut qdiscs: Vec<String> = tool("tc qdisc show").lines().map(str::to_owned).collect();
+    qdiscs.sort();
+    sections.insert("qdiscs".to_owned(), qdiscs.join("\n"));
     let mut namespaces: Vec<String> = tool("ip netns list").lines().map(first_word).collect();
     namespaces.sort();
     for name in &namespaces {
@@ -90,6 +93,20 @@ pub fn assert_same(before: &Snapshot, after: &Snapshot, when: &str) {
 
 fn first_word(line: &str) -> String {
     line.split_whitespace().next().unwrap_or_default().to_owned()
+}
+
+/// A table with the elements of its sets and maps in a steady order: the kernel's is that of their coming.
+fn sorted(table: &str) -> String {
+    const OPENING: &str = "elements = {";
+    let mut pieces = table.split(OPENING);
+    let mut text = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let (listed, rest) = piece.split_once('}').unwrap_or((piece, ""));
+        let mut elements: Vec<&str> = listed.split(',').map(str::trim).collect();
+        elements.sort_unstable();
+        text.push_str(&format!("{OPENING} {} }}{rest}", elements.join(",\n")));
+    }
+    text
 }
 
 /// Every switch of every interface, in both families, and the forwarding of the whole host.

@@ -40,7 +40,6 @@ fn of_lan(lan: &Lan, found: &mut impl FnMut(Option<Range<usize>>, &str)) {
 }
 
 fn of_guest(guest: &Guest, found: &mut impl FnMut(Option<Range<usize>>, &str)) {
-    found(at(&guest.limit), "`limit`");
     found(at(&guest.max_connections), "`max-connections`");
 }
 

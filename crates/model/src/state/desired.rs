@@ -6,11 +6,11 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
-    ALIAS_PREFIX, Address, Baseline, IN_PLACE_OF, IpFamilyWord, Link, LinkKind, Peer, Place, Port, Proxy, Route, State,
-    Sysctl, TableState,
+    ALIAS_PREFIX, Address, Baseline, IN_PLACE_OF, IpFamilyWord, Link, LinkKind, Peer, Place, Port, Proxy, Route,
+    Shaper, State, Sysctl, TableState,
 };
 use crate::address::{IfName, Mac};
-use crate::network::{Guest, GuestKind, Ipv6Forwarding, Lan, Mode, Network, Outer, Tap};
+use crate::network::{Guest, GuestKind, Ipv6Forwarding, Lan, Mode, Network, Outer, Outward, Tap};
 use crate::ruleset;
 
 /// The name of a guest's interface inside the guest.
@@ -157,8 +157,25 @@ fn bridge_switches(state: &mut State, network: &Network, lan: &Lan) {
     }
 }
 
+/// A guest's bandwidth: what goes to it waits at its port, what it sends in a device of its own.
+fn add_limit(state: &mut State, lan: &Lan, guest: &Guest) {
+    let Some(limit) = &guest.limit else { return };
+    let through = limit.outward.as_ref().map(|outward| outward.through.clone());
+    if let Some(Outward { rate, through }) = &limit.outward {
+        let what = format!("what guest {} sends", guest.name);
+        // Its hardware address is on no frame and cannot be changed, so it depends on the name alone.
+        let mac = Some(Mac::derived(&["ifb", through.as_str()]));
+        let queue = Link { master: None, mac, ..port(LinkKind::Ifb, lan, through.as_str(), false, &what) };
+        state.links.insert(through.clone(), queue);
+        let rate = Some(*rate);
+        state.shapers.insert(through.clone(), Shaper { rate, through: None, whole: true });
+    }
+    state.shapers.insert(guest.port.clone(), Shaper { rate: limit.inward, through, whole: true });
+}
+
 fn add_guest(state: &mut State, network: &Network, guest: &Guest, hairpin: bool, ids: &Ids) {
     let Some(lan) = network.lan(&guest.lan) else { return };
+    add_limit(state, lan, guest);
     let what = format!("guest {}", guest.name);
     match &guest.kind {
         GuestKind::Lxc(_) | GuestKind::Reserved => {}

@@ -10,8 +10,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use model::address::{IfName, Mac, Ports, Transport};
 use model::network::{
-    Allow, Answers, Dmz, Forward, Guest, GuestKind, Ipv6Forwarding, Kept, Lan, Mode, Network, Outer, Public, Side,
-    Snat, Tap, Uplink, is_ula,
+    Allow, Answers, Dmz, Forward, Guest, GuestKind, Ipv6Forwarding, Kept, Lan, Limit, Mode, Network, Outer, Outward,
+    Public, Side, Snat, Tap, Uplink, is_ula,
 };
 use model::ruleset::evaluate::{Interface, Place};
 use proptest::prelude::*;
@@ -64,6 +64,8 @@ struct GuestSketch {
     allowed: u8,
     /// Which of the public addresses it leaves by, where it has one of its own.
     snat: u8,
+    /// 0 to 2 no limit, 3 inward, 4 outward, 5 both.
+    limit: u8,
     /// routed: an address of each family outside of its LAN's prefixes.
     alone: bool,
 }
@@ -98,7 +100,7 @@ pub fn networks_up_to(lans: usize, guests: usize, forwards: usize) -> impl Strat
     let side = || prop::collection::vec((0u8..13, any::<prop::sample::Index>()), 1..3);
     let allow = (side(), side(), 0u8..4).prop_map(|(from, to, ports)| AllowSketch { from, to, ports });
     let guest = (any::<prop::sample::Index>(), 0u8..3, 0u8..3, rare(), 0u8..5, 0u8..9, any::<bool>());
-    let guest = guest.prop_map(|(lan, kind, without, second4, allowed, snat, alone)| GuestSketch {
+    let guest = (guest, 0u8..6).prop_map(|((lan, kind, without, second4, allowed, snat, alone), limit)| GuestSketch {
         alone,
         lan,
         kind,
@@ -106,6 +108,7 @@ pub fn networks_up_to(lans: usize, guests: usize, forwards: usize) -> impl Strat
         second4,
         allowed,
         snat,
+        limit,
     });
     let forward = (any::<prop::sample::Index>(), any::<bool>(), 0u8..5, any::<bool>(), any::<bool>());
     let more = (prop_oneof![2 => Just(0u8), 1 => 1u8..5], 0u8..4, prop::bool::weighted(0.8), prop::bool::weighted(0.3));
@@ -309,6 +312,15 @@ fn outer(sketch: &LanSketch, block: u8, addresses: &[IpNet]) -> Outer {
     }
 }
 
+/// Rates that differ from guest to guest, so that a changed file changes some.
+fn limit(sketch: &GuestSketch, guest: &str) -> Option<Limit> {
+    let rate = 1_000_000 * guest.len() as u64 + 1000 * u64::from(sketch.snat);
+    let outward = (sketch.limit > 3).then(|| Outward { rate: 2 * rate, through: name(&format!("i-{guest}")) });
+    let inward = matches!(sketch.limit, 3 | 5).then_some(rate);
+    let limited = sketch.limit > 2 && sketch.kind < 2;
+    limited.then_some(Limit { inward, outward })
+}
+
 fn build_guest(nth: usize, sketch: &GuestSketch, lans: &[Lan], public: &Public) -> Guest {
     let lan = sketch.lan.get(lans);
     let own = u8::try_from(nth + 10).unwrap();
@@ -368,6 +380,7 @@ fn build_guest(nth: usize, sketch: &GuestSketch, lans: &[Lan], public: &Public) 
             Public::Dynamic => None,
         },
         addresses: if keep.is_empty() { addresses } else { keep },
+        limit: limit(sketch, &guest),
         name: guest,
     }
 }

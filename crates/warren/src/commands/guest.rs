@@ -17,7 +17,7 @@ use crate::output;
 /// What was asked for.
 pub fn run(context: &Context, command: GuestCommand) -> Outcome {
     context.require_privilege("look after this host's containers")?;
-    let host = Host::from_environment();
+    let host = context.containers();
     match command {
         GuestCommand::Create { name } => {
             let (settings, container) = named(context, &name)?;
@@ -49,12 +49,16 @@ pub fn run(context: &Context, command: GuestCommand) -> Outcome {
         }
         GuestCommand::Destroy { name, yes } => destroy(context, &host, &name, yes),
         GuestCommand::List => list(context, &host),
+        GuestCommand::Plugged { name, rest: _ } => {
+            context.engine()?.limit_port(&name)?;
+            Ok(Exit::Done)
+        }
     }
 }
 
 /// The guests of a network that has just come up.
 pub fn up(context: &Context, network: &Network) -> Vec<Report> {
-    let host = Host::from_environment();
+    let host = context.containers();
     let reports = converge::up(&host, network, &|guest, line| progress(context, guest, line));
     for Report { guest, result, notes } in &reports {
         match result {
@@ -81,7 +85,7 @@ pub fn up(context: &Context, network: &Network) -> Vec<Report> {
 
 /// Stops the running guests of a network that is about to go.
 pub fn down(context: &Context, network: &Network) -> Vec<Report> {
-    let host = Host::from_environment();
+    let host = context.containers();
     let names: Vec<String> = converge::of(network).map(|(settings, _)| settings.name).collect();
     let names = names.into_iter().filter(|name| host.exists(name)).collect();
     let reports = converge::in_parallel(names, |guest: String| {

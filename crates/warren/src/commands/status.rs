@@ -25,6 +25,7 @@ pub fn run(context: &Context) -> Outcome {
     let survey = engine.survey(&network)?;
     let host = guests::Host::from_environment();
     let unfinished = engine.is_unfinished()?;
+    let pending = engine.pending()?.map(|pending| pending.left().map_or(0, |left| left.as_secs() + 1));
     let tally = tally(&survey.observed)?;
     let drift: Vec<String> = survey.plan.steps.iter().map(ToString::to_string).collect();
     if context.json {
@@ -55,6 +56,7 @@ pub fn run(context: &Context) -> Outcome {
             "drift": drift,
             "conflicts": survey.conflicts.iter().map(|c| format!("{}: {}", c.object, c.detail)).collect::<Vec<_>>(),
             "unfinished": unfinished,
+            "confirm_within": pending,
         }));
         return Ok(Exit::Done);
     }
@@ -72,6 +74,13 @@ pub fn run(context: &Context) -> Outcome {
     }
     if unfinished {
         output::line("\nAn earlier run was ended on its way: `warren up` or `warren down` puts it right.");
+    }
+    if let Some(left) = pending {
+        output::line(&format!(
+            "\n{}The last `up` awaits `warren confirm`: what was before it comes back in {left} s.{}",
+            output::YELLOW,
+            output::RESET
+        ));
     }
     for conflict in &survey.conflicts {
         output::line(&format!("\n{} is in the way: {}", conflict.object, conflict.detail));

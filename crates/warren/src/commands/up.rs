@@ -1,24 +1,31 @@
 //! `warren up`: the network becomes what the file says.
 
-use kernel::apply::Report;
+use std::time::Duration;
+
+use kernel::answers::{self, Witness};
+use kernel::apply::{ApplyError, Confirm, Engine, Report, Wish};
+use kernel::session;
+use model::network::Network;
 use model::plan::Step;
 
 use super::guest;
-use crate::context::{Context, Exit, Outcome};
-use crate::output;
+use crate::context::{Context, Exit, Failure, Outcome, Source};
+use crate::{output, watchdog};
+
+/// How long a changed uplink waits for its confirmation where nobody says otherwise.
+const CONFIRM: Duration = Duration::from_secs(60);
+/// How long whoever answers is waited for before a change. What is silent for longer is not what tells that a network
+/// stands.
+const BEFORE: Duration = Duration::from_secs(1);
+/// How long those that answered may take to answer again.
+const AFTER: Duration = Duration::from_secs(10);
 
 /// The network: all of it, or nothing. Then its guests, each by itself.
-pub fn run(context: &Context, replace: bool, no_guests: bool) -> Outcome {
+pub fn run(context: &Context, replace: bool, no_guests: bool, confirm: Option<u64>) -> Outcome {
     context.require_privilege("change this network")?;
     let (source, network) = context.network_here()?;
-    let verbose = context.verbose && !context.json;
-    let mut watch = |_: usize, step: &Step| {
-        if verbose {
-            output::note(&step.to_string());
-        }
-        Ok(())
-    };
-    let report = context.engine()?.up(&network, &source.canonical(), replace, &mut watch)?;
+    let engine = context.engine()?;
+    let report = carry(context, &engine, &source, &network, replace, confirm.map(Duration::from_secs))?;
     if !context.json {
         words(context, &report, "The network is up", "Nothing to change: the network is as the file says.");
     }
@@ -29,8 +36,88 @@ pub fn run(context: &Context, replace: bool, no_guests: bool) -> Outcome {
         document["ok"] = (!failed).into();
         document["guests"] = guests.iter().map(guest::document).collect();
         output::json(&document);
+    } else if let Some(patience) = report.confirm {
+        // Quiet or not: who misses it loses the network.
+        output::line(&format!(
+            "{}What was comes back in {} s unless you run `warren confirm`.{}",
+            output::YELLOW,
+            patience.as_secs(),
+            output::RESET
+        ));
     }
     Ok(if failed { Exit::Failed } else { Exit::Done })
+}
+
+/// Makes the kernel carry the file's network, watched over where that is asked for or wise.
+fn carry(
+    context: &Context,
+    engine: &Engine,
+    source: &Source,
+    network: &Network,
+    replace: bool,
+    asked: Option<Duration>,
+) -> Result<Report, Failure> {
+    let patience = match asked {
+        Some(patience) => Some(patience),
+        None if engine.wants_confirmation(network, &source.text)? => Some(CONFIRM),
+        None => None,
+    };
+    if patience.is_none() {
+        refuse_to_cut(engine, network)?;
+    }
+    let verbose = context.verbose && !context.json;
+    let mut watch = |_: usize, step: &Step| {
+        if verbose {
+            output::note(&step.to_string());
+        }
+        Ok(())
+    };
+    let answered = if patience.is_some() { ask(&witnesses()?, BEFORE)? } else { Vec::new() };
+    let mut arm = |run: u64| watchdog::start(context, engine, run);
+    let mut holds = || {
+        let again = ask(&answered, AFTER).map_err(|failure| failure.message)?;
+        let lost: Vec<String> = answered.iter().filter(|w| !again.contains(w)).map(ToString::to_string).collect();
+        if lost.is_empty() {
+            return Ok(());
+        }
+        Err(format!("after the change {} did not answer any more within {} s", lost.join(", "), AFTER.as_secs()))
+    };
+    let confirm = patience.map(|patience| Confirm { patience, arm: &mut arm, holds: &mut holds });
+    let config = source.canonical();
+    let wish = Wish { network, config: &config, text: &source.text, replace, confirm };
+    Ok(engine.carry(wish, &mut watch)?)
+}
+
+/// A change that would cut the SSH session that it is made in is refused where nobody would put back what was.
+fn refuse_to_cut(engine: &Engine, network: &Network) -> Result<(), Failure> {
+    let Some(session) = session::current() else { return Ok(()) };
+    let survey = engine.survey(network)?;
+    if !survey.conflicts.is_empty() {
+        return Err(ApplyError::Conflicts(survey.conflicts).into());
+    }
+    let Some(why) = session.cut(&survey.plan, &survey.observed, &survey.desired) else { return Ok(()) };
+    Err(Failure::new(
+        Exit::Conflict,
+        format!(
+            "this change would cut the SSH session that it is made in: {why}\nnothing was changed; with `--confirm 60` what was comes back by itself unless you `warren confirm` from a new session"
+        ),
+    ))
+}
+
+/// Who should answer, whatever the change is.
+fn witnesses() -> Result<Vec<Witness>, Failure> {
+    let facts = kernel::facts::gather()?;
+    let routers = facts.routers.into_iter().map(Witness::Router);
+    let resolvers = facts.resolvers.into_iter().map(Witness::Resolver);
+    let peer = session::current().map(|session| Witness::Peer(session.peer));
+    Ok(routers.chain(resolvers).chain(peer).collect())
+}
+
+/// Asks them by whatever is the uplink now.
+fn ask(witnesses: &[Witness], patience: Duration) -> Result<Vec<Witness>, Failure> {
+    let uplink = kernel::facts::gather()?.default_uplink;
+    let index = uplink.and_then(|name| kernel::rtnl::Rtnl::open().ok()?.index_of(&name).ok());
+    Ok(answers::ask(witnesses, index, patience))
 }
 
 /// What was done to the network, for programs.
@@ -43,6 +130,7 @@ pub fn document(report: &Report) -> serde_json::Value {
         "recovered": report.recovered,
         "flows_ended": report.flows_ended,
         "kept": report.kept,
+        "confirm_within": report.confirm.map(|patience| patience.as_secs()),
     })
 }
 

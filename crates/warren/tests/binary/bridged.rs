@@ -77,6 +77,12 @@ fn leases(scene: &Scene) -> Running {
     Running::start(&mut dnsmasq)
 }
 
+/// The file, carried and kept: a change of the uplink would else come back.
+fn up(scene: &Scene, text: &str, guests: &[&str]) {
+    scene.up(text, guests);
+    scene.warren("confirm");
+}
+
 /// Waits until a command succeeds.
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
@@ -102,13 +108,11 @@ fn the_office_sees_the_guests_and_the_server_stays_where_it_was() {
         let _leases = leases(&scene);
         let before = take();
         let own = mac_of("server", "eth0");
-        scene.up(OFFICE, &["rest", "lease"]);
+        up(&scene, OFFICE, &["rest", "lease"]);
         assert_eq!(mac_of("server", "br0"), own);
         // A lease from the office's own router.
         let script = scene.folder().join("got");
-        let client = format!(
-            "#!/bin/sh\n[ \"$1\" = bound ] && ip address add $ip/24 dev $interface && ip route add default via $router\nexit 0\n"
-        );
+        let client = "#!/bin/sh\n[ \"$1\" = bound ] && ip address add $ip/24 dev $interface && ip route add default via $router\nexit 0\n";
         std::fs::write(&script, client).unwrap();
         std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let mut busybox = at("lease", "busybox");
@@ -158,7 +162,7 @@ fn a_guest_is_nobody_else_on_the_outer_network() {
     lab(|| {
         let scene = office();
         let _leases = leases(&scene);
-        scene.up(OFFICE, &["rest", "lease"]);
+        up(&scene, OFFICE, &["rest", "lease"]);
         let _server = serve(&scene, "laptop", 80);
         let _router = serve(&scene, "router", 80);
         // It takes an address that is free, then the server's, the router's and its neighbour's.
@@ -299,7 +303,7 @@ fn an_ssh_session_and_a_transfer_live_through_up_and_down() {
         let mut ssh = session(&scene);
         assert_eq!(ssh.ask("before"), "before");
         let transfer = Transfer::start();
-        scene.up(OFFICE, &["rest"]);
+        up(&scene, OFFICE, &["rest"]);
         assert_eq!(ssh.ask("the uplink is in br0"), "the uplink is in br0");
         let _server = serve(&scene, "rest", 80);
         all(
@@ -380,7 +384,9 @@ fn an_uplink_that_somebody_configures_is_refused_with_what_to_write() {
         scene.write(OFFICE);
         let before = take();
         // ifupdown's: what it brought up, and what it was told.
-        tool("mount -t tmpfs tmpfs /etc/network");
+        let etc = scene.folder().join("etc");
+        std::fs::create_dir_all(etc.join("network")).unwrap();
+        tool(&format!("mount --bind {} /etc", etc.display()));
         std::fs::create_dir_all("/run/network").unwrap();
         let interfaces = "auto lo\niface lo inet loopback\n\nauto eth0\niface eth0 inet static\n    address 10.0.0.100/24\n    \
                           gateway 10.0.0.1\n";
@@ -417,13 +423,13 @@ fn from_nat_to_bridged_and_back_with_guests_running() {
             .replace("[guest.lease]\nkind = \"netns\"\n", "");
         let bridged = OFFICE.replace("[guest.lease]\nkind = \"netns\"\n", "");
         let before = take();
-        scene.up(&nat, &["rest"]);
+        up(&scene, &nat, &["rest"]);
         let as_nat = take();
         // A process of the guest's that lives through all of it.
         let _server = serve(&scene, "rest", 80);
         let _router = serve(&scene, "router", 80);
         all("nat", &[reaches("rest", "198.51.100.7", "router", "10.0.0.100"), silent("laptop", "10.1.1.104")][..1]);
-        scene.up(&bridged, &["rest"]);
+        up(&scene, &bridged, &["rest"]);
         all(
             "bridged",
             &[
@@ -431,7 +437,7 @@ fn from_nat_to_bridged_and_back_with_guests_running() {
                 reaches("laptop", "10.0.0.104", "rest", "10.0.0.20"),
             ],
         );
-        scene.up(&nat, &["rest"]);
+        up(&scene, &nat, &["rest"]);
         all("nat again", &[reaches("rest", "198.51.100.7", "router", "10.0.0.100")]);
         assert_same(&as_nat, &take(), "nat again");
         scene.warren("down").ends(0);

@@ -5,12 +5,18 @@ mod bridged;
 mod check;
 #[path = "../../../kernel/tests/common/mod.rs"]
 mod common;
+mod confirm;
 mod contract;
 mod documents;
+mod flows;
 mod forwards;
+mod limits;
 mod machines;
+mod mutations;
 mod qemu;
 mod rehearse;
 mod routed;
+mod scale;
+mod stream;
 mod support;
 mod traffic;

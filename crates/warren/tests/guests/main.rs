@@ -2,6 +2,8 @@
 
 #[path = "../../../kernel/tests/common/mod.rs"]
 mod common;
+#[path = "../binary/stream.rs"]
+mod stream;
 #[path = "../binary/support.rs"]
 mod support;
 
@@ -9,4 +11,5 @@ mod bad;
 mod busybox;
 mod debian;
 mod lab;
+mod limits;
 mod live;

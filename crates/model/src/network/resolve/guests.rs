@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
+use super::links::Names;
 use super::{Scope, containers, lans};
-use crate::address::{IfName, Mac};
+use crate::address::Mac;
 use crate::config::{self, GuestKind as Kind, Spanned, elements};
-use crate::network::{Guest, GuestKind, Mode};
+use crate::network::{Guest, GuestKind, Limit, Mode, Outward};
 use crate::problem::Problem;
 
 pub(super) fn check(scope: &Scope<'_>, problems: &mut Vec<Problem>) {
@@ -17,6 +18,7 @@ pub(super) fn check(scope: &Scope<'_>, problems: &mut Vec<Problem>) {
             check_has_address(guest, lan, problems);
             check_snat(guest, lan, problems);
         }
+        check_limit(guest, problems);
     }
     check_names(scope, problems);
 }
@@ -116,6 +118,13 @@ fn check_snat(guest: &config::Guest, lan: &config::Lan, problems: &mut Vec<Probl
     problems.push(Problem::config(snat.span.clone(), message).help("leave it out"));
 }
 
+/// Bandwidth is limited at the guest's port, and only a port that warren knows can be found.
+fn check_limit(guest: &config::Guest, problems: &mut Vec<Problem>) {
+    let Some(limit) = guest.limit.as_ref().filter(|_| guest.kind() == Kind::Reserved) else { return };
+    let message = "what plugs itself in has a port of its own choosing, which `limit` cannot find";
+    problems.push(Problem::config(limit.span.clone(), message).help("leave it out, or give the guest another `kind`"));
+}
+
 /// Guests and aliases of one zone must have names of their own; DNS does not tell upper from lower case.
 fn check_names(scope: &Scope<'_>, problems: &mut Vec<Problem>) {
     let mut names: HashMap<(String, String), &std::ops::Range<usize>> = HashMap::new();
@@ -162,12 +171,17 @@ pub(super) fn mac_of(scope: &Scope<'_>, guest: &config::Guest, lan: &config::Lan
 }
 
 /// The guests as they are meant, with `ports` as [`super::links::assign`] gave them.
-pub(super) fn build(scope: &Scope<'_>, ports: Vec<Option<IfName>>) -> Vec<Guest> {
+pub(super) fn build(scope: &Scope<'_>, ports: Vec<Option<Names>>) -> Vec<Guest> {
     let guests = scope.config.guests.iter().enumerate().zip(ports);
-    guests.filter_map(|((i, guest), port)| build_one(scope, guest, scope.lan_of_guest(i)?, port?)).collect()
+    guests.filter_map(|((i, guest), names)| build_one(scope, guest, scope.lan_of_guest(i)?, names?)).collect()
 }
 
-fn build_one(scope: &Scope<'_>, guest: &config::Guest, lan: &config::Lan, port: IfName) -> Option<Guest> {
+fn build_one(scope: &Scope<'_>, guest: &config::Guest, lan: &config::Lan, names: Names) -> Option<Guest> {
+    let Names { port, through } = names;
+    let limit = guest.limit.as_ref().map(|limit| &limit.value);
+    let rate = |bandwidth: &Option<Spanned<config::Bandwidth>>| bandwidth.as_ref().map(|b| b.value.bits);
+    let outward = limit.and_then(|limit| Some(Outward { rate: rate(&limit.outward)?, through: through? }));
+    let limit = limit.map(|limit| Limit { inward: rate(&limit.inward), outward });
     let kind = match guest.kind() {
         Kind::Lxc => GuestKind::Lxc(Box::new(containers::build(guest))),
         Kind::Netns => GuestKind::Netns,
@@ -183,5 +197,6 @@ fn build_one(scope: &Scope<'_>, guest: &config::Guest, lan: &config::Lan, port: 
         addresses: elements(guest.address.as_ref()).iter().map(|address| address.value).collect(),
         allowed: elements(guest.allowed_addresses.as_ref()).iter().map(|net| net.value.trunc()).collect(),
         snat: guest.snat.as_ref().map(|snat| snat.value),
+        limit: limit.filter(|limit| limit.inward.is_some() || limit.outward.is_some()),
     })
 }

@@ -13,9 +13,9 @@ use crate::problem::Problem;
 
 /// Which names are taken, by what, and where that stands.
 #[derive(Default)]
-struct Names<'a>(HashMap<&'a str, (Range<usize>, String)>);
+struct Known<'a>(HashMap<&'a str, (Range<usize>, String)>);
 
-impl<'a> Names<'a> {
+impl<'a> Known<'a> {
     fn take(&mut self, name: &'a IfName, span: &Range<usize>, what: String, problems: &mut Vec<Problem>) {
         if kernel_own(name.as_str()) {
             let problem = Problem::config(span.clone(), format!("\"{name}\" is the kernel's own"));
@@ -35,6 +35,14 @@ impl<'a> Names<'a> {
     }
 }
 
+/// The interfaces that are a guest's on the host.
+pub(super) struct Names {
+    /// Its port.
+    pub port: IfName,
+    /// The device that what it sends waits in, where that is limited.
+    pub through: Option<IfName>,
+}
+
 /// Names that mean something else under /proc/sys/net/ipv4/conf, and the loopback device.
 fn kernel_own(name: &str) -> bool {
     matches!(name, "lo" | "all" | "default")
@@ -43,8 +51,8 @@ fn kernel_own(name: &str) -> bool {
 /// Checks that no two things bear one name, and gives each guest's port its name: for a vm its `tap`; else the
 /// guest's own name where that fits and is free, else a shortened one with a piece of its hash. In the guests' order;
 /// nothing where the guest's name is not usable, which was told before.
-pub(super) fn assign(scope: &Scope<'_>, problems: &mut Vec<Problem>) -> Vec<Option<IfName>> {
-    let mut names = Names::default();
+pub(super) fn assign(scope: &Scope<'_>, problems: &mut Vec<Problem>) -> Vec<Option<Names>> {
+    let mut names = Known::default();
     let uplink = scope.config.host.uplink.as_ref();
     if let Some(uplink) = uplink {
         names.take(&uplink.value, &uplink.span, "the uplink".to_owned(), problems);
@@ -59,13 +67,29 @@ pub(super) fn assign(scope: &Scope<'_>, problems: &mut Vec<Problem>) -> Vec<Opti
     }
     let mut taken: HashSet<String> = names.0.keys().map(|name| (*name).to_owned()).collect();
     taken.extend(scope.uplink.map(|uplink| uplink.to_string()));
-    port_names(scope, &mut taken)
+    let ports = port_names(scope, &mut taken);
+    // After all ports: a limit that is new or gone leaves every other name as it was.
+    let with_through = scope.config.guests.iter().zip(ports).map(|(guest, port)| {
+        let limited = guest.limit.as_ref().is_some_and(|limit| limit.value.outward.is_some());
+        let through = if limited { Some(through(&guest.name.value, &mut taken)?) } else { None };
+        Some(Names { port: port?, through })
+    });
+    with_through.collect()
+}
+
+/// `ifb-NAME` where that fits and is free, else a shortened one.
+fn through(guest: &str, taken: &mut HashSet<String>) -> Option<IfName> {
+    let plain = format!("ifb-{guest}");
+    let fits = if taken.contains(&plain) { None } else { IfName::new(plain.as_str()).ok() };
+    let name = fits.or_else(|| made(&plain, taken))?;
+    taken.insert(name.to_string());
+    Some(name)
 }
 
 fn take_lan<'a>(
     lan: &'a config::Lan,
     uplink: Option<&Spanned<IfName>>,
-    names: &mut Names<'a>,
+    names: &mut Known<'a>,
     problems: &mut Vec<Problem>,
 ) {
     let is_uplink = |name: &IfName| uplink.is_some_and(|uplink| &uplink.value == name);

@@ -1,0 +1,37 @@
+//! The SSH session that this process runs in, if it does.
+
+use std::fs;
+
+use model::session::Session;
+
+use crate::sockdiag;
+
+/// Finds it by SSH_CONNECTION (ssh(1)), of this process or of one that it comes from: sudo takes it out of the
+/// environment of what it runs, and still has it in its own. One whose connection is gone, as in a terminal
+/// multiplexer that was left, counts as none.
+#[must_use]
+pub fn current() -> Option<Session> {
+    let own = std::env::var("SSH_CONNECTION").ok().and_then(|text| Session::parse(&text));
+    let found = own.or_else(|| ancestors().find_map(session_of))?;
+    // Where the kernel does not tell, a session that may be one is taken for one.
+    sockdiag::is_established(&found).unwrap_or(true).then_some(found)
+}
+
+fn session_of(pid: u32) -> Option<Session> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let mut variables = environment.split(|byte| *byte == 0).filter_map(|line| std::str::from_utf8(line).ok());
+    Session::parse(variables.find_map(|line| line.strip_prefix("SSH_CONNECTION="))?)
+}
+
+/// The processes that this one comes from, the nearest first; as many as may be seen.
+fn ancestors() -> impl Iterator<Item = u32> {
+    // A race with ending processes cannot make a circle, but a bound costs nothing.
+    std::iter::successors(parent(std::process::id()), |pid| parent(*pid)).take(64)
+}
+
+/// The fourth field of /proc/PID/stat (proc(5)); the second, in parentheses, may hold anything.
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+    (parent > 0).then_some(parent)
+}
