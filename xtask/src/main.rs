@@ -37,6 +37,10 @@ const PACKAGES: &[(&str, &str)] = &[
     ("bsdutils", "script"),
     ("kmod", "depmod"),
     ("qemu-system-x86", "qemu-system-x86_64"),
+    // What firewalld is written in, and spoken to by.
+    ("dbus-daemon", "dbus-daemon"),
+    ("python3-dbus", "/usr/lib/python3/dist-packages/dbus"),
+    ("python3-gi", "/usr/lib/python3/dist-packages/gi"),
 ];
 
 type Done = Result<(), String>;
@@ -61,6 +65,7 @@ fn test(more: &[String]) -> Done {
     install()?;
     debian()?;
     debian_kernel()?;
+    firewalld()?;
     // The tests of the whole binary run the one that people run.
     cargo(["build", "--release", "--package", "warren"])?;
     cargo(["test", "--workspace", "--no-fail-fast"].into_iter().map(str::to_owned).chain(more.iter().cloned()))
@@ -172,6 +177,28 @@ fn debian_kernel() -> Done {
         archives.find(|path| path.extension() == Some(OsStr::new("deb"))).ok_or("apt-get download left no package")?;
     run(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(&folder))?;
     fs::remove_file(&archive).map_err(|e| format!("cannot remove {}: {e}", archive.display()))
+}
+
+/// Debian 12's own firewalld, unpacked for the test that runs it in a lab; installed, it would guard this machine.
+fn firewalld() -> Done {
+    let folder = root().join("target/firewalld");
+    if folder.join("usr/sbin/firewalld").exists() {
+        return Ok(());
+    }
+    fs::create_dir_all(&folder).map_err(|e| format!("cannot make {}: {e}", folder.display()))?;
+    let download = || {
+        let packages = ["firewalld", "python3-firewall", "python3-nftables"];
+        run(Command::new("apt-get").args(["--quiet", "download"]).args(packages).current_dir(&folder))
+    };
+    // An image may be without package lists, or its lists be old.
+    download().or_else(|_| apt(&["update", "--quiet"]).and_then(|()| download()))?;
+    let archives = fs::read_dir(&folder).map_err(|e| format!("cannot list {}: {e}", folder.display()))?;
+    let archives = archives.filter_map(|entry| Some(entry.ok()?.path()));
+    for archive in archives.filter(|path| path.extension() == Some(OsStr::new("deb"))) {
+        run(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(&folder))?;
+        fs::remove_file(&archive).map_err(|e| format!("cannot remove {}: {e}", archive.display()))?;
+    }
+    Ok(())
 }
 
 /// What the metapackage of Debian's kernel for cloud machines stands for; it is empty itself.

@@ -177,11 +177,12 @@ fn is_one_of(line: &str, keys: &[&str]) -> bool {
 }
 
 /// The script of [`Block::plugged`], which LXC calls also when a guest restarts by itself. What LXC cannot say is set
-/// here: the host has no address at a guest's cable, and a guest that asks for itself at the public address gets its
-/// frames back. `limit` is the command that limits its bandwidth, where that is limited.
+/// here: the host has no address at a guest's cable, a guest that asks for itself at the public address gets its
+/// frames back, and one that is kept apart from its neighbours is. `limit` is the command that limits its bandwidth,
+/// where that is limited.
 #[must_use]
 pub fn plugged_script(settings: &Settings, limit: Option<&str>) -> String {
-    let hairpin = u8::from(settings.hairpin);
+    let (hairpin, isolated) = (u8::from(settings.hairpin), u8::from(settings.isolated));
     let limit = limit.filter(|_| settings.limited).map(|command| format!("{command}\n")).unwrap_or_default();
     format!(
         "#!/bin/sh\n\
@@ -193,6 +194,7 @@ pub fn plugged_script(settings: &Settings, limit: Option<&str>) -> String {
          \techo 0 > disable_ipv6\n\
          }}\n\
          echo {hairpin} > /sys/class/net/{port}/brport/hairpin_mode\n\
+         echo {isolated} > /sys/class/net/{port}/brport/isolated\n\
          {limit}exit 0\n",
         name = settings.name,
         port = settings.port,

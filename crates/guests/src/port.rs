@@ -24,7 +24,7 @@ pub fn is_plugged(settings: &Settings) -> Result<bool> {
         (Err(e), _) | (_, Err(e)) => return Err(e.into()),
     };
     let wired = port.master == Some(bridge.index) && port.up && port.mtu == settings.mtu;
-    Ok(wired && port.hairpin == settings.hairpin)
+    Ok(wired && port.hairpin == settings.hairpin && port.isolated == settings.isolated)
 }
 
 /// Plugs a running guest's port into its LAN's bridge, with all that belongs to a port.
@@ -34,6 +34,7 @@ pub fn plug(settings: &Settings) -> Result<()> {
         mtu: Some(settings.mtu),
         master: Some(Some(settings.lan.clone())),
         hairpin: Some(settings.hairpin),
+        isolated: Some(settings.isolated),
         addr_gen: Some(NO_ADDRESS),
         ..LinkChange::default()
     };

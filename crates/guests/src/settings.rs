@@ -30,6 +30,9 @@ pub struct Settings {
     pub port: IfName,
     /// Whether frames may leave by the port that they came in by: it asks for itself at the public address.
     pub hairpin: bool,
+    /// Whether its port talks to the host alone, and to ports that are not so (port-isolation).
+    #[serde(default)]
+    pub isolated: bool,
     /// Whether its bandwidth is limited: its port gets the limit whenever it is made.
     #[serde(default)]
     pub limited: bool,
@@ -48,6 +51,7 @@ impl Settings {
                 gateways.push(gateway);
             }
         }
+        let hairpin = network.hairpinned().any(|name| name == guest.name);
         let settings = Self {
             name: guest.name.clone(),
             domain: lan.domain.clone(),
@@ -58,7 +62,8 @@ impl Settings {
             mtu: lan.mtu,
             lan: guest.lan.clone(),
             port: guest.port.clone(),
-            hairpin: network.forwards.iter().any(|forward| forward.guest.as_deref() == Some(guest.name.as_str())),
+            hairpin,
+            isolated: lan.isolates(hairpin),
             limited: guest.limit.is_some(),
         };
         Some((settings, container))

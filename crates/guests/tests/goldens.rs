@@ -29,6 +29,7 @@ fn settings(addresses: &[&str], gateways: &[&str]) -> Settings {
         lan: "br1".parse().unwrap(),
         port: "cnx6".parse().unwrap(),
         hairpin: true,
+        isolated: true,
         limited: true,
     }
 }

@@ -230,6 +230,7 @@ impl Engine {
             for (sysctl, value) in applied.sysctls {
                 wanted.sysctls.entry(sysctl).or_insert(value);
             }
+            wanted.mends.extend(applied.mends);
             // What we put on a bridge that an interface's addresses stand on, too.
             wanted.addresses.extend(applied.addresses);
             for (name, port) in applied.ports {

@@ -10,7 +10,7 @@ use crate::error::{Cause, KernelError, Result};
 use crate::netns::Netns;
 use crate::rtnl::{LinkChange, NewRoute, Rtnl, VethPeer};
 use crate::tap::{self, NewTap};
-use crate::{carry, nft, sysctl};
+use crate::{carry, mends, nft, sysctl};
 
 /// Does steps in the network namespace of the thread that made it, and keeps its sockets from step to step.
 pub struct Executor {
@@ -96,6 +96,8 @@ impl Executor {
                 Ok(rtnl) => gone_is_fine(rtnl.delete_route(&NewRoute::new(route.to, route.via, &route.at.link))),
                 Err(e) => gone_is_fine(Err(e)),
             },
+            Step::AddMend { mend } => mends::add(mend),
+            Step::DeleteMend { mend } => gone_is_fine(mends::delete(mend)),
             Step::SetShaper { link, from, to } => match (self.set_shaper(link, from.as_ref(), to.as_ref()), to) {
                 // Nothing is left to be lifted where the interface, or what was at it, has gone.
                 (result, None) => gone_is_fine(result),
@@ -189,6 +191,7 @@ impl Executor {
                 master: link.master.clone().map(Some),
                 up: link.up.then_some(true),
                 hairpin: link.master.as_ref().map(|_| link.hairpin),
+                isolated: link.master.as_ref().map(|_| link.isolated),
                 ..LinkChange::default()
             };
             this.rtnl.set_link(name, &plug)?;
@@ -221,6 +224,7 @@ impl Executor {
             alias: changed(&from.alias, &to.alias),
             // A port's settings are lost with its bridge.
             hairpin: (to.master.is_some() && (replugged || from.hairpin != to.hairpin)).then_some(to.hairpin),
+            isolated: (to.master.is_some() && (replugged || from.isolated != to.isolated)).then_some(to.isolated),
             ..LinkChange::default()
         };
         if change != LinkChange::default() {

@@ -411,6 +411,11 @@ impl Socket {
         }
     }
 
+    /// Takes part in a multicast group (NETLINK_ADD_MEMBERSHIP).
+    pub fn join(&mut self, group: u32) -> Result<()> {
+        Ok(self.raw.add_membership(group)?)
+    }
+
     /// The underlying socket, for options.
     #[must_use]
     pub fn raw(&self) -> &RawSocket {

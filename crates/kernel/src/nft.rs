@@ -5,6 +5,8 @@
 //! - [`Nft::dump_table`]: a table as messages that make it again, ours or another's; [`fingerprint`] of its rules.
 //! - [`Nft::elements`]: what is in a set of ours.
 //! - [`Nft::foreign_hooks`]: which other chains see packets, and whether they drop.
+//! - [`Nft::foreign_tables`], [`mends`]: others' tables, and rules of ours in them.
+//! - [`Tracer`]: who dropped a packet, as the kernel tells it.
 
 use model::ruleset::{Family, MARK, TABLE};
 
@@ -17,15 +19,20 @@ mod encode;
 mod expressions;
 mod fingerprint;
 mod hooks;
+mod mends;
 mod tables;
+mod trace;
 pub mod uapi;
+mod words;
 
 pub use batch::{Refusal, Transaction, TransactionError};
 pub use dump::{DumpError, RawTable};
 pub use elements::{Counts, Tally};
 pub use fingerprint::fingerprint;
 pub use hooks::ForeignChain;
+pub use mends::{ForeignTable, add_mend, delete_mend, legacy_tables, mends};
 pub use tables::{Found, commit, fingerprint_of, look, tally};
+pub use trace::{Dropped, Tracer};
 
 use uapi::*;
 

@@ -15,7 +15,7 @@ use crate::facts::is_ours;
 use crate::journal::WrittenTable;
 use crate::netns::{GUEST_MARK, Netns};
 use crate::rtnl::{AddressInfo, ControlInfo, LinkInfo, PROTOCOL, Rtnl};
-use crate::{nft, sysctl};
+use crate::{mends, nft, sysctl};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -46,7 +46,7 @@ pub fn observe(wanted: &State, written: &BTreeMap<Family, WrittenTable>) -> Resu
     observe_shapers(wanted, &rtnl.controls()?, &links, &mut found);
     observe_addresses(&mut rtnl, &links, wanted, &mut found)?;
     observe_routes(&mut rtnl, &links, &mut found)?;
-    observe_proxies(&mut rtnl, &links, &mut found)?;
+    observe_proxies(wanted, &mut rtnl, &links, &mut found)?;
     for guest in &guests {
         observe_guest(guest, wanted, &mut found);
     }
@@ -56,6 +56,7 @@ pub fn observe(wanted: &State, written: &BTreeMap<Family, WrittenTable>) -> Resu
         }
     }
     observe_tables(written, &mut found)?;
+    found.state.mends = mends::observe(&wanted.mends)?;
     Ok(found)
 }
 
@@ -153,6 +154,7 @@ fn observe_links(wanted: &State, links: &[LinkInfo], guests: &[Inside], found: &
                 up: info.up,
                 master,
                 hairpin: !is_bridge && info.hairpin,
+                isolated: !is_bridge && info.isolated,
                 alias: info.alias.clone().unwrap_or_default(),
             },
         );
@@ -289,12 +291,20 @@ fn observe_routes(rtnl: &mut Rtnl, links: &[LinkInfo], found: &mut Observation) 
     Ok(())
 }
 
-/// For whom we answer, on whatever link: by the mark of the entry alone.
-fn observe_proxies(rtnl: &mut Rtnl, links: &[LinkInfo], found: &mut Observation) -> Result<()> {
+/// For whom we answer, on whatever link: by the mark of the entry. Another's entry that we need is not taken over.
+fn observe_proxies(wanted: &State, rtnl: &mut Rtnl, links: &[LinkInfo], found: &mut Observation) -> Result<()> {
     let names: BTreeMap<u32, &str> = links.iter().map(|link| (link.index, link.name.as_str())).collect();
-    for entry in rtnl.neighbours()?.into_iter().filter(|entry| entry.proxy && entry.protocol == PROTOCOL) {
-        if let Some(link) = names.get(&entry.index).and_then(|name| IfName::new(*name).ok()) {
-            found.state.proxies.insert(Proxy { link, address: entry.address });
+    for entry in rtnl.neighbour_proxies()? {
+        let Some(link) = names.get(&entry.index).and_then(|name| IfName::new(*name).ok()) else { continue };
+        let proxy = Proxy { link, address: entry.address };
+        if entry.protocol == PROTOCOL {
+            found.state.proxies.insert(proxy);
+        } else if wanted.proxies.contains(&proxy) {
+            let Proxy { link, address } = &proxy;
+            found.conflicts.push(Conflict {
+                object: format!("the neighbour proxy entry of {address} on {link}"),
+                detail: format!("it was not made by warren; remove it with `ip neigh del proxy {address} dev {link}`"),
+            });
         }
     }
     Ok(())

@@ -27,6 +27,26 @@ pub fn write(sysctl: &Sysctl, value: &str) -> Result<()> {
     result.map_err(|e| KernelError::new("set", format!("{sysctl} to {value}"), why(e)))
 }
 
+/// Whether br_netfilter hands bridged frames to the hooks of IP, and which: the names of its switches and their values;
+/// nothing where the kernel has it not.
+#[must_use]
+pub fn br_netfilter() -> Vec<(String, String)> {
+    let read = |name: &str| Some((name.to_owned(), fs::read_to_string(format!("{BRIDGE}/{name}")).ok()?));
+    BR_NETFILTER.into_iter().filter_map(read).collect()
+}
+
+/// Sets these switches, as [`br_netfilter`] told them. For labs alone.
+pub fn set_br_netfilter(switches: &[(String, String)]) -> Result<()> {
+    for (name, value) in switches.iter().filter(|(name, _)| BR_NETFILTER.contains(&name.as_str())) {
+        let path = format!("{BRIDGE}/{name}");
+        fs::write(&path, value.trim()).map_err(|e| KernelError::new("set", path, why(e)))?;
+    }
+    Ok(())
+}
+
+const BRIDGE: &str = "/proc/sys/net/bridge";
+const BR_NETFILTER: [&str; 3] = ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables", "bridge-nf-call-arptables"];
+
 /// Whether the kernel, or the interface, has the switch.
 #[must_use]
 pub fn exists(sysctl: &Sysctl) -> bool {

@@ -116,11 +116,14 @@ fn segment(server: Vec<IpAddr>, lans: &[IpNet], answering: &[IpAddr]) -> Result<
     let lengths: Vec<u8> = if first.is_ipv4() { (24..=29).collect() } else { (64..=124).step_by(4).collect() };
     for length in lengths {
         let Ok(prefix) = IpNet::new(first, length).map(|net| net.trunc()) else { continue };
-        let overlaps = lans.iter().any(|lan| lan.contains(&prefix) || prefix.contains(lan));
+        // An IPv6 LAN may be a part of the uplink's subnet, and is one here wherever it can be.
+        let holds = |lan: &IpNet| prefix.contains(lan) && (first.is_ipv4() || lan.contains(&first));
+        let overlaps = lans.iter().any(|lan| lan.contains(&prefix) || holds(lan));
         if overlaps || !is_host(prefix, first) {
             continue;
         }
-        let mut free = hosts(prefix).filter(|a| is_host(prefix, *a) && !taken.contains(a));
+        let in_lan = |a: &IpAddr| lans.iter().any(|lan| lan.contains(a));
+        let mut free = hosts(prefix).filter(|a| is_host(prefix, *a) && !taken.contains(a) && !in_lan(a));
         let (Some(router), Some(neighbour)) = (free.next(), free.next()) else { continue };
         let client = clients(first.is_ipv4())
             // It may well be one that is to answer anyway.
@@ -173,7 +176,7 @@ mod tests {
         assert_eq!((tight.router, tight.neighbour), (ip("198.51.100.2"), ip("198.51.100.3")));
         assert_eq!(tight.client, ip("192.0.2.7"));
         let v6 = segment(vec![ip("2001:db8:113::2")], &[net("2001:db8:113:0:1::/80")], &[]).unwrap();
-        assert_eq!(v6.prefix, net("2001:db8:113::/80"));
+        assert_eq!(v6.prefix, net("2001:db8:113::/64"), "a part of the uplink's subnet");
         assert_eq!((v6.router, v6.neighbour), (ip("2001:db8:113::1"), ip("2001:db8:113::3")));
     }
 

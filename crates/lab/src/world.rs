@@ -253,7 +253,9 @@ impl Lab {
     ) -> Result<(), LabError> {
         let of_family = |net: &&IpNet| net.addr().is_ipv4() == segment.router.is_ipv4();
         for lan in self.plan.lans.iter().filter(of_family) {
-            let route = NewRoute { source, ..NewRoute::new(*lan, segment.server.first().copied(), link) };
+            // What is a part of the segment's own subnet is looked for on the link.
+            let via = segment.server.first().copied().filter(|_| !segment.prefix.contains(lan));
+            let route = NewRoute { source, ..NewRoute::new(*lan, via, link) };
             ignore_existing(rtnl.add_route(&route))?;
         }
         Ok(())

@@ -69,6 +69,7 @@ fn network(public: &[&str], v6: bool) -> Network {
         egress_denied: false,
         ingress_allowed: false,
         outer: None,
+        port_isolation: false,
         answers: model::network::Answers::default(),
     };
     let listed: Vec<IpAddr> = public.iter().map(|a| ip(a)).collect();
@@ -88,7 +89,10 @@ fn network(public: &[&str], v6: bool) -> Network {
         sites: vec![Site { hosts: vec!["cnx.example.org".to_owned()], to: vec!["cnx6:80".to_owned()] }],
         socks: true,
         ipv6_forwarding: Ipv6Forwarding::Off,
+        learners: Vec::new(),
         reach: vec![Reach { host: "198.51.100.7".to_owned(), address: Some(ip("198.51.100.7")), port: None }],
+        fix_foreign: false,
+        mends: Vec::new(),
     }
 }
 

@@ -90,7 +90,7 @@ impl<'a> Grants<'a> {
         match (self.lan_of(flow.original.source), self.lan_of(flow.original.destination)) {
             // Within a LAN, and from the host, which may do what it likes.
             (Some(a), Some(b)) => {
-                a.bridge != b.bridge
+                (a.bridge != b.bridge || a.port_isolation)
                     && !self.is_local(flow.original.source)
                     && !self.is_local(flow.original.destination)
                     && !self.is_allowed(flow)
@@ -203,6 +203,7 @@ mod tests {
             egress_denied: false,
             ingress_allowed: false,
             outer: None,
+            port_isolation: false,
             answers: crate::network::Answers::default(),
         };
         Network {
@@ -227,7 +228,10 @@ mod tests {
             sites: vec![],
             socks: false,
             ipv6_forwarding: Ipv6Forwarding::Off,
+            learners: vec![],
             reach: vec![],
+            fix_foreign: false,
+            mends: vec![],
         }
     }
 
@@ -316,6 +320,25 @@ mod tests {
         assert!(!stale(("10.1.1.1:9", "10.1.1.7:53"), ("10.1.1.7:53", "10.1.1.1:9")));
         assert!(!stale(("203.0.113.2:9", "10.1.1.7:53"), ("10.1.1.7:53", "203.0.113.2:9")));
         assert!(!stale(("10.1.1.6:9", "10.1.1.1:53"), ("10.1.1.1:53", "10.1.1.6:9")));
+    }
+
+    #[test]
+    fn among_neighbours_that_are_kept_apart_lives_what_an_allow_names() {
+        let mut network = network();
+        network.lans[0].port_isolation = true;
+        let side = |net: &str| crate::network::Side { inside: vec![net.parse().unwrap()], ..Default::default() };
+        let ports = vec![(Transport::Udp, Ports::one(53))];
+        network.allows.push(crate::network::Allow { from: side("10.1.1.6/32"), to: side("10.1.1.7/32"), ports });
+        let local: Vec<IpAddr> = ["203.0.113.2", "10.1.1.1"].map(|a| a.parse().unwrap()).into();
+        let stale = |from: &str, to: &str| {
+            let flow = Flow { protocol: 17, original: tuple(from, to), reply: tuple(to, from) };
+            Grants::new(&network, &local).is_stale(&flow)
+        };
+        assert!(!stale("10.1.1.6:9", "10.1.1.7:53"));
+        assert!(stale("10.1.1.6:9", "10.1.1.7:54"));
+        assert!(stale("10.1.1.7:9", "10.1.1.6:53"), "the other way round");
+        assert!(!stale("10.1.1.1:9", "10.1.1.7:53"), "from the host");
+        assert!(!stale("10.1.1.7:9", "10.1.1.1:53"), "to the host");
     }
 
     #[test]

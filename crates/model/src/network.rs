@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{IfName, Mac, Ports, Transport};
+use crate::foreign::Mend;
 
 mod resolve;
 mod unsupported;
@@ -40,8 +41,19 @@ pub struct Network {
     pub socks: bool,
     /// How IPv6 forwarding is switched on.
     pub ipv6_forwarding: Ipv6Forwarding,
+    /// Interfaces that hold a route learnt from a router advertisement. Each goes from accept_ra 1 to 2 before
+    /// anything is switched to forward IPv6: with any such switch the kernel forgets learnt routes, the host's own
+    /// default route among them (rt6_purge_dflt_routers of net/ipv6/route.c).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub learners: Vec<IfName>,
     /// What the world should answer when guests go out.
     pub reach: Vec<Reach>,
+    /// Whether what others' firewalls stop is mended there.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub fix_foreign: bool,
+    /// The mends that were found to be needed on this host; only ever with `fix_foreign`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mends: Vec<Mend>,
 }
 
 /// The interface towards the world.
@@ -125,6 +137,9 @@ pub struct Lan {
     /// bridged: what of the outer network stands on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outer: Option<Outer>,
+    /// Whether its guests reach one another only where an [`Allow`] says so.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub port_isolation: bool,
     /// For which of its guests' addresses the host answers on the uplink.
     #[serde(default, skip_serializing_if = "Answers::is_none")]
     pub answers: Answers,
@@ -463,16 +478,10 @@ pub enum Ipv6Forwarding {
     /// For uplink and LANs alone (kernel 6.17 and later).
     PerInterface,
     /// The same, and the uplink is a router by its own switch too: the kernel answers neighbour discovery for others by
-    /// no other. It ceases to learn routes then, as everywhere in the namespace, but where accept_ra is 2.
-    PerInterfaceAnswering {
-        /// Interfaces that learn routes.
-        accept_ra: Vec<IfName>,
-    },
-    /// For the whole host, since the kernel knows nothing finer. Interfaces that learnt a route from router
-    /// advertisements go from accept_ra 1 to 2 first, or the host would lose its own default route.
+    /// no other.
+    PerInterfaceAnswering,
+    /// For the whole host, since the kernel knows nothing finer.
     Global {
-        /// Those interfaces.
-        accept_ra: Vec<IfName>,
         /// Every interface of the host's, each of whose own switch the kernel turns along.
         interfaces: Vec<IfName>,
     },
@@ -493,7 +502,7 @@ impl Ipv6Forwarding {
     /// Whether single interfaces forward, and not the whole host.
     #[must_use]
     pub fn is_per_interface(&self) -> bool {
-        matches!(self, Self::PerInterface | Self::PerInterfaceAnswering { .. })
+        matches!(self, Self::PerInterface | Self::PerInterfaceAnswering)
     }
 }
 
@@ -618,6 +627,15 @@ impl Lan {
         guest.addresses.iter().copied().chain(made)
     }
 
+    /// Whether a port of its is isolated in the bridge. Under br_netfilter the kernel hands on what it rewrote to a
+    /// neighbour from port to port, and not by the host (br_nf_pre_routing_finish of
+    /// net/bridge/br_netfilter_hooks.c): a guest that is reached at the public address (`hairpin`) needs a port that
+    /// others' frames may go to, and the rules of the bridge family alone keep its neighbours apart from it.
+    #[must_use]
+    pub fn isolates(&self, hairpin: bool) -> bool {
+        self.port_isolation && !hairpin
+    }
+
     /// The source rewriting for addresses of `address`'s family.
     #[must_use]
     pub fn snat_for(&self, address: IpAddr) -> Snat {
@@ -705,6 +723,27 @@ impl Network {
             .filter(move |(_, net)| outside(net))
     }
 
+    /// Whether some guests of a LAN that keeps its guests apart may reach one another after all: by the host, which
+    /// answers each of them for its neighbours.
+    #[must_use]
+    pub fn routes_within(&self, lan: &Lan) -> bool {
+        let touches = |side: &Side| {
+            let mut nets = side.inside.iter();
+            nets.any(|net| lan.addresses.iter().any(|own| own.contains(net) || net.contains(own)))
+                || self.nested(lan).any(|(_, behind)| side.inside.contains(&behind))
+                || self.alone(lan).any(|(_, alone)| side.has_inside(alone))
+        };
+        lan.port_isolation
+            && lan.meets_world()
+            && self.allows.iter().any(|allow| touches(&allow.from) && touches(&allow.to))
+    }
+
+    /// Whether there is a LAN, of those that are ours, that keeps its guests apart.
+    #[must_use]
+    pub fn keeps_apart(&self) -> bool {
+        self.lans.iter().any(|lan| lan.port_isolation && lan.mode != Mode::Bridged)
+    }
+
     /// Addresses of guests outside of their LAN's prefixes, each with its guest: on a routed LAN a host route leads to
     /// each.
     pub fn alone<'a>(&'a self, lan: &'a Lan) -> impl Iterator<Item = (&'a Guest, IpAddr)> {
@@ -725,7 +764,7 @@ impl Network {
         let lans = self.lans.iter().filter(|lan| lan.meets_world());
         lans.flat_map(|lan| {
             let own = self.guests_of(lan).flat_map(move |guest| lan.addresses_of(guest));
-            own.filter(move |address| lan.answers.holds(*address))
+            own.filter(move |address| lan.answers.holds(*address) && lan.is_open(*address))
         })
     }
 

@@ -1,16 +1,18 @@
 //! The difference between two states, as steps: what `up`, `down`, repair, rollback and `plan` all are.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::address::IfName;
+use crate::foreign::Mend;
 use crate::ruleset::{Element, Family, Set, Table};
 use crate::simulate;
 use crate::state::{
     Address, IpFamilyWord, Link, LinkKind, Place, Port, Proxy, Route, Shaper, State, Sysctl, TableState, in_place_of,
 };
+
+mod words;
 
 /// Steps in the order in which they are to be done. Each knows what was, so each can be undone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +106,16 @@ pub enum Step {
         /// Where it was, and how.
         port: Port,
     },
+    /// Lets something pass in another's firewall.
+    AddMend {
+        /// What, where.
+        mend: Mend,
+    },
+    /// Takes that back.
+    DeleteMend {
+        /// What, where.
+        mend: Mend,
+    },
     /// Changes how much passes an interface; flows stand through it.
     SetShaper {
         /// The interface's name.
@@ -164,9 +176,12 @@ pub fn plan(from: &State, to: &State) -> Plan {
     if !going {
         planner.rules();
     }
+    // Others' firewalls are the first to be closed and the last to be opened.
+    planner.close();
     planner.foreign_sysctls();
     planner.remove();
     planner.create();
+    planner.open();
     if going {
         planner.rules();
     }
@@ -210,6 +225,18 @@ impl Planner<'_> {
         self.steps.push(step);
     }
 
+    fn close(&mut self) {
+        for mend in self.now.mends.difference(&self.to.mends).cloned().collect::<Vec<_>>() {
+            self.push(Step::DeleteMend { mend });
+        }
+    }
+
+    fn open(&mut self) {
+        for mend in self.to.mends.difference(&self.now.mends).cloned().collect::<Vec<_>>() {
+            self.push(Step::AddMend { mend });
+        }
+    }
+
     fn rules(&mut self) {
         let families: BTreeSet<Family> = self.now.tables.keys().chain(self.to.tables.keys()).copied().collect();
         let mut changes = Vec::new();
@@ -229,10 +256,10 @@ impl Planner<'_> {
 
     /// Switches on interfaces that are not ours, after the rules.
     ///
-    /// net.ipv6.conf.all.forwarding needs care. Turned on, it makes the kernel forget routes learnt from router
-    /// advertisements, but where accept_ra is 2 by then; and it turns every interface's own switch along, so each of
-    /// those has a step of its own before it, changed or not, which remembers what it was. Turned off, it comes
-    /// first, and the others are put back after it.
+    /// Forwarding of IPv6 needs care. Turned on anywhere, it makes the kernel forget routes learnt from router
+    /// advertisements, but where accept_ra is 2 by then. net.ipv6.conf.all.forwarding turns every interface's own
+    /// switch along besides, so each of those has a step of its own before it, changed or not, which remembers what it
+    /// was. Turned off, it comes first, and the others are put back after it.
     fn foreign_sysctls(&mut self) {
         let to = self.to;
         let all = Sysctl::new(IpFamilyWord::Ipv6, "all", "forwarding");
@@ -351,7 +378,7 @@ impl Planner<'_> {
                 .map(|(n, port)| (n.clone(), port.clone()))
                 .collect();
             for (port, from) in orphans {
-                let unplugged = Link { master: None, hairpin: false, ..from.clone() };
+                let unplugged = Link { master: None, hairpin: false, isolated: false, ..from.clone() };
                 self.push(Step::ChangeLink { name: port, from, to: unplugged });
             }
             self.push(Step::DeleteLink { name, link });
@@ -473,6 +500,8 @@ impl Step {
             Self::DeleteRoute { route } => Self::AddRoute { route },
             Self::PlugPort { name, port } => Self::UnplugPort { name, port },
             Self::UnplugPort { name, port } => Self::PlugPort { name, port },
+            Self::AddMend { mend } => Self::DeleteMend { mend },
+            Self::DeleteMend { mend } => Self::AddMend { mend },
             Self::SetShaper { link, from, to } => Self::SetShaper { link, from: to, to: from },
             Self::AddProxy { proxy } => Self::DeleteProxy { proxy },
             Self::DeleteProxy { proxy } => Self::AddProxy { proxy },
@@ -498,6 +527,8 @@ impl Step {
             Self::DeleteRoute { .. } => "delete-route",
             Self::PlugPort { .. } => "plug-port",
             Self::UnplugPort { .. } => "unplug-port",
+            Self::AddMend { .. } => "add-mend",
+            Self::DeleteMend { .. } => "delete-mend",
             Self::SetShaper { .. } => "set-shaper",
             Self::AddProxy { .. } => "add-proxy",
             Self::DeleteProxy { .. } => "delete-proxy",
@@ -514,138 +545,4 @@ impl TableChange {
             }
         }
     }
-}
-
-// ---- readable when printed ----
-
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for step in &self.steps {
-            writeln!(f, "{step}")?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Rules { changes } => {
-                for (i, change) in changes.iter().enumerate() {
-                    if i > 0 {
-                        writeln!(f)?;
-                    }
-                    write!(f, "{change}")?;
-                }
-                Ok(())
-            }
-            Self::SetSysctl { sysctl, from, to: Some(to) } => {
-                write!(f, "~ switch {sysctl} {} -> {to}", from.as_deref().unwrap_or("(as made)"))
-            }
-            Self::SetSysctl { sysctl, to: None, .. } => write!(f, "- switch {sysctl}, with its link"),
-            Self::CreateNamespace { name } => write!(f, "+ namespace {name}"),
-            Self::DeleteNamespace { name } => write!(f, "- namespace {name}"),
-            Self::CreateLink { name, link } => write!(f, "+ {} {name}{}", link.kind, plugged(link)),
-            Self::DeleteLink { name, link } => write!(f, "- {} {name}{}", link.kind, plugged(link)),
-            Self::ChangeLink { name, from, to } => write!(f, "~ {} {name}: {}", to.kind, link_changes(from, to)),
-            Self::AddAddress { address } => write!(f, "+ address {} on {}", address.net, address.at),
-            Self::DeleteAddress { address } => write!(f, "- address {} on {}", address.net, address.at),
-            Self::AddRoute { route } => write!(f, "+ {route}"),
-            Self::DeleteRoute { route } => write!(f, "- {route}"),
-            Self::PlugPort { name, port } => write!(f, "+ {name} plugged into {port}"),
-            Self::UnplugPort { name, port } => write!(f, "- {name} plugged into {port}"),
-            Self::SetShaper { link, from: None, to: Some(to) } => write!(f, "+ limit at {link}: {to}"),
-            Self::SetShaper { link, from: Some(from), to: Some(to) } => {
-                write!(f, "~ limit at {link}: {from} -> {to}")
-            }
-            Self::SetShaper { link, from, to: None } => {
-                let was = from.as_ref().map(|from| format!(": {from}")).unwrap_or_default();
-                write!(f, "- limit at {link}{was}")
-            }
-            Self::AddProxy { proxy } => write!(f, "+ {proxy}"),
-            Self::DeleteProxy { proxy } => write!(f, "- {proxy}"),
-        }
-    }
-}
-
-impl fmt::Display for TableChange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Replace { family, from: None, to: Some(to) } => {
-                write!(f, "+ table {} {}{}", family.word(), crate::ruleset::TABLE, size(to))
-            }
-            Self::Replace { family, from, to: None } => {
-                let gone = from.as_ref().map(size).unwrap_or_default();
-                write!(f, "- table {} {}{gone}", family.word(), crate::ruleset::TABLE)
-            }
-            Self::Replace { family, from, to: Some(to) } => {
-                let why = match from {
-                    Some(TableState::Disturbed(_)) => ", which somebody disturbed",
-                    _ => "",
-                };
-                write!(f, "~ table {} {}{} made anew{why}", family.word(), crate::ruleset::TABLE, size(to))
-            }
-            Self::Elements { family, set, remove, add, .. } => {
-                let lines = remove.iter().map(|e| ("-", e)).chain(add.iter().map(|e| ("+", e)));
-                let many = remove.len() + add.len();
-                for (i, (sign, element)) in lines.enumerate() {
-                    if i == SHOWN_ELEMENTS {
-                        return write!(f, "\n  … and {} more in {set}", many - SHOWN_ELEMENTS);
-                    }
-                    if i > 0 {
-                        writeln!(f)?;
-                    }
-                    write!(f, "{sign} {set} of table {} {}: {element}", family.word(), crate::ruleset::TABLE)?;
-                }
-                Ok(())
-            }
-        }
-    }
-}
-
-/// How many elements of one set a printed plan shows before it counts the rest.
-const SHOWN_ELEMENTS: usize = 20;
-
-fn size(table: &TableState) -> String {
-    match table {
-        TableState::Intact(table) => {
-            let rules: usize = table.chains.iter().map(|chain| chain.rules.len()).sum();
-            let elements: usize = table.sets.values().map(|set| set.elements.len()).sum();
-            format!(" ({rules} rules, {elements} elements)")
-        }
-        TableState::Disturbed(_) => String::new(),
-    }
-}
-
-fn plugged(link: &Link) -> String {
-    let inner = match &link.kind {
-        LinkKind::Veth(peer) => format!(" to {} in {}", peer.name, peer.namespace),
-        LinkKind::Tap { .. } | LinkKind::Bridge | LinkKind::Ifb => String::new(),
-    };
-    let master = link.master.as_ref().map(|master| format!(", plugged into {master}")).unwrap_or_default();
-    format!("{inner}{master}")
-}
-
-fn link_changes(from: &Link, to: &Link) -> String {
-    let mut changes = Vec::new();
-    let mut change = |what: &str, from: String, to: String| {
-        if from != to {
-            changes.push(format!("{what} {from} -> {to}"));
-        }
-    };
-    let mac = |link: &Link| link.mac.map_or_else(|| "unset".into(), |mac| mac.to_string());
-    let master = |link: &Link| link.master.as_ref().map_or_else(|| "unplugged".into(), ToString::to_string);
-    let switched = |up: bool| if up { "up".to_owned() } else { "down".to_owned() };
-    change("mac", mac(from), mac(to));
-    change("mtu", from.mtu.to_string(), to.mtu.to_string());
-    change("is", switched(from.up), switched(to.up));
-    change("port of", master(from), master(to));
-    change("hairpin", from.hairpin.to_string(), to.hairpin.to_string());
-    change("alias", from.alias.clone(), to.alias.clone());
-    if let (LinkKind::Veth(from), LinkKind::Veth(to)) = (&from.kind, &to.kind) {
-        change("guest's mac", from.mac.to_string(), to.mac.to_string());
-        change("guest's mtu", from.mtu.to_string(), to.mtu.to_string());
-        change("guest's end is", switched(from.up), switched(to.up));
-    }
-    changes.join(", ")
 }

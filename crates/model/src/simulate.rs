@@ -47,6 +47,12 @@ pub fn apply(state: &mut State, step: &Step) {
         Step::UnplugPort { name, .. } => {
             state.ports.remove(name);
         }
+        Step::AddMend { mend } => {
+            state.mends.insert(mend.clone());
+        }
+        Step::DeleteMend { mend } => {
+            state.mends.remove(mend);
+        }
         Step::SetShaper { link, to, .. } => {
             match to {
                 Some(shaper) => state.shapers.insert(link.clone(), shaper.clone()),
@@ -86,6 +92,7 @@ fn delete_link(state: &mut State, name: &IfName) {
         for port in state.links.values_mut().filter(|port| port.master.as_ref() == Some(name)) {
             port.master = None;
             port.hairpin = false;
+            port.isolated = false;
         }
     }
 }

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{IfName, Mac};
+use crate::foreign::Mend;
 use crate::ruleset::{Family, Table};
 
 mod desired;
@@ -39,6 +40,9 @@ pub struct State {
     pub shapers: BTreeMap<IfName, Shaper>,
     /// Our tables by family.
     pub tables: BTreeMap<Family, TableState>,
+    /// What of ours stands in others' firewalls.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub mends: BTreeSet<Mend>,
 }
 
 /// A link of ours. What is not written here (queue lengths, generated link-local addresses) is the kernel's own.
@@ -57,6 +61,9 @@ pub struct Link {
     /// Whether frames may leave by the port that they came in by (IFLA_BRPORT_MODE): a guest that asks for itself
     /// at the public address needs it where br_netfilter is on.
     pub hairpin: bool,
+    /// Whether it talks only to ports that are not isolated, and to the host (IFLA_BRPORT_ISOLATED).
+    #[serde(default)]
+    pub isolated: bool,
     /// Our mark (IFLA_IFALIAS), which also says what the link is for.
     pub alias: String,
 }
@@ -200,6 +207,9 @@ pub struct Sysctl {
     pub key: String,
 }
 
+/// The key of how long the answer for another is held back at most, in hundredths of a second (arp(7)).
+pub const PROXY_DELAY: &str = "proxy_delay";
+
 /// The folder below /proc/sys/net.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -262,7 +272,7 @@ impl fmt::Display for Place {
 }
 
 impl Sysctl {
-    /// `net.FAMILY.conf.SCOPE.KEY`
+    /// `net.FAMILY.conf.SCOPE.KEY`, or of the neighbour table's `net.FAMILY.neigh.SCOPE.KEY`.
     #[must_use]
     pub fn new(family: IpFamilyWord, scope: impl Into<String>, key: &str) -> Self {
         Self { family, scope: scope.into(), key: key.to_owned() }
@@ -271,7 +281,12 @@ impl Sysctl {
     /// Its file, relative to /proc/sys.
     #[must_use]
     pub fn path(&self) -> String {
-        format!("net/{}/conf/{}/{}", self.family.word(), self.scope, self.key)
+        format!("net/{}/{}/{}/{}", self.family.word(), self.folder(), self.scope, self.key)
+    }
+
+    /// Switches of the neighbour table are in a folder of their own. Of its keys none is in both.
+    fn folder(&self) -> &'static str {
+        if self.key == PROXY_DELAY { "neigh" } else { "conf" }
     }
 }
 
@@ -288,7 +303,7 @@ impl IpFamilyWord {
 
 impl fmt::Display for Sysctl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "net.{}.conf.{}.{}", self.family.word(), self.scope, self.key)
+        write!(f, "net.{}.{}.{}.{}", self.family.word(), self.folder(), self.scope, self.key)
     }
 }
 

@@ -7,7 +7,7 @@ use model::address::{IfName, Mac};
 use model::plan::{Plan, plan, undo};
 use model::ruleset::{Element, Family, Set, Table, Type, Value};
 use model::simulate::simulate;
-use model::state::{Address, Dump, IpFamilyWord, Link, LinkKind, Peer, Place, Route, State, Sysctl, TableState};
+use model::state::{Address, Dump, IpFamilyWord, Link, LinkKind, Peer, Place, Proxy, Route, State, Sysctl, TableState};
 use proptest::collection::{btree_map, btree_set};
 use proptest::prelude::*;
 
@@ -26,6 +26,7 @@ fn link(kind: LinkKind, master: Option<&str>, mtu: u32, up: bool, hairpin: bool)
         mtu,
         up,
         hairpin: hairpin && master.is_some(),
+        isolated: mtu == 1500 && master.is_some(),
         master: master.map(name),
         alias: "warren: test".into(),
     }
@@ -37,6 +38,7 @@ prop_compose! {
         bridges in btree_map(prop::sample::select(&BRIDGES[..]), (1280u32..1501, any::<bool>(), btree_set(1u8..6, 0..3)), 0..3),
         taps in btree_map(prop::sample::select(&TAPS[..]), (prop::option::of(0u32..2), any::<usize>(), any::<bool>()), 0..3),
         guests in btree_map(prop::sample::select(&GUESTS[..]), (any::<usize>(), any::<bool>(), btree_set(1u8..9, 0..3), any::<bool>()), 0..4),
+        proxies in btree_set((prop::sample::select(&["br1", "br2", "eth0"][..]), 1u16..4), 0..4),
         switches in (any::<bool>(), any::<bool>(), any::<bool>(), 1u8..3),
         table in prop::option::of((0u8..3, btree_set((1u16..9, 1u8..5), 0..5), any::<bool>())),
     ) -> State {
@@ -70,6 +72,12 @@ prop_compose! {
                 state.addresses.insert(Address { at: at.clone(), net });
                 let to = format!("10.{host}.0.0/16").parse().expect("a test's network");
                 state.routes.insert(Route { at: at.clone(), to, via: "10.1.1.1".parse().ok() });
+            }
+        }
+        for (link, host) in proxies {
+            if link == "eth0" || bridges.contains_key(link) {
+                let address = std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, host).into();
+                state.proxies.insert(Proxy { link: name(link), address });
             }
         }
         // As every state of one host has the same foreign switches: those of its baseline.

@@ -45,6 +45,7 @@ fn lan(bridge: &str, mode: Mode, addresses: &[&str], snat4: Snat, snat6: Snat) -
         egress_denied: false,
         ingress_allowed: false,
         outer: None,
+        port_isolation: false,
         answers: Answers::default(),
     }
 }
@@ -92,7 +93,10 @@ fn network(public: Public, lans: Vec<Lan>, guests: Vec<Guest>, forwards: Vec<For
         sites: Vec::new(),
         socks: false,
         ipv6_forwarding: Ipv6Forwarding::PerInterface,
+        learners: Vec::new(),
         reach: Vec::new(),
+        fix_foreign: false,
+        mends: Vec::new(),
     }
 }
 
@@ -255,7 +259,7 @@ fn assert_names(probes: &[Probe]) {
 /// What the evaluation says of a probe; an error where it is not what the probe expects.
 fn holds(network: &Network, tables: &[Table], probe: &Probe) -> Result<(), String> {
     let to = probe.packet.to;
-    let (mut frame_source, mut frame_body) = (None, None);
+    let (mut frame_source, mut frame_destination, mut frame_body) = (None, None, None);
     let payload = match probe.packet.kind {
         PacketKind::Tcp(port) => Payload::Ports { transport: Transport::Tcp, source: 40000, destination: port },
         PacketKind::Udp(port) => Payload::Ports { transport: Transport::Udp, source: 40000, destination: port },
@@ -265,6 +269,7 @@ fn holds(network: &Network, tables: &[Table], probe: &Probe) -> Result<(), Strin
             let ports = |source, destination| Payload::Ports { transport: Transport::Udp, source, destination };
             let ip = |source, payload| Body::Ip { source, destination: to, payload };
             frame_source = Some(frame.ether_source);
+            frame_destination = Some(frame.ether_destination);
             frame_body = Some(match frame.content {
                 Content::Datagram { source, port } => ip(source, ports(40000, port)),
                 Content::Tagged { .. } => Body::Other(0x8100),
@@ -291,7 +296,9 @@ fn holds(network: &Network, tables: &[Table], probe: &Probe) -> Result<(), Strin
         Spot::Guest(name) => {
             let guest = network.guest(name).unwrap();
             let lan = network.lan(&guest.lan).unwrap();
-            let next = network.guests_of(lan).find(|other| other.addresses.contains(&to)).map_or(lan.mac, |g| g.mac);
+            // Neighbours that are kept apart are reached by the host.
+            let mut beside = network.guests_of(lan).filter(|_| !lan.port_isolation);
+            let next = beside.find(|other| other.addresses.contains(&to)).map_or(lan.mac, |g| g.mac);
             (Origin::Port(guest.port.clone()), *guest.addresses.iter().find(|a| like(a)).unwrap(), next)
         }
         Spot::World => (
@@ -310,6 +317,7 @@ fn holds(network: &Network, tables: &[Table], probe: &Probe) -> Result<(), Strin
         _ => Mac([2; 6]),
     };
     let ether_source = frame_source.unwrap_or(ether_source);
+    let ether_destination = frame_destination.unwrap_or(ether_destination);
     let body = frame_body.unwrap_or(Body::Ip { source, destination: to, payload });
     let packet = Packet { origin, ether_source, ether_destination, body, flow: Flow::NEW };
     let fate = evaluate(tables, &common::place(network, false), &packet).map_err(|fault| fault.to_string())?;

@@ -138,6 +138,9 @@ pub enum Command {
     /// Hold a kept lab
     #[command(hide = true)]
     Hold,
+    /// Find out in a lab what others' firewalls stop
+    #[command(hide = true)]
+    Judge,
 }
 
 /// What to do with a guest.

@@ -2,6 +2,7 @@
 
 use crate::cli::{Arguments, Command};
 use crate::context::{Context, Outcome};
+use crate::foreign;
 
 mod check;
 mod confirm;
@@ -16,6 +17,8 @@ mod rehearse;
 mod status;
 mod up;
 mod validate;
+
+pub use rehearse::{RUN_DIR as REPLICA_RUN, STATE_DIR as REPLICA_STATE};
 
 /// Does what was asked for.
 pub fn run(arguments: Arguments) -> Outcome {
@@ -35,6 +38,7 @@ pub fn run(arguments: Arguments) -> Outcome {
         Command::Check { from } => check::run(&context, from.as_deref()),
         Command::Rehearse { keep, .. } => rehearse::run(&context, keep),
         Command::Hold => rehearse::holder(),
+        Command::Judge => foreign::judge(),
         Command::Guest { command } => guest::run(&context, command),
         Command::Forward { command } => forward::run(&context, command),
         Command::Completions { shell } => manual::completions(shell),

@@ -10,6 +10,7 @@ mod commands;
 mod context;
 mod diagnostics;
 mod edit;
+mod foreign;
 mod output;
 mod picture;
 mod proof;

@@ -205,6 +205,10 @@ fn look(wanted: &State, journal: &Journal) -> State {
             Step::AddAddress { address } | Step::DeleteAddress { address } => {
                 look.addresses.insert(address.clone());
             }
+            // A zone of another's is only looked at by name.
+            Step::AddMend { mend } | Step::DeleteMend { mend } => {
+                look.mends.insert(mend.clone());
+            }
             _ => {}
         }
     }

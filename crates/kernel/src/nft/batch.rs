@@ -137,7 +137,7 @@ impl Transaction {
         self
     }
 
-    fn messages(&mut self, messages: Vec<Prepared>) -> &mut Self {
+    pub(super) fn messages(&mut self, messages: Vec<Prepared>) -> &mut Self {
         if !messages.is_empty() {
             self.steps.push(Step::Messages(messages));
         }

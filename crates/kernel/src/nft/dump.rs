@@ -122,7 +122,7 @@ impl Nft {
     }
 
     /// The messages about objects of one table. Not every kernel filters by table for every kind.
-    fn dump_of(&mut self, get: u16, family: u8, attribute: u16, table: &str) -> Result<Vec<Message>> {
+    pub(super) fn dump_of(&mut self, get: u16, family: u8, attribute: u16, table: &str) -> Result<Vec<Message>> {
         let messages = self.socket.dump(kind(get), |w| {
             header(w, family);
             w.attr_str(attribute, table);
@@ -276,7 +276,7 @@ impl RawTable {
             return Err(DumpError("its first message makes no table"));
         }
         let name = find_attr(&first.attrs, NFTA_TABLE_NAME).map(text).ok_or(DumpError("a table without a name"))?;
-        let comment = comment(&first.attrs);
+        let comment = comment(&first.attrs, NFTA_TABLE_USERDATA);
         Ok(Self { family, name, comment, objects })
     }
 }
@@ -307,13 +307,13 @@ fn table_name(message: &Message) -> TableName {
     TableName {
         family: message.payload.first().copied().unwrap_or(0),
         name: find_attr(attrs, NFTA_TABLE_NAME).map(text).unwrap_or_default(),
-        comment: comment(attrs),
+        comment: comment(attrs, NFTA_TABLE_USERDATA),
     }
 }
 
-/// The comment in a table's user data: type, length, value, each one behind another.
-fn comment(table: &[u8]) -> Option<String> {
-    let mut rest = find_attr(table, NFTA_TABLE_USERDATA)?;
+/// The comment in an object's user data, which is its attribute `kind`: type, length, value, each one behind another.
+pub(super) fn comment(object: &[u8], kind: u16) -> Option<String> {
+    let mut rest = find_attr(object, kind)?;
     while let [kind, length, tail @ ..] = rest {
         let value = tail.get(..usize::from(*length))?;
         if *kind == NFTNL_UDATA_COMMENT {

@@ -87,7 +87,7 @@ fn kind_word(set: &Set) -> &'static str {
 }
 
 /// A comment as libnftnl's user data.
-fn comment(words: &str) -> Vec<u8> {
+pub(super) fn comment(words: &str) -> Vec<u8> {
     let words = text::comment(words);
     let mut bytes = vec![NFTNL_UDATA_COMMENT, words.len() as u8 + 1];
     bytes.extend_from_slice(words.as_bytes());

@@ -25,12 +25,14 @@ pub const NFT_MSG_NEWCHAIN: u16 = 3;
 pub const NFT_MSG_GETCHAIN: u16 = 4;
 pub const NFT_MSG_NEWRULE: u16 = 6;
 pub const NFT_MSG_GETRULE: u16 = 7;
+pub const NFT_MSG_DELRULE: u16 = 8;
 pub const NFT_MSG_NEWSET: u16 = 9;
 pub const NFT_MSG_GETSET: u16 = 10;
 pub const NFT_MSG_NEWSETELEM: u16 = 12;
 pub const NFT_MSG_GETSETELEM: u16 = 13;
 pub const NFT_MSG_DELSETELEM: u16 = 14;
 pub const NFT_MSG_GETGEN: u16 = 16;
+pub const NFT_MSG_TRACE: u16 = 17;
 pub const NFT_MSG_NEWOBJ: u16 = 18;
 pub const NFT_MSG_GETOBJ: u16 = 19;
 pub const NFT_MSG_NEWFLOWTABLE: u16 = 22;
@@ -71,6 +73,7 @@ pub const NFT_CHAIN_BINDING: u32 = 4;
 // enum nft_rule_attributes
 pub const NFTA_RULE_TABLE: u16 = 1;
 pub const NFTA_RULE_CHAIN: u16 = 2;
+pub const NFTA_RULE_HANDLE: u16 = 3;
 pub const NFTA_RULE_EXPRESSIONS: u16 = 4;
 pub const NFTA_RULE_COMPAT: u16 = 5;
 pub const NFTA_RULE_USERDATA: u16 = 7;
@@ -139,7 +142,9 @@ pub const NFTA_EXPR_DATA: u16 = 2;
 
 pub const NFTA_META_DREG: u16 = 1;
 pub const NFTA_META_KEY: u16 = 2;
+pub const NFTA_META_SREG: u16 = 3;
 pub const NFT_META_PROTOCOL: u32 = 1;
+pub const NFT_META_NFTRACE: u32 = 12;
 pub const NFT_META_IIFNAME: u32 = 6;
 pub const NFT_META_OIFNAME: u32 = 7;
 pub const NFT_META_IIFTYPE: u32 = 8;
@@ -224,6 +229,25 @@ pub const NFT_DYNSET_F_EXPR: u32 = 2;
 pub const NFTA_DYNSET_EXPRESSIONS: u16 = 10;
 pub const NFTA_QUOTA_CONSUMED: u16 = 4;
 pub const NFTA_TARGET_NAME: u16 = 1;
+
+// enum nft_trace_attributes, enum nft_trace_types
+pub const NFTA_TRACE_TABLE: u16 = 1;
+pub const NFTA_TRACE_CHAIN: u16 = 2;
+pub const NFTA_TRACE_RULE_HANDLE: u16 = 3;
+pub const NFTA_TRACE_TYPE: u16 = 4;
+pub const NFTA_TRACE_VERDICT: u16 = 5;
+pub const NFTA_TRACE_ID: u16 = 6;
+pub const NFTA_TRACE_NETWORK_HEADER: u16 = 8;
+pub const NFTA_TRACE_TRANSPORT_HEADER: u16 = 9;
+pub const NFTA_TRACE_IIF: u16 = 10;
+pub const NFTA_TRACE_OIF: u16 = 12;
+pub const NFTA_TRACE_POLICY: u16 = 16;
+pub const NFT_TRACETYPE_POLICY: u32 = 1;
+pub const NFT_TRACETYPE_RULE: u32 = 3;
+/// enum nfnetlink_groups
+pub const NFNLGRP_NFTRACE: u32 = 9;
+/// linux/netfilter.h: what of a verdict is its code.
+pub const NF_VERDICT_MASK: u32 = 0xff;
 
 // libnftnl's user data: type, length, value.
 pub const NFTNL_UDATA_COMMENT: u8 = 0;

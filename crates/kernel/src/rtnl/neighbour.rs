@@ -33,13 +33,22 @@ impl Rtnl {
     pub fn neighbours(&mut self) -> Result<Vec<NeighbourInfo>> {
         let mut neighbours = Vec::new();
         for flag in [0, NTF_PROXY] {
-            let messages = self.socket.dump(RTM_GETNEIGH, |w| {
-                w.raw(&ndmsg(AF_UNSPEC, 0, 0, flag));
-            });
-            let messages = messages.context("list", "neighbours")?;
-            neighbours.extend(messages.iter().filter(|m| m.kind == RTM_NEWNEIGH).filter_map(|m| parse(&m.payload)));
+            neighbours.extend(self.neighbours_with(flag)?);
         }
         Ok(neighbours)
+    }
+
+    /// Those for which we answer alone.
+    pub fn neighbour_proxies(&mut self) -> Result<Vec<NeighbourInfo>> {
+        self.neighbours_with(NTF_PROXY)
+    }
+
+    fn neighbours_with(&mut self, flag: u8) -> Result<Vec<NeighbourInfo>> {
+        let messages = self.socket.dump(RTM_GETNEIGH, |w| {
+            w.raw(&ndmsg(AF_UNSPEC, 0, 0, flag));
+        });
+        let messages = messages.context("list", "neighbours")?;
+        Ok(messages.iter().filter(|m| m.kind == RTM_NEWNEIGH).filter_map(|m| parse(&m.payload)).collect())
     }
 
     /// Writes down for good where an address is. Replaces what is known of it.

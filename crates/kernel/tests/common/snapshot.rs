@@ -56,7 +56,9 @@ pub fn take() -> Snapshot {
     tables.sort();
     sections.insert("ruleset".to_owned(), tables.join("\n}\n"));
     sections.insert("sysctls".to_owned(), sysctls());
-    let mut qdiscs: Vec<String> = tool("tc qdisc show").lines().map(str::to_owned).collect();
+    // A counter stands among what a qdisc is.
+    let settings = |line: &str| line.split(" direct_packets_stat").next().unwrap_or_default().to_owned();
+    let mut qdiscs: Vec<String> = tool("tc qdisc show").lines().map(settings).collect();
     qdiscs.sort();
     sections.insert("qdiscs".to_owned(), qdiscs.join("\n"));
     let mut namespaces: Vec<String> = tool("ip netns list").lines().map(first_word).collect();

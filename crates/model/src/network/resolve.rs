@@ -59,6 +59,7 @@ pub fn resolve(config: &Config, facts: &HostFacts) -> Result<Network, Vec<Proble
         uplink,
         public: build_public(config),
         ipv6_forwarding: ipv6_forwarding(&lans, facts),
+        learners: learners(&lans, facts),
         guests: guests::build(&scope, ports),
         lans,
         kept: if dmzs.is_empty() { Vec::new() } else { management::kept(&scope) },
@@ -68,6 +69,8 @@ pub fn resolve(config: &Config, facts: &HostFacts) -> Result<Network, Vec<Proble
         sites: config.sites.iter().map(build_site).collect(),
         socks: config.socks.is_some(),
         reach: build_reach(config, facts),
+        fix_foreign: config.host.fix_foreign.as_ref().is_some_and(|fix| fix.value),
+        mends: Vec::new(),
     })
 }
 
@@ -249,6 +252,17 @@ fn ipv6_forwarding(lans: &[super::Lan], facts: &HostFacts) -> Ipv6Forwarding {
     if !lans.iter().any(forwards) {
         return Ipv6Forwarding::Off;
     }
+    if facts.ipv6_force_forwarding {
+        let answers = lans.iter().any(|lan| forwards(lan) && lan.answers.v6);
+        return if answers { Ipv6Forwarding::PerInterfaceAnswering } else { Ipv6Forwarding::PerInterface };
+    }
+    Ipv6Forwarding::Global { interfaces: facts.interfaces.iter().map(|interface| interface.name.clone()).collect() }
+}
+
+fn learners(lans: &[super::Lan], facts: &HostFacts) -> Vec<IfName> {
+    if matches!(ipv6_forwarding(lans, facts), Ipv6Forwarding::Absent | Ipv6Forwarding::Off) {
+        return Vec::new();
+    }
     // accept_ra 0 was somebody's choice. 2 is told too, for it may be so since we made it.
     let learns =
         |interface: &&crate::facts::Interface| interface.learnt_route && interface.accept_ra.is_some_and(|v| v > 0);
@@ -257,17 +271,5 @@ fn ipv6_forwarding(lans: &[super::Lan], facts: &HostFacts) -> Ipv6Forwarding {
         let lan = lans.iter().find(|lan| lan.carries() == Some(&interface.name));
         lan.map_or(&interface.name, |lan| &lan.bridge).clone()
     };
-    let accept_ra = facts.interfaces.iter().filter(learns).map(played).collect();
-    if facts.ipv6_force_forwarding {
-        let answers = lans.iter().any(|lan| forwards(lan) && lan.answers.v6);
-        return if answers {
-            Ipv6Forwarding::PerInterfaceAnswering { accept_ra }
-        } else {
-            Ipv6Forwarding::PerInterface
-        };
-    }
-    Ipv6Forwarding::Global {
-        accept_ra,
-        interfaces: facts.interfaces.iter().map(|interface| interface.name.clone()).collect(),
-    }
+    facts.interfaces.iter().filter(learns).map(played).collect()
 }

@@ -18,7 +18,6 @@ pub fn unsupported(config: &Config, rehearsal: bool) -> Vec<Problem> {
     let host = &config.host;
     found(on(&host.take_over), "`take-over`");
     found(on(&host.hosts_resolver), "`hosts-resolver`");
-    found(on(&host.fix_foreign), "`fix-foreign`");
     config.lans.iter().for_each(|lan| of_lan(lan, &mut found));
     config.guests.iter().for_each(|guest| of_guest(guest, &mut found));
     if !rehearsal {
@@ -33,10 +32,11 @@ pub fn unsupported(config: &Config, rehearsal: bool) -> Vec<Problem> {
 }
 
 fn of_lan(lan: &Lan, found: &mut impl FnMut(Option<Range<usize>>, &str)) {
+    // Its outer side would have to be kept apart too.
+    found(on(&lan.port_isolation).filter(|_| lan.mode() == Mode::Bridged), "`port-isolation` of a bridged LAN");
     // On a bridged LAN they are plugged in; elsewhere an interface would be taken from whoever has it.
     found(at(&lan.ports).filter(|_| lan.mode() != Mode::Bridged), "`ports` of a LAN that is not bridged");
     found(at(&lan.dhcp), "`dhcp`");
-    found(on(&lan.port_isolation), "`port-isolation`");
 }
 
 fn of_guest(guest: &Guest, found: &mut impl FnMut(Option<Range<usize>>, &str)) {

@@ -275,16 +275,22 @@ impl<'a> Asking<'a> {
         if let Some((other, to)) =
             self.neighbour_of(guest, lan, version).and_then(|other| Some((other, version.first(&other.addresses)?)))
         {
-            let expect = |port| Expect::Arrives {
-                at: Spot::Guest(other.name.clone()),
-                address: Some(to),
-                port,
-                source: Self::source(guest, version),
-            };
-            let title = format!("{name} to {}{over}", other.name);
-            self.ask("G-G-same", title, from(), to, PacketKind::Echo, expect(None));
-            let title = format!("{name} to {}'s port {SSH}{over}", other.name);
-            self.ask("G-G-same", title, from(), to, PacketKind::Tcp(SSH), expect(Some(SSH)));
+            let at = || Spot::Guest(other.name.clone());
+            let source = Self::source(guest, version);
+            let arrives = |port| Expect::Arrives { at: at(), address: Some(to), port, source };
+            let own = version.first(&guest.addresses);
+            for (kind, what, port) in
+                [(PacketKind::Echo, "", None), (PacketKind::Tcp(SSH), &*format!("'s port {SSH}"), Some(SSH))]
+            {
+                let may = || own.is_some_and(|own| self.network.lets_across(own, to, service(kind, to)));
+                let (row, not, expect) = match lan.port_isolation {
+                    false => ("G-G-same", "", arrives(port)),
+                    true if lan.meets_world() && may() => ("allow", "", arrives(port)),
+                    true => ("G-G-apart", "not ", Expect::Blocked { at: vec![at()] }),
+                };
+                let title = format!("{name} {not}to {}{what}{over}", other.name);
+                self.ask(row, title, from(), to, kind, expect);
+            }
         }
         let stranger = self.other_lans(lan).find_map(|other| self.guests_of(other, version).first().copied());
         if let Some((stranger, to)) = stranger.and_then(|other| Some((other, version.first(&other.addresses)?))) {

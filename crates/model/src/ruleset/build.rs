@@ -41,6 +41,8 @@ const DHCP6_AGENTS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
 
 const ICMP_ECHO_REQUEST: u32 = 8;
 const ICMPV6_ECHO_REQUEST: u32 = 128;
+const ICMP_REDIRECT: u32 = 5;
+const ICMPV6_REDIRECT: u32 = 137;
 /// Router solicitation, neighbour solicitation, neighbour advertisement (RFC 4861).
 const ND_FOR_US: [u32; 3] = [133, 135, 136];
 
@@ -74,10 +76,9 @@ fn inet(network: &Network) -> Table {
         },
         from_guest(),
         input(),
-        clamp(),
-        forward(network),
-        postrouting(network),
     ]);
+    table.chains.extend(redirects(network));
+    table.chains.extend([clamp(), forward(network), postrouting(network)]);
     table
 }
 
@@ -98,8 +99,15 @@ fn sets(network: &Network) -> BTreeMap<String, Set> {
     add(
         "same_lan",
         Set::of(&[Type::IfName, Type::IfName]),
-        ours().map(|lan| Element::of([name(lan), name(lan)])).collect(),
+        ours().filter(|lan| !lan.port_isolation).map(|lan| Element::of([name(lan), name(lan)])).collect(),
     );
+    if network.keeps_apart() {
+        let apart = || ours().filter(|lan| lan.port_isolation);
+        let pair = |lan: &Lan| Element::of([name(lan), name(lan)]);
+        add("apart_lans", Set::of(&[Type::IfName]), apart().map(|lan| Element::of([name(lan)])).collect());
+        let same = apart().filter(|lan| lan.meets_world()).map(pair).collect();
+        add("same_apart_lan", Set::of(&[Type::IfName, Type::IfName]), same);
+    }
     let dns_and_dhcp = [(Transport::Tcp, 53), (Transport::Udp, 53), (Transport::Udp, 67), (Transport::Udp, 547)];
     add(
         "gateway_services",
@@ -180,6 +188,26 @@ fn input() -> Chain {
     Chain { name: "input".into(), hook: hook(HookPoint::Input, ChainKind::Filter, FILTER), rules }
 }
 
+/// Who is kept apart from its neighbours is not told to send to them past the host, which hands on what one may send to
+/// another. IPv6 has no switch for it.
+fn redirects(network: &Network) -> Option<Chain> {
+    let redirect = |field, kind| {
+        let statements = [
+            in_set(&[Field::OifName], "apart_lans"),
+            is(field, Operand::Number(kind)),
+            Statement::Counter,
+            verdict(Verdict::Drop),
+        ];
+        rule("neighbours are reached by this host alone", statements)
+    };
+    let rules = vec![redirect(Field::IcmpType, ICMP_REDIRECT), redirect(Field::Icmp6Type, ICMPV6_REDIRECT)];
+    network.keeps_apart().then(|| Chain {
+        name: "redirects".into(),
+        hook: hook(HookPoint::Output, ChainKind::Filter, FILTER),
+        rules,
+    })
+}
+
 // ---- through the host ----
 
 /// MTU black holes (pains.md 17): a SYN never promises more than the way carries.
@@ -203,6 +231,12 @@ fn forward(network: &Network) -> Chain {
         rule("flows that stand", [Statement::CtState(standing()), accept()]),
         // With br_netfilter on, frames between two ports of a bridge pass here; so do hairpins, without it too.
         rule("within one LAN", [in_set(&[Field::IifName, Field::OifName], "same_lan"), accept()]),
+    ]);
+    if network.keeps_apart() {
+        let same = in_set(&[Field::IifName, Field::OifName], "same_apart_lan");
+        rules.push(rule("neighbours at the public address", [same, Statement::CtDnat, accept()]));
+    }
+    rules.extend([
         // NAT does not touch them: they would leave with the guest's private source.
         rule(
             "of no flow that conntrack knows",

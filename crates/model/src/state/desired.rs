@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
-    ALIAS_PREFIX, Address, Baseline, IN_PLACE_OF, IpFamilyWord, Link, LinkKind, Peer, Place, Port, Proxy, Route,
-    Shaper, State, Sysctl, TableState,
+    ALIAS_PREFIX, Address, Baseline, IN_PLACE_OF, IpFamilyWord, Link, LinkKind, PROXY_DELAY, Peer, Place, Port, Proxy,
+    Route, Shaper, State, Sysctl, TableState,
 };
 use crate::address::{IfName, Mac};
 use crate::network::{Guest, GuestKind, Ipv6Forwarding, Lan, Mode, Network, Outer, Outward, Tap};
@@ -48,6 +48,7 @@ pub fn desired(network: &Network, baseline: &Baseline, ids: &Ids) -> State {
     add_forwarding(&mut state, network);
     add_proxies(&mut state, network);
     state.tables = ruleset::build(network).into_iter().map(|t| (t.family, TableState::Intact(t))).collect();
+    state.mends = network.mends.iter().filter(|mend| mend.is_ours_to_make()).cloned().collect();
     state
 }
 
@@ -83,7 +84,7 @@ fn add_lan(state: &mut State, network: &Network, lan: &Lan, ids: &Ids) {
             None => format!("{ALIAS_PREFIX}{} LAN", lan.mode.word()),
         };
         let (kind, mac) = (LinkKind::Bridge, Some(lan.mac));
-        let bridge = Link { kind, mac, mtu: lan.mtu, up: true, master: None, hairpin: false, alias };
+        let bridge = Link { kind, mac, mtu: lan.mtu, up: true, master: None, hairpin: false, isolated: false, alias };
         state.links.insert(lan.bridge.clone(), bridge);
     }
     if !lan.is_bridged() {
@@ -94,7 +95,8 @@ fn add_lan(state: &mut State, network: &Network, lan: &Lan, ids: &Ids) {
     }
     for Tap { name, owner, group } in &lan.taps {
         let kind = LinkKind::Tap { owner: ids.user(owner.as_ref()), group: ids.group(group.as_ref()) };
-        state.links.insert(name.clone(), port(kind, lan, name.as_str(), false, "tap"));
+        let settings = PortSettings { hairpin: false, isolated: lan.isolates(false) };
+        state.links.insert(name.clone(), port(kind, lan, name.as_str(), settings, "tap"));
     }
 }
 
@@ -138,12 +140,25 @@ fn add_outer(state: &mut State, network: &Network, lan: &Lan, outer: &Outer, bas
 /// Every switch that we ever set on a bridge of ours is always set: a LAN that changes its mode takes nothing along.
 /// Nothing of it needs remembering, since it goes with the link.
 fn bridge_switches(state: &mut State, network: &Network, lan: &Lan) {
+    // Nobody else answers for a LAN's own guests, so nobody has to be waited for.
+    let families: &[IpFamilyWord] = match network.ipv6_forwarding {
+        Ipv6Forwarding::Absent => &[IpFamilyWord::Ipv4],
+        _ => &[IpFamilyWord::Ipv4, IpFamilyWord::Ipv6],
+    };
+    for family in families {
+        state.sysctls.insert(Sysctl::new(*family, lan.bridge.as_str(), PROXY_DELAY), "0".to_owned());
+    }
     let mut switch = |family, key: &str, value: bool| {
         let value = if value { "1" } else { "0" };
         state.sysctls.insert(Sysctl::new(family, lan.bridge.as_str(), key), value.to_owned());
     };
     let ways_out = lan.mode != Mode::Isolated;
     switch(IpFamilyWord::Ipv4, "forwarding", ways_out && lan.gateway4().is_some());
+    // Neighbours that may reach one another send to the host, which hands it on by the link that it came by, and must
+    // not tell them to send it there themselves (RFC 3069).
+    let within = network.routes_within(lan);
+    switch(IpFamilyWord::Ipv4, "proxy_arp_pvlan", within);
+    switch(IpFamilyWord::Ipv4, "send_redirects", false);
     if network.ipv6_forwarding == Ipv6Forwarding::Absent {
         return;
     }
@@ -152,6 +167,7 @@ fn bridge_switches(state: &mut State, network: &Network, lan: &Lan) {
     // Neighbour advertisements of a router say that it is one, or guests drop it from their router lists.
     let router = ways_out && lan.gateway6().is_some();
     switch(IpFamilyWord::Ipv6, "forwarding", router);
+    switch(IpFamilyWord::Ipv6, "proxy_ndp", within);
     if network.ipv6_forwarding.is_per_interface() {
         switch(IpFamilyWord::Ipv6, "force_forwarding", router);
     }
@@ -165,7 +181,8 @@ fn add_limit(state: &mut State, lan: &Lan, guest: &Guest) {
         let what = format!("what guest {} sends", guest.name);
         // Its hardware address is on no frame and cannot be changed, so it depends on the name alone.
         let mac = Some(Mac::derived(&["ifb", through.as_str()]));
-        let queue = Link { master: None, mac, ..port(LinkKind::Ifb, lan, through.as_str(), false, &what) };
+        let queue =
+            Link { master: None, mac, ..port(LinkKind::Ifb, lan, through.as_str(), PortSettings::default(), &what) };
         state.links.insert(through.clone(), queue);
         let rate = Some(*rate);
         state.shapers.insert(through.clone(), Shaper { rate, through: None, whole: true });
@@ -177,18 +194,19 @@ fn add_guest(state: &mut State, network: &Network, guest: &Guest, hairpin: bool,
     let Some(lan) = network.lan(&guest.lan) else { return };
     add_limit(state, lan, guest);
     let what = format!("guest {}", guest.name);
+    let settings = PortSettings { hairpin, isolated: lan.isolates(hairpin) };
     match &guest.kind {
         GuestKind::Lxc(_) | GuestKind::Reserved => {}
         GuestKind::Vm { owner } => {
             let kind = LinkKind::Tap { owner: ids.user(owner.as_ref()), group: None };
-            state.links.insert(guest.port.clone(), port(kind, lan, &guest.name, hairpin, &what));
+            state.links.insert(guest.port.clone(), port(kind, lan, &guest.name, settings, &what));
         }
         GuestKind::Netns => {
             let Ok(inner) = IfName::new(GUEST_INTERFACE) else { return };
             let peer =
                 Peer { namespace: guest.name.clone(), name: inner.clone(), mac: guest.mac, mtu: lan.mtu, up: true };
             state.namespaces.insert(guest.name.clone());
-            state.links.insert(guest.port.clone(), port(LinkKind::Veth(peer), lan, &guest.name, hairpin, &what));
+            state.links.insert(guest.port.clone(), port(LinkKind::Veth(peer), lan, &guest.name, settings, &what));
             let at = Place::guest(&guest.name, &inner);
             for address in &guest.addresses {
                 state.addresses.insert(Address { at: at.clone(), net: lan.net_of(*address) });
@@ -208,30 +226,48 @@ fn add_guest(state: &mut State, network: &Network, guest: &Guest, hairpin: bool,
     }
 }
 
+/// What belongs to a port of a bridge's: see [`Link`].
+#[derive(Clone, Copy, Default)]
+struct PortSettings {
+    hairpin: bool,
+    isolated: bool,
+}
+
 /// The host's end of a cable. Its own address is on no frame of the machine's behind it, but it is pinned all the same:
 /// what is made anew is then what it was.
-fn port(kind: LinkKind, lan: &Lan, whose: &str, hairpin: bool, what: &str) -> Link {
+fn port(kind: LinkKind, lan: &Lan, whose: &str, settings: PortSettings, what: &str) -> Link {
     Link {
         kind,
         mac: Some(Mac::derived(&["port", lan.bridge.as_str(), whose])),
         mtu: lan.mtu,
         up: true,
         master: Some(lan.bridge.clone()),
-        hairpin,
+        hairpin: settings.hairpin,
+        isolated: settings.isolated,
         alias: format!("{ALIAS_PREFIX}{what}"),
     }
 }
 
-/// For whom the uplink's own segment takes guests for its own. IPv4's entries hold wherever the link forwards; IPv6's
-/// want a switch.
+/// For whom the uplink's own segment takes guests for its own, and on a LAN whose guests reach one another by the host,
+/// each of them. IPv4's entries hold wherever the link forwards; IPv6's want a switch.
 fn add_proxies(state: &mut State, network: &Network) {
+    for lan in network.lans.iter().filter(|lan| network.routes_within(lan) && lan.gateway6().is_some()) {
+        let own = network.guests_of(lan).flat_map(|guest| lan.addresses_of(guest));
+        let on_link = own.filter(|address| address.is_ipv6() && lan.prefix_of(*address).is_some());
+        state.proxies.extend(on_link.map(|address| Proxy { link: lan.bridge.clone(), address }));
+    }
     if !network.uplink.present {
         return;
     }
     let link = &network.uplink.name;
-    state.proxies = network.answered().map(|address| Proxy { link: link.clone(), address }).collect();
-    if state.proxies.iter().any(|proxy| proxy.address.is_ipv6()) && network.ipv6_forwarding != Ipv6Forwarding::Absent {
+    let mut six = false;
+    for address in network.answered() {
+        six |= address.is_ipv6();
+        state.proxies.insert(Proxy { link: link.clone(), address });
+    }
+    if six && network.ipv6_forwarding != Ipv6Forwarding::Absent {
         state.sysctls.insert(Sysctl::new(IpFamilyWord::Ipv6, link.as_str(), "proxy_ndp"), "1".into());
+        state.sysctls.insert(Sysctl::new(IpFamilyWord::Ipv6, link.as_str(), PROXY_DELAY), "0".into());
     }
 }
 
@@ -242,6 +278,9 @@ fn add_forwarding(state: &mut State, network: &Network) {
     if network.uplink.present && network.lans.iter().filter(out).any(|lan| lan.gateway4().is_some()) {
         state.sysctls.insert(Sysctl::new(IpFamilyWord::Ipv4, uplink, "forwarding"), "1".into());
     }
+    if !matches!(network.ipv6_forwarding, Ipv6Forwarding::Absent | Ipv6Forwarding::Off) {
+        keep_learnt_routes(state, network);
+    }
     match &network.ipv6_forwarding {
         Ipv6Forwarding::Absent | Ipv6Forwarding::Off => {}
         Ipv6Forwarding::PerInterface => {
@@ -249,32 +288,32 @@ fn add_forwarding(state: &mut State, network: &Network) {
                 state.sysctls.insert(Sysctl::new(IpFamilyWord::Ipv6, uplink, "force_forwarding"), "1".into());
             }
         }
-        Ipv6Forwarding::PerInterfaceAnswering { accept_ra } => {
+        Ipv6Forwarding::PerInterfaceAnswering => {
             for key in ["force_forwarding", "forwarding"] {
                 if network.uplink.present {
                     state.sysctls.insert(Sysctl::new(IpFamilyWord::Ipv6, uplink, key), "1".into());
                 }
             }
-            for interface in accept_ra {
-                state.sysctls.insert(Sysctl::new(IpFamilyWord::Ipv6, interface.as_str(), "accept_ra"), "2".into());
-            }
         }
-        Ipv6Forwarding::Global { accept_ra, interfaces } => {
-            for interface in accept_ra {
-                state.sysctls.insert(Sysctl::new(IpFamilyWord::Ipv6, interface.as_str(), "accept_ra"), "2".into());
-            }
-            // Once we had to, it stays: a route that is lost for a moment must be learnt again.
-            for (sysctl, value) in &mut state.sysctls {
-                let foreign = !state.links.keys().any(|name| name.as_str() == sysctl.scope);
-                if sysctl.family == IpFamilyWord::Ipv6 && sysctl.key == "accept_ra" && foreign {
-                    *value = "2".into();
-                }
-            }
+        Ipv6Forwarding::Global { interfaces } => {
             // The kernel turns each interface's own switch, and the default for new ones, along with `all`.
             let turned = interfaces.iter().map(IfName::as_str).chain(["all", "default"]);
             for scope in turned {
                 state.sysctls.insert(Sysctl::new(IpFamilyWord::Ipv6, scope, "forwarding"), "1".into());
             }
+        }
+    }
+}
+
+fn keep_learnt_routes(state: &mut State, network: &Network) {
+    for interface in &network.learners {
+        state.sysctls.insert(Sysctl::new(IpFamilyWord::Ipv6, interface.as_str(), "accept_ra"), "2".into());
+    }
+    // Once we had to, it stays: a route that is lost for a moment must be learnt again.
+    for (sysctl, value) in &mut state.sysctls {
+        let foreign = !state.links.keys().any(|name| name.as_str() == sysctl.scope);
+        if sysctl.family == IpFamilyWord::Ipv6 && sysctl.key == "accept_ra" && foreign {
+            *value = "2".into();
         }
     }
 }

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use model::address::{IfName, Mac, Ports, Transport};
+use model::foreign::{Layer, Mend, TRUSTED, Way};
 use model::network::{
     Allow, Answers, Dmz, Forward, Guest, GuestKind, Ipv6Forwarding, Kept, Lan, Limit, Mode, Network, Outer, Outward,
     Public, Side, Snat, Tap, Uplink, is_ula,
@@ -43,6 +44,8 @@ struct LanSketch {
     nat66: bool,
     egress_denied: bool,
     ingress_allowed: bool,
+    apart: bool,
+    carved: bool,
 }
 
 /// From whom and to whom: 0 to 3 a LAN, 4 to 9 a guest, 10 the world, 11 another network, 12 a part of the world.
@@ -92,10 +95,23 @@ struct ForwardSketch {
 pub fn networks_up_to(lans: usize, guests: usize, forwards: usize) -> impl Strategy<Value = Network> {
     let lan = (0u8..5, 0u8..3, any::<bool>(), prop::bool::weighted(0.2), 0u8..4, any::<bool>());
     let rare = || prop::bool::weighted(0.2);
-    let lan = (lan, (rare(), rare(), rare(), any::<bool>()));
-    let lan = lan.prop_map(|((mode, families, global6, second4, snat, tap), rest)| {
+    let lan = (lan, (rare(), rare(), rare(), any::<bool>()), (prop::bool::weighted(0.3), any::<bool>()));
+    let lan = lan.prop_map(|((mode, families, global6, second4, snat, tap), rest, (apart, carved))| {
         let (nat66, egress_denied, ingress_allowed, answers) = rest;
-        LanSketch { mode, answers, families, global6, second4, snat, tap, nat66, egress_denied, ingress_allowed }
+        LanSketch {
+            mode,
+            answers,
+            families,
+            global6,
+            second4,
+            snat,
+            tap,
+            nat66,
+            egress_denied,
+            ingress_allowed,
+            apart,
+            carved,
+        }
     });
     let side = || prop::collection::vec((0u8..13, any::<prop::sample::Index>()), 1..3);
     let allow = (side(), side(), 0u8..4).prop_map(|(from, to, ports)| AllowSketch { from, to, ports });
@@ -204,6 +220,7 @@ fn build(sketch: &Sketch) -> Network {
     let (forwards, dmzs) = build_forwards(&sketch.forwards, &guests, &lans, &public);
     let allows = sketch.allows.iter().filter_map(|allow| build_allow(allow, &lans, &guests)).collect();
     let host_keeps = if dmzs.is_empty() { Vec::new() } else { kept(&public) };
+    let mends = build_mends(&sketch.lans, &lans);
     let six = lans.iter().any(|lan| lan.meets_world() && lan.gateway6().is_some());
     Network {
         uplink: Uplink { name: uplink, present: sketch.uplink_present },
@@ -217,8 +234,24 @@ fn build(sketch: &Sketch) -> Network {
         sites: Vec::new(),
         socks: false,
         ipv6_forwarding: if six { Ipv6Forwarding::PerInterface } else { Ipv6Forwarding::Off },
+        learners: Vec::new(),
         reach: Vec::new(),
+        fix_foreign: !mends.is_empty(),
+        mends,
     }
+}
+
+/// Drawn from what the LANs are anyway: some need a rule of another's mended, some a zone of firewalld's.
+fn build_mends(sketches: &[LanSketch], lans: &[Lan]) -> Vec<Mend> {
+    let each = sketches.iter().zip(lans).map(|(sketch, lan)| {
+        let bridge = lan.bridge.clone();
+        let way = Way { from: Some(bridge.clone()), to: sketch.tap.then(|| name("eth0")) };
+        let (table, chain) = ("filter".to_owned(), "FORWARD".to_owned());
+        let accept = Mend::Accept { family: Layer::Ip, table, chain, way };
+        let zone = Mend::Zone { zone: TRUSTED.to_owned(), interface: bridge };
+        [sketch.egress_denied.then_some(accept), sketch.nat66.then_some(zone)].into_iter().flatten()
+    });
+    each.flatten().collect()
 }
 
 fn build_lan(nth: usize, sketch: &LanSketch, public: &Public) -> Lan {
@@ -232,9 +265,12 @@ fn build_lan(nth: usize, sketch: &LanSketch, public: &Public) -> Lan {
     }
     if sketch.families != 0 {
         let block = u16::from(block);
-        let first = if sketch.global6 { [0x2001, 0xdb8, 0x100] } else { [0xfd00, 0x1, 0x1] };
-        let [a, b, c] = first;
-        addresses.push(IpNet::new(Ipv6Addr::new(a, b, c, block, 0, 0, 0, 1).into(), 64).unwrap());
+        let (address, length) = match (sketch.global6, sketch.carved) {
+            (true, true) => (Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, block, 0, 0, 1), 80),
+            (true, false) => (Ipv6Addr::new(0x2001, 0xdb8, 0x100, block, 0, 0, 0, 1), 64),
+            (false, _) => (Ipv6Addr::new(0xfd00, 0x1, 0x1, block, 0, 0, 0, 1), 64),
+        };
+        addresses.push(IpNet::new(address.into(), length).unwrap());
     }
     let mode = match sketch.mode {
         0 | 1 => Mode::Nat,
@@ -262,7 +298,9 @@ fn build_lan(nth: usize, sketch: &LanSketch, public: &Public) -> Lan {
     if mode == Mode::Bridged {
         addresses.clear();
     }
+    let carved = sketch.global6 && sketch.carved && sketch.families != 0 && mode != Mode::Bridged;
     Lan {
+        port_isolation: sketch.apart && mode != Mode::Bridged,
         bridge: name(&bridge),
         mode,
         mac: Mac::derived(&[&bridge]),
@@ -281,7 +319,10 @@ fn build_lan(nth: usize, sketch: &LanSketch, public: &Public) -> Lan {
         egress_denied: sketch.egress_denied && matches!(mode, Mode::Nat | Mode::Routed),
         ingress_allowed: sketch.ingress_allowed && matches!(mode, Mode::Nat | Mode::Routed),
         outer,
-        answers: Answers { v4: sketch.answers && mode == Mode::Routed, v6: sketch.answers && mode == Mode::Routed },
+        answers: Answers {
+            v4: sketch.answers && mode == Mode::Routed,
+            v6: sketch.answers && mode == Mode::Routed || carved,
+        },
     }
 }
 

@@ -18,6 +18,7 @@ type Packets = fn(&Scene<'_>, &Lan) -> Vec<Case>;
 /// Each row's packets, in the document's order.
 pub const ROWS: &[(&str, Packets)] = &[
     ("G-G-same", same_lan),
+    ("G-G-apart", kept_apart),
     ("G-G-other", other_lan),
     ("G-W", to_world),
     ("G-W-denied", denied_world),
@@ -26,12 +27,14 @@ pub const ROWS: &[(&str, Packets)] = &[
     ("G-metadata", to_metadata),
     ("G-H-gateway", to_gateway),
     ("G-H-lease", to_everybody),
+    ("G-H-dad", asks_for_its_own),
     ("G-H-other", to_host),
     ("G-H-gateway-other", to_other_gateway),
     ("G-H-forward", hairpin),
     ("G-H-forward-other", hairpin_from_other_lan),
     ("H-G", from_host),
     ("H-G-forward", hairpin_from_host),
+    ("H-G-redirect", redirects),
     ("H-W", host_to_world),
     ("H-H", host_to_itself),
     ("W-H", world_to_host),
@@ -48,6 +51,7 @@ pub const ROWS: &[(&str, Packets)] = &[
     ("A-guest", arp_of_guest),
     ("A-gateway", arp_for_gateway),
     ("A-public", arp_for_public),
+    ("N-uplink", asked_for_guests),
     ("G-spoof-ip", spoofed_ip),
     ("G-spoof-mac", spoofed_mac),
     ("G-spoof-arp", spoofed_arp),
@@ -76,8 +80,48 @@ pub fn pairs<'a>(
     pairs
 }
 
+/// Between neighbours that are kept apart, where an allow says so: by the host.
+fn neighbours(scene: &Scene<'_>, lan: &Lan, allowed: bool) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (guest, source, to) in pairs(scene, lan, lan).into_iter().filter(|_| lan.port_isolation) {
+        for payload in some_of_each(to).into_iter().chain([tcp(31), udp(30)]) {
+            if scene.allowed(Party::Inside(source), Party::Inside(to), payload) == allowed {
+                let packet = scene.guest_sends(guest, source, to, payload);
+                cases.push(Case::new(packet, at_guest(lan, to, source)));
+            }
+        }
+    }
+    cases
+}
+
+/// By the host where no allow says so, and straight from port to port whatever they say.
+fn kept_apart(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    if !lan.port_isolation {
+        return Vec::new();
+    }
+    let mut cases = neighbours(scene, lan, false);
+    for (guest, source, to) in pairs(scene, lan, lan) {
+        for payload in some_of_each(to) {
+            let ether_destination = scene.guest_at(to).unwrap().mac;
+            let packet = Packet { ether_destination, ..scene.guest_sends(guest, source, to, payload) };
+            cases.push(Case::new(packet, at_guest(lan, to, source)));
+        }
+    }
+    for tap in taps(scene, lan) {
+        for (other, to) in scene.sources(lan) {
+            let packet = scene.tap_sends(&tap, free(lan, to), to, tcp(22));
+            let packet = Packet { ether_destination: other.mac, ..packet };
+            cases.push(Case::new(packet, at_guest(lan, to, free(lan, to))));
+        }
+    }
+    cases
+}
+
 fn same_lan(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
     let mut cases = Vec::new();
+    if lan.port_isolation {
+        return cases;
+    }
     // From what it was allowed besides, to a neighbour.
     for guest in scene.guests(lan) {
         for net in &guest.allowed {
@@ -162,6 +206,7 @@ fn other_lan(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
 /// Everything that a border stops unless an allow names it.
 fn allowed(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
     let mut cases = across(scene, lan, true);
+    cases.extend(neighbours(scene, lan, true));
     if lan.egress_denied {
         cases.extend(out(scene, lan, true));
     }
@@ -310,10 +355,50 @@ fn to_everybody(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
             let made = guest.mac.link_local().to_string();
             to(&made, gateway, solicits(gateway));
             for own in own6(scene, lan, guest) {
-                to("::", "ff02::1:ff00:6", solicits(&own));
+                if !scene.network.routes_within(lan) {
+                    to("::", "ff02::1:ff00:6", solicits(&own));
+                }
                 to(&made, gateway, advertises(&own));
                 to(&own, gateway, solicits(gateway));
             }
+        }
+    }
+    cases
+}
+
+/// Where the host answers for a LAN's guests, it must not answer them for themselves.
+fn asks_for_its_own(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for guest in scene.guests(lan).filter(|_| scene.network.routes_within(lan) && lan.gateway6().is_some()) {
+        for own in own6(scene, lan, guest) {
+            let (none, groups) = ("::".parse().unwrap(), "ff02::1:ff00:6".parse().unwrap());
+            cases.push(Case::new(scene.guest_sends(guest, none, groups, solicits(&own)), Pass::AtHost));
+        }
+    }
+    cases
+}
+
+/// Of the host's, to whom it hands on for.
+fn redirects(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (_, to) in scene.sources(lan).filter(|_| lan.port_isolation) {
+        let source = lan.gateway_for(to).unwrap();
+        let payload = Payload::Icmp(if to.is_ipv4() { 5 } else { 137 });
+        cases.push(Case::new(scene.host_sends(source, to, payload), at_guest(lan, to, source)));
+    }
+    cases
+}
+
+/// By a neighbour, for addresses that the host answers for.
+fn asked_for_guests(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let answered: Vec<IpAddr> = scene.network.answered().filter(|_| scene.network.uplink.present).collect();
+    for (_, of) in scene.sources(lan).filter(|(_, of)| of.is_ipv6()) {
+        if answered.contains(&of) {
+            let groups = "ff02::1:ff00:6".parse().unwrap();
+            let question = solicits(&of.to_string());
+            let packet = scene.wire_brings(scene.uplink().as_str(), neighbour(of), groups, question);
+            cases.push(Case::new(packet, Pass::AtHost));
         }
     }
     cases
@@ -332,8 +417,8 @@ fn own6(scene: &Scene<'_>, lan: &Lan, guest: &model::network::Guest) -> Vec<Stri
     let fixed = guest.addresses.iter().copied();
     let held = lan.held();
     let made = held.iter().filter_map(|net| match net.network() {
-        IpAddr::V6(net) => Some(IpAddr::V6(guest.mac.address_in(net))),
-        IpAddr::V4(_) => None,
+        IpAddr::V6(made) if net.prefix_len() == 64 => Some(IpAddr::V6(guest.mac.address_in(made))),
+        _ => None,
     });
     let nested = scene.network.nested(lan).map(|(_, net)| net).collect::<Vec<_>>();
     let allowed =

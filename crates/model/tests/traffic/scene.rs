@@ -162,7 +162,8 @@ impl Scene<'_> {
                 Mac([0x33, 0x33, w, x, y, z])
             }
             _ => match self.guest_at(destination) {
-                Some(guest) if guest.lan == lan.bridge => guest.mac,
+                // Whom it may reach of neighbours that are kept apart, it reaches by the host.
+                Some(guest) if guest.lan == lan.bridge && !lan.port_isolation => guest.mac,
                 // On an outer network the host is a station, and another one the router.
                 _ if lan.is_bridged() && !lan.held().iter().any(|net| net.addr() == destination) => {
                     Mac::derived(&["router"])

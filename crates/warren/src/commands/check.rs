@@ -19,6 +19,7 @@ use model::state::Sysctl;
 
 use super::rehearse::{RUN_DIR, STATE_DIR};
 use crate::context::{Context, Exit, Failure, Outcome as Ended};
+use crate::foreign::{self, Marked};
 use crate::{output, proof};
 
 /// What of the live host the replica takes over, gathered before the process leaves it.
@@ -45,6 +46,7 @@ pub fn run(context: &Context, from: Option<&str>) -> Ended {
     let conflicts: Vec<String> = survey.conflicts.iter().map(|c| format!("{}: {}", c.object, c.detail)).collect();
     let facts = kernel::facts::gather()?;
     let suspects = suspects()?;
+    let stopped = foreign::look(&network, Marked::Kept)?;
 
     let wanted =
         |spot: &Spot| from.as_ref().is_none_or(|f| f == spot || (*f == Spot::World && *spot == Spot::Neighbour));
@@ -62,6 +64,7 @@ pub fn run(context: &Context, from: Option<&str>) -> Ended {
     };
 
     let held = here.iter().chain(&there.outcomes).all(|o| o.held) && drift.is_empty() && conflicts.is_empty();
+    let held = held && stopped.stops.is_empty();
     if context.json {
         output::json(&serde_json::json!({
             "version": output::JSON_VERSION,
@@ -71,13 +74,15 @@ pub fn run(context: &Context, from: Option<&str>) -> Ended {
             "probes": proof::json(&here),
             "replica": { "probes": proof::json(&there.outcomes), "notes": there.notes },
             "foreign_chains": suspects,
+            "foreign": stopped.document(),
         }));
     } else {
         tell(context, &here, &there);
         for line in drift.iter().chain(&conflicts) {
             output::line(&format!("{}not as it should be:{} {line}", output::YELLOW, output::RESET));
         }
-        if here.iter().chain(&there.outcomes).any(|o| !o.held) {
+        stopped.tell(!context.quiet);
+        if stopped.stops.is_empty() && here.iter().chain(&there.outcomes).any(|o| !o.held) {
             for suspect in &suspects {
                 output::line(&format!("{}another's chain drops here too:{} {suspect}", output::YELLOW, output::RESET));
             }
@@ -232,6 +237,8 @@ fn prove_on_replica(live: Live) -> Result<Replica, Failure> {
     lab::enter()?;
     let lab = Lab::build(LabPlan::of(&sketch)?)?;
     let mut network = live.network.clone();
+    // Others' tables are copied with what of ours is in them.
+    network.mends.clear();
     let mut notes = Lab::stand_in(&mut network);
     let copied = lab.server().run(|| -> Result<Vec<String>, Failure> {
         let engine = Engine::new(Path::new(STATE_DIR), Path::new(RUN_DIR))?;

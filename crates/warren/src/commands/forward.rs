@@ -13,6 +13,7 @@ use super::up;
 use crate::cli::ForwardCommand;
 use crate::context::{Context, Exit, Failure, Outcome, Source, assumed_facts};
 use crate::edit::{self, EditError};
+use crate::foreign::{self, Findings};
 use crate::output;
 
 /// What was asked for.
@@ -89,10 +90,11 @@ fn change(context: &Context, edit: impl Fn(&str) -> Result<String, EditError>) -
     let text = edit(&source.text).map_err(|e| Failure::new(Exit::Usage, e.to_string()))?;
     let changed = Source { path: source.path.clone(), text };
     let facts = kernel::facts::gather()?;
-    let network = changed.network(&facts, false)?;
+    let mut network = changed.network(&facts, false)?;
     let engine = context.engine()?;
     let path = changed.canonical();
     let is_up = engine.record()?.is_some();
+    let stopped = if is_up { foreign::look_and_mend(&mut network, &engine)? } else { Findings::default() };
     write(&path, &changed.text)?;
     if !is_up {
         if context.json {
@@ -107,9 +109,14 @@ fn change(context: &Context, edit: impl Fn(&str) -> Result<String, EditError>) -
     match engine.up(&network, &path, false, &mut |_, _| Ok(())) {
         Ok(report) => {
             if context.json {
-                output::json(&up::document(&report));
+                let mut document = up::document(&report);
+                document["foreign"] = stopped.document();
+                output::json(&document);
             } else {
                 up::words(context, &report, "The forwards are as the file says", "Nothing to change.");
+                if !context.quiet {
+                    stopped.tell(true);
+                }
             }
             Ok(Exit::Done)
         }

@@ -5,16 +5,19 @@ use guests::converge::{self, Outlook};
 use kernel::apply::ApplyError;
 
 use crate::context::{Context, Exit, Outcome};
-use crate::output;
+use crate::{foreign, output};
 
 /// The difference between what is and what the file says; changes nothing.
 pub fn run(context: &Context, exit_code: bool) -> Outcome {
     context.require_privilege("look at the firewall of this network")?;
-    let (source, network) = context.network_here()?;
-    let survey = context.engine()?.survey(&network)?;
+    let (source, mut network) = context.network_here()?;
+    let engine = context.engine()?;
+    let survey = engine.survey(&network)?;
     if !survey.conflicts.is_empty() {
         return Err(ApplyError::Conflicts(survey.conflicts).into());
     }
+    let stopped = foreign::look_and_mend(&mut network, &engine)?;
+    let survey = if network.mends.is_empty() { survey } else { engine.survey(&network)? };
     let outlooks = converge::survey(&Host::from_environment(), &network)?;
     let (mut guests, mut restarts) = (Vec::new(), Vec::new());
     for Outlook { guest, actions, notes } in &outlooks {
@@ -32,6 +35,7 @@ pub fn run(context: &Context, exit_code: bool) -> Outcome {
             "steps": output::steps(&survey.plan),
             "guests": guests,
             "notes": restarts,
+            "foreign": stopped.document(),
         }));
     } else if changes == 0 {
         if !context.quiet {
@@ -54,6 +58,7 @@ pub fn run(context: &Context, exit_code: bool) -> Outcome {
     }
     if !context.json && !context.quiet {
         restarts.iter().for_each(|note| output::note(&format!("note: {note}")));
+        stopped.tell(true);
     }
     Ok(if exit_code && changes > 0 { Exit::Changes } else { Exit::Done })
 }

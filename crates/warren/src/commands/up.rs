@@ -10,7 +10,7 @@ use model::plan::Step;
 
 use super::guest;
 use crate::context::{Context, Exit, Failure, Outcome, Source};
-use crate::{output, watchdog};
+use crate::{foreign, output, watchdog};
 
 /// How long a changed uplink waits for its confirmation where nobody says otherwise.
 const CONFIRM: Duration = Duration::from_secs(60);
@@ -23,17 +23,22 @@ const AFTER: Duration = Duration::from_secs(10);
 /// The network: all of it, or nothing. Then its guests, each by itself.
 pub fn run(context: &Context, replace: bool, no_guests: bool, confirm: Option<u64>) -> Outcome {
     context.require_privilege("change this network")?;
-    let (source, network) = context.network_here()?;
+    let (source, mut network) = context.network_here()?;
     let engine = context.engine()?;
+    let stopped = foreign::look_and_mend(&mut network, &engine)?;
     let report = carry(context, &engine, &source, &network, replace, confirm.map(Duration::from_secs))?;
     if !context.json {
         words(context, &report, "The network is up", "Nothing to change: the network is as the file says.");
+        if !context.quiet {
+            stopped.tell(true);
+        }
     }
     let guests = if no_guests { Vec::new() } else { guest::up(context, &network) };
     let failed = guests.iter().any(|guest| guest.result.is_err());
     if context.json {
         let mut document = document(&report);
         document["ok"] = (!failed).into();
+        document["foreign"] = stopped.document();
         document["guests"] = guests.iter().map(guest::document).collect();
         output::json(&document);
     } else if let Some(patience) = report.confirm {

@@ -78,7 +78,7 @@ fn another_s_firewall_that_drops_is_found_by_packets_and_named() {
         scene.warren("check").ends(0);
         // As Docker's, ufw's and many a hand-made one's.
         nft("table ip theirs { chain forward { type filter hook forward priority 0; policy drop; }; }\n");
-        let words = ["BROKEN", "cnx6 out to the world", "forward 8080/tcp from the world", "theirs", "another's chain"];
+        let words = ["BROKEN", "cnx6 out to the world", "forward 8080/tcp from the world", "theirs", "iifname"];
         scene.warren("check").says(1, &words);
         // One that drops what warren does not speak of is nobody's fault.
         nft("delete table ip theirs\n");

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::common::{lab, tool};
+use crate::common::{lab, nft, tool};
 use crate::support::Scene;
 
 const NETWORK: &str = r#"
@@ -92,6 +92,15 @@ fn every_key_is_documented_and_every_documented_key_is_there() {
         assert_eq!(print("forward add and remove", "forward add 53/udp cnx6", 0)["up"], false);
         assert_eq!(print("status", "status", 0)["up"], false);
         assert_eq!(print("failure", "check", 1)["ok"], false);
+        // Somebody else's firewall, which stops what the file declares.
+        nft("table ip theirs { chain forward { type filter hook forward priority 0; iifname \"br1\" drop; }; }\n");
+        assert_eq!(print("plan", "plan", 0)["foreign"][0]["table"], "theirs");
+        print("up and down", "up", 0);
+        assert_eq!(print("forward add and remove", "forward add 54/udp cnx6", 0)["foreign"][0]["from"], "br1");
+        assert_eq!(print("check", "check", 1)["foreign"][0]["rule"]["text"], "iifname \"br1\" drop");
+        print("forward add and remove", "forward remove 54/udp", 0);
+        print("up and down", "down", 0);
+        nft("delete table ip theirs\n");
         let planned = print("plan", "plan", 0);
         let done = print("up and down", "up", 0);
         assert_eq!(planned["steps"], done["steps"], "what was planned was done");

@@ -9,6 +9,7 @@ mod confirm;
 mod contract;
 mod documents;
 mod flows;
+mod foreign;
 mod forwards;
 mod limits;
 mod machines;

@@ -202,6 +202,7 @@ fn build_one(scope: &Scope<'_>, lan: &config::Lan) -> Option<Lan> {
         egress_denied: lan.egress.as_ref().is_some_and(|egress| egress.value == config::Verdict::Deny),
         ingress_allowed: lan.ingress.as_ref().is_some_and(|ingress| ingress.value == config::Verdict::Allow),
         outer: (lan.mode() == Mode::Bridged).then(|| outer::build(scope, lan)),
+        port_isolation: is_true(&lan.port_isolation),
         answers: answers(scope, lan),
         bridge,
     })

@@ -25,7 +25,15 @@ impl<'a> Asking<'a> {
             return;
         }
         let neighbour = self.neighbour_of(guest, lan, version);
-        let beside = neighbour.and_then(|other| Some((other, version.first(&other.addresses)?)));
+        let mut beside = neighbour.and_then(|other| Some((other, version.first(&other.addresses)?)));
+        // Of neighbours that are kept apart nothing is seen, not even what is right.
+        if let Some((other, to)) = beside.take_if(|_| lan.port_isolation) {
+            let content = Content::Datagram { source: own, port: DNS };
+            let frame = Frame { ether_source: guest.mac, ether_destination: other.mac, content };
+            let title = format!("{} not to {} by a frame of its own{}", guest.name, other.name, version.word());
+            let expect = Expect::Blocked { at: vec![Spot::Guest(other.name.clone())] };
+            self.ask("G-G-apart", title, Spot::Guest(guest.name.clone()), to, PacketKind::Frame(frame), expect);
+        }
         let victim = match beside {
             Some((other, address)) => Victim {
                 spot: Spot::Guest(other.name.clone()),

@@ -23,6 +23,8 @@ use crate::ruleset::{
 
 /// Before every other chain of the bridge family's: NF_BR_PRI_NAT_DST_BRIDGED of linux/netfilter_bridge.h.
 const FIRST: i32 = -300;
+/// After that, and before all others.
+const SECOND: i32 = FIRST + 1;
 /// Priority of ordinary filters (NF_BR_PRI_FILTER_BRIDGED).
 const FILTER: i32 = -200;
 
@@ -115,14 +117,26 @@ pub(super) fn table(network: &Network) -> Option<Table> {
         chains.extend([tap_arp(), tap_ip4(), tap_ip6(), ethertypes("tap_frames", "tap"), tap()]);
     }
     chains.push(prerouting(&ports));
+    if ports.apart {
+        chains.push(kept_apart());
+    }
     if !ports.guests.is_empty() {
         chains.push(postrouting());
     }
     let mut sets = sets(network, &ports, &nested);
     let same = reflecting(network, &ports);
-    if !same.elements.is_empty() {
+    let reflects = !same.elements.is_empty();
+    if reflects {
         sets.insert("same_port".to_owned(), same);
-        chains.push(forward());
+    }
+    let apart = apart(network, &ports);
+    let answered = apart.contains_key("answered_ports");
+    sets.extend(apart);
+    if reflects || ports.apart {
+        chains.push(forward(reflects, &ports));
+    }
+    if answered {
+        chains.push(input());
     }
     Some(Table { family: Family::Bridge, sets, chains })
 }
@@ -135,6 +149,8 @@ struct Ports<'a> {
     taps: Vec<&'a IfName>,
     /// The LANs that are ours.
     lans: Vec<&'a Lan>,
+    /// Whether one of them keeps its ports apart.
+    apart: bool,
 }
 
 impl<'a> Ports<'a> {
@@ -144,7 +160,8 @@ impl<'a> Ports<'a> {
         Self {
             guests: network.guests.iter().filter_map(lan_of).collect(),
             taps: lans.iter().flat_map(|lan| &lan.taps).map(|tap| &tap.name).collect(),
-            lans: lans.clone(),
+            apart: lans.iter().any(|lan| lan.port_isolation),
+            lans,
         }
     }
 
@@ -295,6 +312,30 @@ fn reflecting(network: &Network, ports: &Ports<'_>) -> Set {
     set
 }
 
+/// Of LANs that keep their ports apart: those ports, and whose hardware is behind them.
+fn apart(network: &Network, ports: &Ports<'_>) -> BTreeMap<String, Set> {
+    let mut sets = BTreeMap::new();
+    if !ports.apart {
+        return sets;
+    }
+    let mut add = |name: &str, kind, elements: BTreeSet<Element>| {
+        sets.insert(name.to_owned(), Set { elements, ..Set::of(&[kind]) });
+    };
+    let one = |name: &IfName| Element::of([Value::IfName(name.clone())]);
+    let lans = || ports.lans.iter().filter(|lan| lan.port_isolation);
+    let guests = || ports.guests.iter().filter(|(lan, _)| lan.port_isolation);
+    let taps = lans().flat_map(|lan| &lan.taps).map(|tap| one(&tap.name));
+    add("apart_ports", Type::IfName, guests().map(|(_, guest)| one(&guest.port)).chain(taps).collect());
+    let macs = guests().map(|(_, guest)| Element::of([Value::Ether(guest.mac)]));
+    add("apart_macs", Type::Ether, macs.collect());
+    let answered = guests().filter(|(lan, _)| lan.gateway6().is_some() && network.routes_within(lan));
+    let answered: BTreeSet<Element> = answered.map(|(_, guest)| one(&guest.port)).collect();
+    if !answered.is_empty() {
+        add("answered_ports", Type::IfName, answered);
+    }
+    sets
+}
+
 // ---- a guest's port ----
 
 /// Counts a try where it was tried, and drops it.
@@ -329,6 +370,18 @@ fn prerouting(ports: &Ports<'_>) -> Chain {
         rules.push(rule("", [in_set(&[Field::IifName], "tap_ports"), goto("tap")]));
     }
     Chain { name: "prerouting".into(), hook: hook(HookPoint::Prerouting, ChainKind::Filter, FIRST), rules }
+}
+
+/// What one may send to a neighbour is addressed to the host. After the tries were counted, for this is none.
+fn kept_apart() -> Chain {
+    let statements = [
+        in_set(&[Field::IifName], "apart_ports"),
+        in_set(&[Field::EtherDaddr], "apart_macs"),
+        Statement::Counter,
+        verdict(Verdict::Drop),
+    ];
+    let rules = vec![rule("neighbours are kept apart", statements)];
+    Chain { name: "kept_apart".into(), hook: hook(HookPoint::Prerouting, ChainKind::Filter, SECOND), rules }
 }
 
 fn guest() -> Chain {
@@ -537,10 +590,36 @@ fn postrouting() -> Chain {
 
 /// A port in hairpin mode sends back whatever is flooded, and a guest that hears its own question for an address
 /// takes it for another's: duplicate address detection would never end well. What comes back by right is addressed to
-/// the guest itself.
-fn forward() -> Chain {
-    let back = in_set(&[Field::IifName, Field::OifName], "same_port");
-    let own = Statement::InSet { fields: vec![Field::OifName, Field::EtherDaddr], not: true, set: "guest_macs".into() };
-    let rules = vec![rule("nobody hears himself", [back, own, verdict(Verdict::Drop)])];
+/// the guest itself. The same is it between ports that are kept apart: what br_netfilter hands on from one to another
+/// (see [`Lan::isolates`]) is addressed to the guest there, and whatever is flooded stops.
+fn forward(reflects: bool, ports: &Ports<'_>) -> Chain {
+    let own =
+        || Statement::InSet { fields: vec![Field::OifName, Field::EtherDaddr], not: true, set: "guest_macs".into() };
+    let mut rules = Vec::new();
+    if reflects {
+        let back = in_set(&[Field::IifName, Field::OifName], "same_port");
+        rules.push(rule("nobody hears himself", [back, own(), verdict(Verdict::Drop)]));
+    }
+    if ports.apart {
+        let mut statements = [Field::IifName, Field::OifName].map(|field| in_set(&[field], "apart_ports")).to_vec();
+        if !ports.guests.is_empty() {
+            statements.push(own());
+        }
+        statements.push(verdict(Verdict::Drop));
+        rules.push(rule("neighbours are not heard", statements));
+    }
     Chain { name: "forward".into(), hook: hook(HookPoint::Forward, ChainKind::Filter, FILTER), rules }
+}
+
+/// Where the host answers for the guests of a LAN, it would answer a guest that asks whether its own address is free.
+/// Nobody else hears the question either, since the LAN's ports are kept apart.
+fn input() -> Chain {
+    let statements = [
+        in_set(&[Field::IifName], "answered_ports"),
+        is(Field::Ip6Saddr, unspecified6()),
+        is(Field::Icmp6Type, Operand::Number(SOLICITATION)),
+        verdict(Verdict::Drop),
+    ];
+    let rules = vec![rule("duplicate address detection: the host would answer for the guest", statements)];
+    Chain { name: "input".into(), hook: hook(HookPoint::Input, ChainKind::Filter, FILTER), rules }
 }

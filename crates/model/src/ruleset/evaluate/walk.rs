@@ -151,25 +151,31 @@ impl<'a> Walk<'a> {
         }
         let group = self.ether_destination.0[0] & 1 == 1;
         if !to_host {
-            self.devices(port.as_str(), "");
-            stop!(self.hook(Family::Bridge, HookPoint::Forward)?);
-            if self.place.br_netfilter && is_ip {
-                self.devices(bridge.name.as_str(), bridge.name.as_str());
-                stop!(self.hook(Family::Inet, HookPoint::Forward)?);
-                // A bridged frame has no input interface here, whatever it came in by.
-                self.devices("", bridge.name.as_str());
-                stop!(self.hook(Family::Inet, HookPoint::Postrouting)?);
-            }
-            self.devices(port.as_str(), "");
-            stop!(self.hook(Family::Bridge, HookPoint::Postrouting)?);
+            let stopped = self.cross(port, bridge, is_ip)?;
             if !group {
-                return Ok(Outcome::Bridged(bridge.name.clone()));
+                return Ok(stopped.unwrap_or_else(|| Outcome::Bridged(bridge.name.clone())));
             }
-            self.flooded = true;
+            // The host's own copy goes its way whatever becomes of the others.
+            self.flooded = stopped.is_none();
         }
         self.devices(port.as_str(), "");
         stop!(self.hook(Family::Bridge, HookPoint::Input)?);
         if is_ip { self.up(&bridge.name, seen_by_inet) } else { Ok(Outcome::Host) }
+    }
+
+    /// From port to port of a bridge.
+    fn cross(&mut self, port: &IfName, bridge: &'a Interface, is_ip: bool) -> Result<Stop, Fault> {
+        self.devices(port.as_str(), "");
+        stop_some!(self.hook(Family::Bridge, HookPoint::Forward)?);
+        if self.place.br_netfilter && is_ip {
+            self.devices(bridge.name.as_str(), bridge.name.as_str());
+            stop_some!(self.hook(Family::Inet, HookPoint::Forward)?);
+            // A bridged frame has no input interface here, whatever it came in by.
+            self.devices("", bridge.name.as_str());
+            stop_some!(self.hook(Family::Inet, HookPoint::Postrouting)?);
+        }
+        self.devices(port.as_str(), "");
+        self.hook(Family::Bridge, HookPoint::Postrouting)
     }
 
     /// Up the IP stack from an interface: prerouting, the routing decision, then in or through.

@@ -1,0 +1,231 @@
+//! In the lab: packets of everything that is declared, the kernel's word on who drops them, and mends tried until
+//! nobody does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use kernel::apply::Engine;
+use kernel::mends;
+use kernel::nft::{Dropped, Nft, RawTable, Tracer, Transaction};
+use kernel::rtnl::Rtnl;
+use lab::{Lab, LabPlan, Prober};
+use model::address::IfName;
+use model::foreign::{Culprit, Mend, RuleRef, Scene, Stop, Way, mends as mends_for};
+use model::network::Public;
+use model::probe::{Expect, Probe, derive};
+use model::ruleset::TABLE;
+
+use super::{Findings, Job, Table, sense};
+use crate::commands::{REPLICA_RUN, REPLICA_STATE};
+use crate::context::{Exit, Failure};
+
+/// How often packets are sent: once for each thing in a row that stops a flow or its answers, and once to see that
+/// nothing does.
+const ROUNDS: usize = 6;
+/// So many probes are sent: those of the first guests and forwards, which say it all.
+const PROBES: usize = 400;
+
+/// What of others' stops what is declared.
+pub(super) fn find(job: Job) -> Result<Findings, Failure> {
+    let Job { mut network, facts, tables, br_netfilter } = job;
+    network.mends.clear();
+    if network.public == Public::Dynamic
+        && let Some(uplink) = facts.interface(&network.uplink.name).filter(|u| !u.addresses.is_empty())
+    {
+        network.public = Public::Listed(uplink.addresses.iter().map(ipnet::IpNet::addr).collect());
+    }
+    lab::enter()?;
+    let lab = Lab::build(LabPlan::of(&network)?)?;
+    Lab::stand_in(&mut network);
+    let mut notes = Vec::new();
+    let handles = inside(&lab, || {
+        let engine = Engine::new(Path::new(REPLICA_STATE), Path::new(REPLICA_RUN))?;
+        engine.up(&network, Path::new("replica"), false, &mut |_, _| Ok(()))?;
+        kernel::sysctl::set_br_netfilter(&br_netfilter)?;
+        copy(&tables, &mut notes)
+    })?;
+    let mut probes: Vec<Probe> = derive(&network, &lab.view());
+    probes.retain(|probe| matches!(probe.expect, Expect::Arrives { .. }));
+    probes.truncate(PROBES);
+    let ours = network.lans.iter().map(|lan| lan.bridge.clone()).collect();
+    let mut search =
+        Search { tables: &tables, handles, ours, names: names(&lab)?, stops: Vec::new(), tried: BTreeMap::new() };
+    let mut prober = Prober::open(&lab.vantages(&network)?)?;
+    for _ in 0..ROUNDS {
+        let tracer = inside(&lab, || Ok(Tracer::start()?))?;
+        prober.run(&probes)?;
+        let dropped = tracer.finish()?;
+        let changes = search.learn(&dropped, &probes, &network);
+        if changes.is_empty() {
+            break;
+        }
+        inside(&lab, || changes.iter().try_for_each(Change::make))?;
+    }
+    Ok(Findings { stops: search.stops, notes, failed: false })
+}
+
+fn inside<T: Send>(lab: &Lab, f: impl FnOnce() -> Result<T, Failure> + Send) -> Result<T, Failure> {
+    lab.server().run(f).map_err(|e| Failure::new(Exit::Failed, format!("cannot enter the replica: {e}")))?
+}
+
+/// The rules' handles here, by table and chain, in the order in which they were copied.
+type Handles = BTreeMap<(model::foreign::Layer, String), BTreeMap<String, Vec<u64>>>;
+
+/// Makes others' tables beside ours; says which could not be copied.
+fn copy(tables: &[Table], notes: &mut Vec<String>) -> Result<Handles, Failure> {
+    let firewall = |e| Failure::new(Exit::Failed, format!("cannot write the replica's firewall: {e}"));
+    let mut nft = Nft::open().map_err(firewall)?;
+    let mut handles = Handles::new();
+    for table in tables {
+        let name = format!("the table {} {}", table.family.word(), table.name);
+        let mut transaction = Transaction::new();
+        match RawTable::from_dump(&table.dump) {
+            Ok(raw) => transaction.replay(&raw),
+            Err(e) => return Err(Failure::new(Exit::Failed, format!("cannot copy {name}: {e}"))),
+        };
+        if let Err(e) = nft.commit(&transaction) {
+            notes.push(format!("{name} could not be copied into a lab, so what it stops is not known: {e}"));
+        }
+        let found = nft.handles(table.family, &table.name).map_err(firewall)?;
+        handles.insert((table.family, table.name.clone()), found);
+    }
+    Ok(handles)
+}
+
+/// The server's interfaces by index.
+fn names(lab: &Lab) -> Result<BTreeMap<u32, IfName>, Failure> {
+    inside(lab, || {
+        let links = Rtnl::open()?.links()?;
+        Ok(links.into_iter().filter_map(|link| Some((link.index, IfName::new(link.name).ok()?))).collect())
+    })
+}
+
+/// Something to be done to the replica before the next round.
+enum Change {
+    Make(Mend),
+    Undo(Mend),
+    /// firewalld does not run in a lab: what it would do is stood in for by its tables' absence.
+    Clear(Table),
+}
+
+impl Change {
+    fn make(&self) -> Result<(), Failure> {
+        match self {
+            Self::Make(mend) => Ok(mends::add(mend)?),
+            Self::Undo(mend) => Ok(mends::delete(mend)?),
+            Self::Clear(table) => {
+                let firewall = |e| Failure::new(Exit::Failed, format!("cannot write the replica's firewall: {e}"));
+                let raw = RawTable::from_dump(&table.dump).map_err(|e| Failure::new(Exit::Failed, e.to_string()))?;
+                let mut transaction = Transaction::new();
+                transaction.clear(raw.family, &raw.name);
+                Nft::open()
+                    .map_err(firewall)?
+                    .commit(&transaction)
+                    .map_err(|e| Failure::new(Exit::Failed, format!("cannot write the replica's firewall: {e}")))
+            }
+        }
+    }
+}
+
+struct Search<'a> {
+    tables: &'a [Table],
+    handles: Handles,
+    ours: BTreeSet<IfName>,
+    names: BTreeMap<u32, IfName>,
+    stops: Vec<Stop>,
+    /// How many mends were tried for each.
+    tried: BTreeMap<(Culprit, Way), usize>,
+}
+
+impl Search<'_> {
+    /// Takes in what was dropped, and says what to try next; nothing where there is nothing more to try.
+    fn learn(&mut self, dropped: &[Dropped], probes: &[Probe], network: &model::network::Network) -> Vec<Change> {
+        let mut found: BTreeMap<(Culprit, Way), Seen> = BTreeMap::new();
+        for drop in dropped.iter().filter(|drop| drop.table != TABLE) {
+            for probe in probes {
+                let Some(answer) = sense::belongs(drop, probe, network) else { continue };
+                let key = (self.culprit(drop), self.way(drop));
+                let seen = found.entry(key).or_insert_with(|| Seen {
+                    drop: drop.clone(),
+                    flows: BTreeSet::new(),
+                    asked: false,
+                });
+                seen.flows.insert(probe.name.clone());
+                seen.asked |= !answer;
+            }
+        }
+        let mut changes = Vec::new();
+        for ((culprit, way), seen) in found {
+            changes.extend(self.next(culprit, way, seen));
+        }
+        changes
+    }
+
+    /// What to try next of one that stops something.
+    fn next(&mut self, culprit: Culprit, way: Way, seen: Seen) -> Vec<Change> {
+        let Some(table) = self.tables.iter().find(|t| t.family == seen.drop.family && t.name == seen.drop.table) else {
+            return Vec::new();
+        };
+        let scene = Scene {
+            family: table.family,
+            table: &table.name,
+            base: &seen.drop.base,
+            chains: &table.chains,
+            ours: &self.ours,
+        };
+        let candidates = mends_for(&scene, &way);
+        let tried = self.tried.entry((culprit.clone(), way.clone())).or_default();
+        let failed = tried.checked_sub(1).and_then(|last| candidates.get(last)).cloned();
+        let mend = candidates.get(*tried).cloned();
+        *tried += 1;
+        match self.stops.iter_mut().find(|stop| stop.culprit == culprit && stop.way == way) {
+            Some(stop) => stop.mend.clone_from(&mend),
+            None => self.stops.push(Stop { culprit, way, flows: seen.flows, answers: !seen.asked, mend: mend.clone() }),
+        }
+        let mut changes: Vec<Change> = failed.map(Change::Undo).into_iter().collect();
+        match mend {
+            Some(Mend::Zone { .. }) => changes.push(Change::Clear(table.copied())),
+            Some(mend) => changes.push(Change::Make(mend)),
+            None => {}
+        }
+        changes
+    }
+
+    fn culprit(&self, drop: &Dropped) -> Culprit {
+        let (family, table, chain) = (drop.family, drop.table.clone(), drop.chain.clone());
+        // The lab's rules are numbered anew; their order is the original's.
+        let rule = drop.rule.map(|handle| {
+            let here = self.handles.get(&(family, table.clone())).and_then(|chains| chains.get(&chain));
+            let nth = here.and_then(|handles| handles.iter().position(|h| *h == handle));
+            let there = self.tables.iter().find(|t| t.family == family && t.name == table);
+            let there = there.and_then(|t| t.rules.iter().find(|(name, _)| *name == chain));
+            let unknown = || RuleRef { handle, text: "[not understood]".to_owned() };
+            nth.zip(there).and_then(|(nth, (_, rules))| rules.get(nth).cloned()).unwrap_or_else(unknown)
+        });
+        Culprit { legacy: false, family, table, chain, rule }
+    }
+
+    fn way(&self, drop: &Dropped) -> Way {
+        let name = |index: Option<u32>| index.and_then(|index| self.names.get(&index)).cloned();
+        Way { from: name(drop.iif), to: name(drop.oif) }
+    }
+}
+
+struct Seen {
+    drop: Dropped,
+    flows: BTreeSet<String>,
+    asked: bool,
+}
+
+impl Table {
+    /// As much of it as clearing it takes.
+    fn copied(&self) -> Self {
+        Self {
+            family: self.family,
+            name: self.name.clone(),
+            dump: self.dump.clone(),
+            rules: Vec::new(),
+            chains: BTreeSet::new(),
+        }
+    }
+}
