@@ -198,7 +198,7 @@ impl Engine {
 
     /// What `up` would do for `network`; changes nothing.
     pub fn survey(&self, network: &Network) -> Result<Survey, ApplyError> {
-        let (baseline, _) = self.baseline_for(network)?;
+        let baseline = self.baseline_for(network)?;
         let desired = desired(network, &baseline, &ids_of(network)?);
         self.survey_state(desired)
     }
@@ -253,7 +253,7 @@ impl Engine {
         if let Some(running) = self.store.record()?.map(|r| r.config).filter(|running| running != config && !replace) {
             return Err(ApplyError::OtherConfig { running: running.display().to_string() });
         }
-        let (baseline, had_baseline) = self.baseline_for(network)?;
+        let (known, baseline) = (self.store.baseline()?, self.baseline_for(network)?);
         let goal = desired(network, &baseline, &ids_of(network)?);
         let found = self.observe(&goal)?;
         if !found.conflicts.is_empty() {
@@ -261,7 +261,7 @@ impl Engine {
         }
         let (config, network_then) = (config.to_owned(), Some(network.clone()));
         let record = Record { config, text: text.to_owned(), network: network_then, ..Record::default() };
-        let prior = Prior { run: run_number(), state: found.state, record: self.store.record()?, had_baseline };
+        let prior = Prior { run: run_number(), state: found.state, record: self.store.record()?, baseline: known };
         let changes = !plan(&prior.state, &goal).is_empty();
         let vigil = self.begin_vigil(&prior, text, changes, &mut confirm)?;
         if changes && let Err(e) = self.store.write_baseline(&baseline) {
@@ -306,12 +306,11 @@ impl Engine {
         let _lock = self.store.lock(PATIENCE)?;
         let mut report = Report { recovered: self.recover()?, ..Report::default() };
         let known = self.store.baseline()?;
-        let had_baseline = known.is_some();
-        let baseline = known.unwrap_or_default();
+        let baseline = known.clone().unwrap_or_default();
         let mut goal = nothing(&baseline);
         let found = self.observe(&goal)?;
         report.kept = self.keep_what_others_use(&baseline, &found.state, &mut goal)?;
-        let prior = Prior { run: run_number(), state: found.state, record: self.store.record()?, had_baseline };
+        let prior = Prior { run: run_number(), state: found.state, record: self.store.record()?, baseline: known };
         report.done = self.converge(&prior, &goal, None, watch, &mut None)?;
         self.forget_all()?;
         if let Some(network) = prior.record.and_then(|record| record.network) {
@@ -420,8 +419,9 @@ impl Engine {
             Some(record) => self.store.write_record(record)?,
             None => self.store.remove_record()?,
         }
-        if !prior.had_baseline {
-            self.store.remove_baseline()?;
+        match &prior.baseline {
+            Some(baseline) => self.store.write_baseline(baseline)?,
+            None => self.store.remove_baseline()?,
         }
         self.store.remove_journal()
     }
@@ -438,7 +438,7 @@ impl Engine {
     }
 
     /// The baseline with what `network` is going to change for the first time added, as it is now.
-    fn baseline_for(&self, network: &Network) -> Result<(Baseline, bool), ApplyError> {
+    fn baseline_for(&self, network: &Network) -> Result<Baseline, ApplyError> {
         let known = self.store.baseline()?;
         let had = known.is_some();
         let mut baseline = known.unwrap_or_default();
@@ -453,7 +453,7 @@ impl Engine {
         if !had {
             baseline.global_forwarding = switches([&global_forwarding()])?.into_values().next().as_deref() == Some("1");
         }
-        Ok((baseline, had))
+        Ok(baseline)
     }
 
     /// `down` leaves what has found another user meanwhile: a switch that is no longer what we made it, and

@@ -131,8 +131,8 @@ pub struct Prior {
     pub state: State,
     /// What was applied.
     pub record: Option<Record>,
-    /// Whether there was a baseline.
-    pub had_baseline: bool,
+    /// What was before the first touch, where there was one by then.
+    pub baseline: Option<Baseline>,
 }
 
 /// A network that is put back by itself unless it is confirmed in time.

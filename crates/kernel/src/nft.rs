@@ -19,6 +19,7 @@ mod encode;
 mod expressions;
 mod fingerprint;
 mod hooks;
+mod keeper;
 mod mends;
 mod tables;
 mod trace;
@@ -30,6 +31,7 @@ pub use dump::{DumpError, RawTable};
 pub use elements::{Counts, Tally};
 pub use fingerprint::fingerprint;
 pub use hooks::ForeignChain;
+pub use keeper::{keep, let_go};
 pub use mends::{ForeignTable, add_mend, delete_mend, legacy_tables, mends};
 pub use tables::{Found, commit, fingerprint_of, look, tally};
 pub use trace::{Dropped, Tracer};
@@ -55,6 +57,8 @@ pub struct TableName {
     pub name: String,
     /// Its comment, as nft writes it.
     pub comment: Option<String>,
+    /// The number of the socket that it belongs to, if it belongs to one that is open.
+    pub owner: Option<u32>,
 }
 
 impl TableName {
@@ -109,6 +113,13 @@ impl Nft {
         let socket = Socket::open(NETLINK_NETFILTER)?;
         socket.set_send_buffer(send_buffer);
         Ok(Self { socket, grows: false })
+    }
+
+    /// The socket's number, by which the kernel names it.
+    fn port(&self) -> Result<u32> {
+        let mut address = netlink_sys::SocketAddr::new(0, 0);
+        self.socket.raw().get_address(&mut address)?;
+        Ok(address.port_number())
     }
 
     /// The number of the last commit in this namespace (NFTA_GEN_ID).

@@ -181,14 +181,15 @@ impl Engine {
         if !moves_uplink {
             boot.confirmed = None;
         }
-        self.store.write_boot(&boot)?;
-        self.store.write_pending(None)?;
-        self.store.remove_previous()?;
-        self.store.write_put_back(None)?;
-        self.store.write_watched(None)?;
         self.store.remove_record()?;
         self.store.remove_baseline()?;
-        self.store.remove_journal()
+        // Killed before this, the next run undoes; after it, nothing is left to undo.
+        self.store.remove_journal()?;
+        self.store.remove_previous()?;
+        self.store.write_pending(None)?;
+        self.store.write_put_back(None)?;
+        self.store.write_watched(None)?;
+        self.store.write_boot(&boot)
     }
 
     /// The run that a watchdog says it watches over.

@@ -150,7 +150,8 @@ impl Engine {
                 wanted.sysctls.entry(sysctl.clone()).or_insert_with(|| from.clone());
             }
         }
-        for (sysctl, value) in self.store.baseline()?.unwrap_or_default().sysctls {
+        let known = [self.store.baseline()?, journal.prior.baseline.clone()].into_iter().flatten();
+        for (sysctl, value) in known.flat_map(|baseline| baseline.sysctls) {
             wanted.sysctls.entry(sysctl).or_insert(value);
         }
         Ok(wanted)

@@ -308,6 +308,7 @@ fn table_name(message: &Message) -> TableName {
         family: message.payload.first().copied().unwrap_or(0),
         name: find_attr(attrs, NFTA_TABLE_NAME).map(text).unwrap_or_default(),
         comment: comment(attrs, NFTA_TABLE_USERDATA),
+        owner: find_attr(attrs, NFTA_TABLE_OWNER).map(be_u32).filter(|&port| port != 0),
     }
 }
 

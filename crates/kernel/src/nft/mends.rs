@@ -98,7 +98,7 @@ impl Nft {
     /// # Errors
     /// The kernel's refusal.
     pub fn handles(&mut self, family: Layer, table: &str) -> netlink::Result<BTreeMap<String, Vec<u64>>> {
-        let name = TableName { family: number(family), name: table.to_owned(), comment: None };
+        let name = TableName { family: number(family), name: table.to_owned(), comment: None, owner: None };
         let mut handles: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         for rule in self.listed(&name)? {
             handles.entry(rule.chain).or_default().push(rule.handle);

@@ -6,7 +6,7 @@ use model::state::TableState;
 
 use super::dump::number;
 use super::uapi::{NFT_SET_ANONYMOUS, NFTA_SET_FLAGS};
-use super::{Nft, RawTable, Tally, Transaction, TransactionError, family_number, fingerprint};
+use super::{Nft, RawTable, Tally, Transaction, TransactionError, family_number, fingerprint, keeper};
 use crate::error::{Cause, Context as _, KernelError, Result};
 use crate::journal::WrittenTable;
 use crate::netlink::NetlinkError;
@@ -53,7 +53,7 @@ pub fn look(family: Family, written: Option<&WrittenTable>) -> Result<Found> {
                 }
             }
         }
-        if readable {
+        if readable && keeper::is_kept(family)? {
             return Ok(Found::Ours(TableState::Intact(table)));
         }
     }
@@ -83,8 +83,10 @@ fn rules_of(nft: &mut Nft, family: Family) -> Result<Option<RawTable>> {
 
 /// Does the changes in one transaction: all of them, or none.
 pub fn commit(changes: &[TableChange]) -> Result<()> {
-    let mut nft = Nft::open().context("change", "the ruleset")?;
-    let mut transaction = Transaction::new();
+    keeper::by_owner(|nft, transaction| commit_by(nft, transaction, changes))
+}
+
+fn commit_by(nft: &mut Nft, mut transaction: Transaction, changes: &[TableChange]) -> Result<()> {
     for change in changes {
         match change {
             TableChange::Replace { family, to, .. } => {

@@ -55,6 +55,7 @@ pub const NFTA_HOOK_PRIORITY: u16 = 2;
 pub const NFTA_TABLE_NAME: u16 = 1;
 pub const NFTA_TABLE_FLAGS: u16 = 2;
 pub const NFTA_TABLE_USERDATA: u16 = 6;
+pub const NFTA_TABLE_OWNER: u16 = 7;
 pub const NFT_TABLE_F_DORMANT: u32 = 1;
 pub const NFT_TABLE_F_OWNER: u32 = 2;
 pub const NFT_TABLE_F_PERSIST: u32 = 4;

@@ -43,6 +43,8 @@ pub fn lab<F: FnOnce()>(body: F) {
     // A filter that matches nothing passes, too.
     let passed = output.status.success() && text.contains("test result: ok. 1 passed");
     assert!(passed, "{test} inside its namespaces: {}\n{text}\n{errors}", output.status);
+    // What it has to say, such as how much it tried.
+    print!("{text}");
 }
 
 /// Runs `body` in a process of one thread, as user namespaces want it: the test harness has two.

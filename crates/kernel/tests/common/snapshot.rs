@@ -40,6 +40,25 @@ const PASSING: [&str; 23] = [
 
 /// Looks at the calling thread's namespace, and at those that have names.
 pub fn take() -> Snapshot {
+    let mut sections = take_here();
+    for name in namespaces() {
+        for what in ["-details link", "address", "route", "-6 route"] {
+            let (options, what) = what.rsplit_once(' ').unwrap_or(("", what));
+            let line = format!("ip -json -netns {name} {options} {what} show");
+            sections.insert(format!("{name}: {options} {what}"), json(&tool(&line)));
+        }
+    }
+    sections
+}
+
+fn namespaces() -> Vec<String> {
+    let mut namespaces: Vec<String> = tool("ip netns list").lines().map(first_word).collect();
+    namespaces.sort();
+    namespaces
+}
+
+/// Looks at the calling thread's namespace alone, and at the names of others.
+pub fn take_here() -> Snapshot {
     let mut sections = Snapshot::new();
     for (name, line) in [
         ("links", "ip -json -details link show"),
@@ -61,16 +80,7 @@ pub fn take() -> Snapshot {
     let mut qdiscs: Vec<String> = tool("tc qdisc show").lines().map(settings).collect();
     qdiscs.sort();
     sections.insert("qdiscs".to_owned(), qdiscs.join("\n"));
-    let mut namespaces: Vec<String> = tool("ip netns list").lines().map(first_word).collect();
-    namespaces.sort();
-    for name in &namespaces {
-        for what in ["-details link", "address", "route", "-6 route"] {
-            let (options, what) = what.rsplit_once(' ').unwrap_or(("", what));
-            let line = format!("ip -json -netns {name} {options} {what} show");
-            sections.insert(format!("{name}: {options} {what}"), json(&tool(&line)));
-        }
-    }
-    sections.insert("namespaces".to_owned(), namespaces.join("\n"));
+    sections.insert("namespaces".to_owned(), namespaces().join("\n"));
     sections
 }
 

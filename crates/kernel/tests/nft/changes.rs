@@ -2,8 +2,11 @@
 
 use std::time::Instant;
 
-use kernel::nft::{Nft, Transaction, TransactionError};
+use kernel::journal::WrittenTable;
+use kernel::nft::{Found, Nft, Transaction, TransactionError};
+use model::plan::TableChange;
 use model::ruleset::*;
+use model::state::TableState;
 
 use crate::support::{create, in_namespace, list, nft, open, tool, try_tool};
 use crate::tables::{self, FORWARD_KEY, forward, is, name, number, rule, v4, v6, value};
@@ -262,6 +265,53 @@ fn a_table_can_belong_to_its_socket() {
         assert_eq!(nft.tables().unwrap().len(), 1);
         nft.commit(&change).unwrap_or_else(|e| panic!("{e}"));
         assert!(try_tool(&["nft", "delete table inet warren"], "").is_err());
+    });
+}
+
+#[test]
+fn a_process_that_keeps_the_tables_makes_them_its_own_and_leaves_them_to_the_next() {
+    in_namespace(|| {
+        let table = tables::inet();
+        let family = Family::Inet;
+        let replace = |to: Option<TableState>| {
+            kernel::nft::commit(&[TableChange::Replace { family, from: None, to }]).unwrap_or_else(|e| panic!("{e}"));
+        };
+        let written = || {
+            let fingerprint = kernel::nft::fingerprint_of(family).unwrap().unwrap();
+            WrittenTable { fingerprint, skeleton: table.skeleton() }
+        };
+        let look = || kernel::nft::look(family, Some(&written())).unwrap();
+        replace(Some(TableState::Intact(table.clone())));
+        assert!(matches!(look(), Found::Ours(TableState::Intact(_))));
+        if !kernel::nft::keep().unwrap_or_else(|e| panic!("{e}")) {
+            // Kernels before 6.9: the tables are like anybody's.
+            return replace(None);
+        }
+        assert_eq!(open().tables().unwrap().len(), 1, "the trial left nothing");
+        // As somebody else made it, so that it is made anew.
+        assert!(matches!(look(), Found::Ours(TableState::Disturbed(_))));
+        replace(Some(TableState::Intact(table.clone())));
+        assert!(matches!(look(), Found::Ours(TableState::Intact(_))));
+        tool(&["nft", "flush ruleset"], "");
+        assert!(try_tool(&["nft", "delete table inet warren"], "").is_err());
+        assert!(matches!(look(), Found::Ours(TableState::Intact(_))));
+        // In another namespace this process keeps nothing.
+        let other = kernel::netns::Netns::unnamed("other").unwrap();
+        other
+            .run(|| {
+                replace(Some(TableState::Intact(table.clone())));
+                assert_eq!(open().tables().unwrap()[0].owner, None);
+            })
+            .unwrap();
+        // It ends, and who comes then does as he likes, without keeping them too.
+        kernel::nft::let_go();
+        let left = open().tables().unwrap();
+        assert_eq!((left.len(), left[0].owner), (1, None));
+        assert!(matches!(look(), Found::Ours(TableState::Intact(_))));
+        tool(&["nft", "flush ruleset"], "");
+        replace(Some(TableState::Intact(table.clone())));
+        replace(None);
+        assert_eq!(open().tables().unwrap().len(), 0);
     });
 }
 

@@ -17,7 +17,6 @@ pub fn unsupported(config: &Config, rehearsal: bool) -> Vec<Problem> {
     found(config.include.clone(), "`include`");
     let host = &config.host;
     found(on(&host.take_over), "`take-over`");
-    found(on(&host.hosts_resolver), "`hosts-resolver`");
     config.lans.iter().for_each(|lan| of_lan(lan, &mut found));
     config.guests.iter().for_each(|guest| of_guest(guest, &mut found));
     if !rehearsal {

@@ -233,6 +233,7 @@ fn build(sketch: &Sketch) -> Network {
         dmzs,
         sites: Vec::new(),
         socks: false,
+        hosts_resolver: true,
         ipv6_forwarding: if six { Ipv6Forwarding::PerInterface } else { Ipv6Forwarding::Off },
         learners: Vec::new(),
         reach: Vec::new(),
@@ -313,6 +314,7 @@ fn build_lan(nth: usize, sketch: &LanSketch, public: &Public) -> Lan {
         },
         domain: format!("{bridge}.internal"),
         dns: Vec::new(),
+        dhcp: None,
         snat4: snat(false),
         snat6: snat(true),
         nat66: sketch.nat66 && mode == Mode::Nat,
@@ -408,6 +410,8 @@ fn build_guest(nth: usize, sketch: &GuestSketch, lans: &[Lan], public: &Public) 
         lan: lan.bridge.clone(),
         mac: Mac::derived(&[lan.bridge.as_str(), &guest]),
         port: name(&format!("p-{guest}")),
+        leased: false,
+        aliases: Vec::new(),
         allowed: match sketch.allowed {
             3 => lan.held().iter().map(|net| further(net.addr(), own)).collect(),
             4 => vec![

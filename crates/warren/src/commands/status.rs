@@ -5,8 +5,10 @@ use model::address::IfName;
 use model::network::{GuestKind, Network, Public};
 use model::ruleset::{Family, KeyPart, RECEIVED, SENT, TRIES, Try, Value};
 use model::state::{State, TableState};
+use services::protocol::Status;
 
 use super::forward;
+use super::serve::control;
 use crate::context::{Context, Exit, Outcome};
 use crate::output;
 
@@ -27,6 +29,7 @@ pub fn run(context: &Context) -> Outcome {
     let unfinished = engine.is_unfinished()?;
     let pending = engine.pending()?.map(|pending| pending.left().map_or(0, |left| left.as_secs() + 1));
     let tally = tally(&survey.observed)?;
+    let serving = control::status(&context.run_dir);
     let drift: Vec<String> = survey.plan.steps.iter().map(ToString::to_string).collect();
     if context.json {
         output::json(&serde_json::json!({
@@ -53,6 +56,7 @@ pub fn run(context: &Context) -> Outcome {
                 "container": matches!(guest.kind, GuestKind::Lxc(_)).then(|| super::guest::state_word(&host, &guest.name)),
             })).collect::<Vec<_>>(),
             "forwards": forward::documents(&network),
+            "services": serving,
             "drift": drift,
             "conflicts": survey.conflicts.iter().map(|c| format!("{}: {}", c.object, c.detail)).collect::<Vec<_>>(),
             "unfinished": unfinished,
@@ -61,6 +65,9 @@ pub fn run(context: &Context) -> Outcome {
         return Ok(Exit::Done);
     }
     people(&network, &survey.observed);
+    if let Some(serving) = &serving {
+        services(serving);
+    }
     for guest in &network.guests {
         for (tried, packets) in tried(&tally, &guest.port).into_iter().filter(|(_, packets)| *packets > 0) {
             output::line(&format!(
@@ -170,6 +177,47 @@ fn people(network: &Network, observed: &State) {
             "{}: <interface type='ethernet'><target dev='{}' managed='no'/><mac address='{}'/></interface>",
             guest.name, guest.port, guest.mac
         ));
+    }
+}
+
+/// What the services of a running `serve` have done.
+fn services(status: &Status) {
+    let (dns, dhcp, ra) = (&status.dns, &status.dhcp, &status.ra);
+    output::line(&format!(
+        "\nnames: {} questions, {} from the zones, {} remembered, {} asked upstream ({} failed)",
+        dns.queries, dns.local, dns.cached, dns.forwarded, dns.failed
+    ));
+    let dropped = [
+        (dns.rebinding, "answers that point inside"),
+        (dns.limited, "questions beyond a client's share"),
+        (dns.malformed, "packets that are no questions"),
+        (dns.refused, "questions refused"),
+    ];
+    tell_dropped(&dropped);
+    output::line(&format!(
+        "leases: {} given, {} denied, {} advertisements of routers",
+        dhcp.acks, dhcp.naks, ra.advertisements
+    ));
+    tell_dropped(&[
+        (dhcp.wrong_mac, "clients that name another's hardware address"),
+        (dhcp.exhausted, "clients for whom no address was left"),
+        (dhcp.limited, "clients beyond what may ask at once"),
+        (dhcp.conflicts + dhcp.declines, "addresses that were taken"),
+        (dhcp.malformed + ra.malformed, "packets that cannot be read"),
+    ]);
+    if !status.leases.is_empty() {
+        let mut rows = vec![["LEASE", "LAN", "MAC", "NAME"].map(str::to_owned).to_vec()];
+        rows.extend(status.leases.iter().map(|lease| {
+            let name = lease.name.clone().unwrap_or_default();
+            vec![lease.address.to_string(), lease.lan.to_string(), lease.mac.to_string(), name]
+        }));
+        output::line(output::table(&rows).trim_end());
+    }
+}
+
+fn tell_dropped(sorts: &[(u64, &str)]) {
+    for (count, what) in sorts.iter().filter(|(count, _)| *count > 0) {
+        output::line(&format!("{}  {count} {what}{}", output::YELLOW, output::RESET));
     }
 }
 

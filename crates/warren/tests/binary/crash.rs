@@ -1,0 +1,321 @@
+//! Killed at any point, the next run puts it right: every step of every example, and every touch of a file of ours.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use kernel::apply::{ApplyError, Confirm, Engine, Report, Watch, Wish};
+use model::network::Network;
+use model::plan::Step;
+
+use crate::common::lab;
+use crate::common::snapshot::{Snapshot, assert_same, take, take_here};
+use crate::support::{PATIENCE, Ran, Scene, bare, examples, settle, which};
+
+/// The examples, as far as a lab can carry them: what a rehearsal stands in for is stood in for.
+fn networks() -> Vec<(String, Network)> {
+    let facts = kernel::facts::gather().unwrap();
+    let load = |path: &std::path::PathBuf| {
+        let text = std::fs::read_to_string(path).unwrap();
+        let (_, mut network) = model::network::load(&text, &facts, true).unwrap();
+        lab::Lab::stand_in(&mut network);
+        (path.file_name().unwrap().to_string_lossy().into_owned(), network)
+    };
+    examples().iter().map(load).collect()
+}
+
+/// warren's engine in a place. Its files are in memory: what is tried here is not the disk, and hundreds of syncs take
+/// their time.
+struct Server {
+    scene: Scene,
+    folder: tempfile::TempDir,
+}
+
+impl Server {
+    fn new() -> Self {
+        Self { scene: Scene::new(), folder: tempfile::tempdir_in("/run").unwrap() }
+    }
+
+    fn engine(&self) -> Engine {
+        Engine::new(&self.folder.path().join("state"), &self.folder.path().join("run")).unwrap()
+    }
+
+    fn up(&self, network: &Network, watch: Watch) -> Result<Report, ApplyError> {
+        self.engine().up(network, Path::new("/warren.toml"), false, watch)
+    }
+
+    fn goes_up(&self, network: &Network) -> Report {
+        self.up(network, &mut |_, _| Ok(())).unwrap()
+    }
+
+    fn goes_down(&self) -> Report {
+        self.engine().down(&mut |_, _| Ok(())).unwrap()
+    }
+
+    /// `up` that is killed before its step `at`; behind its last where it has no such step. Says whether that was the
+    /// end of them.
+    fn killed_in_up(&self, network: &Network, at: usize) -> bool {
+        let is_over = std::cell::Cell::new(false);
+        let code = forked(|| {
+            let mut watch = |index: usize, _: &Step| {
+                if index == at {
+                    kill_self();
+                }
+                Ok(())
+            };
+            // All is done by then, and what was is still in the journal.
+            let mut holds = || Err(String::from(if forked_exit(7) { "" } else { "never" }));
+            let confirm = Confirm { patience: Duration::from_secs(1000), arm: &mut |_| Ok(()), holds: &mut holds };
+            let config = Path::new("/warren.toml");
+            let wish = Wish { network, config, text: "", replace: false, confirm: Some(confirm) };
+            i32::from(self.engine().carry(wish, &mut watch).is_err())
+        });
+        match code {
+            None => {}
+            Some(7) => is_over.set(true),
+            Some(other) => panic!("up failed by itself ({other})"),
+        }
+        is_over.get()
+    }
+
+    /// The same of `down`; one that has no such step comes to its end.
+    fn killed_in_down(&self, at: usize) -> bool {
+        let code = forked(|| {
+            let mut watch = |index: usize, _: &Step| {
+                if index == at {
+                    kill_self();
+                }
+                Ok(())
+            };
+            i32::from(self.engine().down(&mut watch).is_err())
+        });
+        match code {
+            None => false,
+            Some(0) => true,
+            Some(other) => panic!("down failed by itself ({other})"),
+        }
+    }
+}
+
+fn kill_self() {
+    // SAFETY: plain system calls.
+    unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+}
+
+/// Ends the process as a kill would: nothing of it runs any more.
+fn forked_exit(code: i32) -> bool {
+    // SAFETY: ends the process without running what belongs to the parent.
+    unsafe { libc::_exit(code) }
+}
+
+/// Runs `body` in a process of its own; its exit code, or nothing where it was killed.
+fn forked(body: impl FnOnce() -> i32) -> Option<i32> {
+    // SAFETY: the child has one thread, the copy of this one, and glibc keeps its allocator usable over fork; it ends
+    // by SIGKILL or _exit.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0);
+    if child == 0 {
+        let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_or(101);
+        forked_exit(code);
+    }
+    let mut status = 0;
+    // SAFETY: the pointer is to a live integer.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status))
+}
+
+#[track_caller]
+fn is(expected: &Snapshot, when: &str) {
+    // What comes a moment later than what it belongs to, as when IPv6 addresses settle, is waited for.
+    let deadline = Instant::now() + PATIENCE;
+    while take_here() != *expected && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_same(expected, &take_here(), when);
+}
+
+#[test]
+fn up_of_every_example_killed_after_any_step() {
+    lab(|| {
+        let server = Server::new();
+        let nothing = take_here();
+        let mut tried = 0;
+        for (name, network) in networks() {
+            server.goes_up(&network);
+            settle(&[]);
+            let up = take();
+            server.goes_down();
+            for at in 0.. {
+                let was_last = server.killed_in_up(&network, at);
+                let report = if at % 4 != 1 { server.goes_down() } else { server.goes_up(&network) };
+                assert!(report.recovered.is_some(), "{name}: killed before step {at}, and the journal was not found");
+                if at % 4 == 1 {
+                    server.goes_down();
+                }
+                is(&nothing, &format!("{name}: killed before step {at}"));
+                tried += 1;
+                if was_last {
+                    assert!(at >= 4, "{name} has only {at} steps");
+                    break;
+                }
+            }
+            // What comes up after all that is what came up before it.
+            server.goes_up(&network);
+            settle(&[]);
+            assert_same(&up, &take(), &name);
+            server.goes_down();
+        }
+        println!("up was killed after each of {tried} steps");
+        assert!(tried > 100, "only {tried}");
+    });
+}
+
+#[test]
+fn every_example_turned_into_another_killed_after_any_step() {
+    lab(|| {
+        let server = Server::new();
+        let nothing = take_here();
+        let all = networks();
+        let mut tried = 0;
+        for (nth, (name, network)) in all.iter().enumerate() {
+            let (from, before) = &all[(nth + 1) % all.len()];
+            server.goes_up(before);
+            settle(&[]);
+            let up = take_here();
+            for at in 0.. {
+                let was_last = server.killed_in_up(network, at);
+                let what = format!("{from} to {name}, killed before step {at}");
+                let report = server.goes_up(before);
+                assert!(report.recovered.is_some(), "{what}: the journal was not found");
+                assert!(report.done.is_empty(), "{what}: what was undone was not what was:\n{}", report.done);
+                is(&up, &what);
+                tried += 1;
+                if was_last {
+                    break;
+                }
+            }
+            server.goes_down();
+            is(&nothing, &format!("{from}, down"));
+        }
+        println!("changes were killed after each of {tried} steps");
+        assert!(tried > 100, "only {tried}");
+    });
+}
+
+#[test]
+fn down_of_every_example_killed_after_any_step() {
+    lab(|| {
+        let server = Server::new();
+        let nothing = take_here();
+        let mut tried = 0;
+        for (name, network) in networks() {
+            server.goes_up(&network);
+            settle(&[]);
+            let up = take_here();
+            for at in 0.. {
+                if server.killed_in_down(at) {
+                    assert!(at >= 4, "{name} has only {at} steps");
+                    break;
+                }
+                let what = format!("{name}, down, killed before step {at}");
+                let report = server.goes_up(&network);
+                assert!(report.recovered.is_some(), "{what}: the journal was not found");
+                assert!(report.done.is_empty(), "{what}: what was undone was not what was:\n{}", report.done);
+                is(&up, &what);
+                tried += 1;
+            }
+            is(&nothing, &format!("{name}, down"));
+        }
+        println!("down was killed after each of {tried} steps");
+        assert!(tried > 100, "only {tried}");
+    });
+}
+
+const ONE: &str = r#"
+[host]
+uplink = "eth0"
+[lan.br1]
+address = ["10.1.1.1/24"]
+[guest.cnx6]
+kind = "netns"
+address = ["10.1.1.6"]
+"#;
+
+/// The system calls by which our files change, and the network with them but for netlink's.
+const CALLS: &str = "rename,unlink,fsync,write,mkdir,mount,umount2";
+
+/// The binary, killed by strace(1) at its `nth` such call; whether it came to its end before.
+fn survives(scene: &Scene, arguments: &str, nth: usize) -> bool {
+    let mut strace = bare(&which("strace"));
+    scene.tell(&mut strace);
+    strace.args(["--quiet=all", "-o", "/dev/null", "-e", &format!("trace={CALLS}")]);
+    strace.args(["-e", &format!("inject={CALLS}:signal=KILL:when={nth}"), "--", crate::support::WARREN]);
+    let ran = Ran::of(strace.args(arguments.split_whitespace()));
+    match ran.code {
+        Some(0) => true,
+        // strace ends as its tracee did.
+        None | Some(137) => false,
+        Some(_) => panic!("{ran:?}"),
+    }
+}
+
+/// Between the steps there are the journal, the baseline and the record: each write, sync, rename and removal of theirs.
+#[test]
+fn killed_at_any_touch_of_a_file() {
+    lab(|| {
+        let scene = Scene::new();
+        let nothing = take_here();
+        let kill_each = |prepare: &dyn Fn(), arguments: &str, next: &str, expected: &Snapshot| {
+            for nth in 1.. {
+                prepare();
+                let over = survives(&scene, arguments, nth);
+                scene.warren(next).ends(0);
+                is(expected, &format!("{arguments}, killed at call {nth}, then {next}"));
+                scene.warren("down").ends(0);
+                is(&nothing, &format!("{arguments}, killed at call {nth}, then {next}, then down"));
+                if over {
+                    return nth - 1;
+                }
+            }
+            0
+        };
+        scene.up(ONE, &[]);
+        let up = take_here();
+        scene.warren("down").ends(0);
+        let bring_up = || {
+            scene.warren("up").ends(0);
+        };
+        let mut tried = 0;
+        tried += kill_each(&|| {}, "up", "up", &up);
+        tried += kill_each(&bring_up, "down", "up", &up);
+        tried += kill_each(&bring_up, "rollback", "down", &nothing);
+        println!("killed at each of {tried} calls");
+        assert!(tried > 30, "only {tried}");
+    });
+}
+
+/// A journal that is not whole was not ours to begin with, or is the disk's fault: it is seen, told, and passed over.
+#[test]
+fn a_torn_journal_is_seen() {
+    lab(|| {
+        let server = Server::new();
+        let nothing = take_here();
+        server.scene.write(ONE);
+        let warren = |arguments: &str| {
+            let mut command = server.scene.command();
+            let folder = |name: &str| server.folder.path().join(name);
+            command.env("WARREN_STATE_DIR", folder("state")).env("WARREN_RUN_DIR", folder("run"));
+            Ran::of(command.args(arguments.split_whitespace()))
+        };
+        for (name, network) in networks() {
+            assert!(!server.killed_in_up(&network, 6));
+            let journal = server.folder.path().join("state/journal.json");
+            let whole = std::fs::read(&journal).unwrap();
+            std::fs::write(&journal, &whole[..whole.len() / 2]).unwrap();
+            warren("up --replace").says(0, &["torn"]);
+            warren("status").says(0, &["As the file"]);
+            warren("down").ends(0);
+            is(&nothing, &format!("{name}, after a torn journal, up and down"));
+        }
+    });
+}
