@@ -61,6 +61,7 @@ pub fn gather() -> Result<HostFacts> {
         ssh_ports: ssh_ports(&waiting, &owners, session),
         resolvers: resolvers(|path| fs::read_to_string(path).ok()),
         machine_id: fs::read_to_string("/etc/machine-id").ok().and_then(|text| machine_id(&text)),
+        conntrack_max: conntrack_max(),
         ipv6: sysctl::exists(&Sysctl::new(IpFamilyWord::Ipv6, "default", "forwarding")),
         ipv6_force_forwarding: sysctl::exists(&Sysctl::new(IpFamilyWord::Ipv6, "default", "force_forwarding")),
         assumed: false,
@@ -77,6 +78,13 @@ fn played(links: &[LinkInfo]) -> BTreeMap<u32, u32> {
             Some((bridge, port.index))
         })
         .collect()
+}
+
+/// The file is there once the kernel tracks connections at all, which asking for them brings about.
+fn conntrack_max() -> Option<u32> {
+    let read = || fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max").ok()?.trim().parse().ok();
+    // Whatever is answered: the file tells.
+    read().or_else(|| crate::conntrack::available().map_or(None, |()| read()))
 }
 
 /// Whether a link is warren's: it bears our mark, or was made in our group by a process that was killed before it

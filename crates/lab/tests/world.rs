@@ -47,6 +47,7 @@ fn guest(name: &str, kind: GuestKind, addresses: &[&str]) -> Guest {
         allowed: Vec::new(),
         snat: None,
         limit: None,
+        max_connections: 65536,
     }
 }
 

@@ -276,6 +276,26 @@ pub struct Guest {
     /// Its bandwidth, where it is limited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<Limit>,
+    /// Tracked connections that each of its addresses may hold at once.
+    #[serde(default = "any_number")]
+    pub max_connections: u32,
+}
+
+fn any_number() -> u32 {
+    u32::MAX
+}
+
+impl Guest {
+    /// Whether the address is one that it may use: as written, made of its hardware address, or of a network that it
+    /// was allowed.
+    #[must_use]
+    pub fn has(&self, address: IpAddr) -> bool {
+        let made = |address: IpAddr| match address {
+            IpAddr::V6(v6) => self.mac.link_local().segments()[4..] == v6.segments()[4..],
+            IpAddr::V4(_) => false,
+        };
+        self.addresses.contains(&address) || made(address) || self.allowed.iter().any(|net| net.contains(&address))
+    }
 }
 
 /// A guest's bandwidth, in bits a second of IP packets (what carries them on the cable is not counted).

@@ -64,6 +64,7 @@ fn guest(text: &str, bridge: &str, kind: GuestKind, addresses: &[&str]) -> Guest
         allowed: Vec::new(),
         snat: None,
         limit: None,
+        max_connections: 65536,
     }
 }
 

@@ -426,6 +426,7 @@ fn build_guest(nth: usize, sketch: &GuestSketch, lans: &[Lan], public: &Public) 
         },
         addresses: if keep.is_empty() { addresses } else { keep },
         limit: limit(sketch, &guest),
+        max_connections: 1000 + 500 * u32::from(sketch.snat),
         name: guest,
     }
 }
