@@ -40,6 +40,10 @@ to = "www:80"
 [[forward]]
 listen = "203.0.113.2:5000-5003"
 to = "www:78-81"
+# Its guest has no IPv6 address.
+[[forward]]
+listen = "4000"
+to = "idle:80"
 "#;
 
 fn fetch(url: &str) {
@@ -69,9 +73,9 @@ fn what_each_forward_guest_and_lan_did_is_counted_and_kept() {
         let scene = Scene::new();
         scene.up(NETWORK, &["www", "idle"]);
         let _servers: Vec<_> = [80, 9003, 7007].map(|port| serve(&scene, "www", port)).into();
-        let _world = serve(&scene, "world", 80);
+        let _others = ["world", "idle"].map(|place| serve(&scene, place, 80));
         let untouched = status(&scene);
-        assert_eq!(forwards(&untouched), vec![(0, 0); 6]);
+        assert_eq!(forwards(&untouched), vec![(0, 0); 7]);
 
         // A megabyte by each in turn, the first twice and by IPv6 as well.
         let page = 1_000_000..1_200_000;
@@ -83,6 +87,7 @@ fn what_each_forward_guest_and_lan_did_is_counted_and_kept() {
             ("http://203.0.113.2:7007/big", 3, 1),
             ("http://203.0.113.2:6000/big", 4, 1),
             ("http://203.0.113.2:5002/big", 5, 1),
+            ("http://203.0.113.2:4000/big", 6, 1),
         ] {
             let before = forwards(&status(&scene));
             fetch(url);
@@ -100,7 +105,7 @@ fn what_each_forward_guest_and_lan_did_is_counted_and_kept() {
         let www = guest(&now, "www");
         assert_eq!(www["connections"]["taken"], 7, "{www}");
         assert!(www["sent"]["bytes"].as_u64().unwrap() > 7_000_000, "{www}");
-        assert_eq!(guest(&now, "idle")["connections"], serde_json::json!({ "begun": 0, "taken": 0 }));
+        assert_eq!(guest(&now, "idle")["connections"], serde_json::json!({ "begun": 0, "taken": 1 }));
 
         // What a guest begins, with the world and with the host; and what is dropped.
         all(
@@ -117,7 +122,7 @@ fn what_each_forward_guest_and_lan_did_is_counted_and_kept() {
         let lan = &now["lans"][0];
         assert!(lan["dropped"]["from"]["packets"].as_u64().unwrap() >= 2, "{lan}");
         assert_eq!(lan["connections"]["begun"], 2, "{lan}");
-        assert_eq!(lan["connections"]["taken"], 7, "{lan}");
+        assert_eq!(lan["connections"]["taken"], 8, "{lan}");
         let table = scene.warren("status").ends(0).out;
         assert!(table.contains("TRAFFIC") && table.contains("8080/tcp"), "{table}");
 
@@ -127,7 +132,7 @@ fn what_each_forward_guest_and_lan_did_is_counted_and_kept() {
             scene.write(&format!("{NETWORK}{more}"));
             scene.warren("up").ends(0);
             let now = status(&scene);
-            assert_eq!(forwards(&now)[..6], before[..], "{more}");
+            assert_eq!(forwards(&now)[..7], before[..], "{more}");
             assert_eq!(guest(&now, "idle")["connections"]["begun"], 2);
             assert!(now["lans"][0]["dropped"]["from"]["packets"].as_u64().unwrap() >= 2);
         }

@@ -33,7 +33,8 @@ pub(super) fn sets(network: &Network) -> BTreeMap<String, Set> {
         }
         for transport in TRANSPORTS {
             let counted = |key: &[Type]| Set { counted: true, ..Set::of(key) };
-            sets.0.insert(format!("carried_{transport}"), counted(&[Type::Port]));
+            // Of both families.
+            sets.0.entry(format!("carried_{transport}")).or_insert_with(|| counted(&[Type::Port]));
             sets.0.insert(named(&format!("carried_at_{transport}"), family), counted(&[kind, Type::Port]));
         }
         for forward in &network.forwards {
