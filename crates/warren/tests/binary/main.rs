@@ -22,3 +22,4 @@ mod serve;
 mod stream;
 mod support;
 mod traffic;
+mod watch;
