@@ -26,7 +26,7 @@ to = "cnx6:80"
 
 /// The count of repairs once it is above `before`.
 #[track_caller]
-fn repaired(scene: &Scene, before: u64) -> serde_json::Value {
+pub fn repaired(scene: &Scene, before: u64) -> serde_json::Value {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let status = scene.warren("--json status").json();
