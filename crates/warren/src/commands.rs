@@ -4,12 +4,14 @@ use crate::cli::{Arguments, Command};
 use crate::context::{Context, Outcome};
 use crate::foreign;
 
+mod boot;
 mod check;
 mod confirm;
 mod down;
 mod export;
 mod forward;
 mod guest;
+mod install;
 mod manual;
 mod map;
 mod plan;
@@ -32,6 +34,11 @@ pub fn run(arguments: Arguments) -> Outcome {
         Command::Up { replace, no_guests, confirm } => up::run(&context, replace, no_guests, confirm),
         Command::Confirm => confirm::confirm(&context),
         Command::Rollback => confirm::rollback(&context),
+        Command::Install { print } => install::install(&context, print),
+        Command::Uninstall => install::uninstall(&context),
+        Command::Boot { guests: true, .. } => boot::guests(&context),
+        Command::Boot { stop: true, .. } => boot::stop(&context),
+        Command::Boot { .. } => boot::network(&context),
         Command::Watchdog { detach } => confirm::watchdog(&context, detach),
         Command::Down { guests } => down::run(&context, guests),
         Command::Status => status::run(&context),

@@ -287,7 +287,7 @@ fn unreadable(config: &Path, error: &std::io::Error) -> Failure {
 }
 
 /// The file and its folder belong to root, or to who runs sudo, and nobody else may write to them.
-fn trusted(config: &Path) -> Result<(), Failure> {
+pub fn trusted(config: &Path) -> Result<(), Failure> {
     let path = fs::canonicalize(config).map_err(|e| unreadable(config, &e))?;
     let sudo = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse::<u32>().ok());
     let folder = path.parent().map(Path::to_owned);
