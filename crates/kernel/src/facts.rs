@@ -11,6 +11,7 @@ use model::state::{ALIAS_PREFIX, IpFamilyWord, Sysctl};
 use crate::error::Result;
 use crate::rtnl::header::{RT_TABLE_MAIN, RTN_UNICAST, RTPROT_RA};
 use crate::rtnl::{AddressInfo, GROUP, LinkInfo, RouteInfo, Rtnl};
+use crate::session;
 use crate::sockdiag::{self, Listening};
 use crate::sysctl;
 
@@ -32,7 +33,7 @@ pub fn gather() -> Result<HostFacts> {
 
     let waiting = sockdiag::listening()?;
     let owners = sockdiag::owners(&waiting.iter().map(|w| w.inode).collect());
-    let session = std::env::var("SSH_CONNECTION").ok();
+    let session = session::current().map(|s| s.local_port);
 
     let (defaults, others): (Vec<_>, Vec<_>) = routes.into_iter().partition(RouteInfo::is_default);
     let (default_uplink, routers) = ways_out(defaults, &names);
@@ -45,12 +46,20 @@ pub fn gather() -> Result<HostFacts> {
             .collect(),
         routers,
         listeners: listeners(&waiting, &owners),
-        ssh_ports: ssh_ports(&waiting, &owners, session.as_deref()),
+        ssh_ports: ssh_ports(&waiting, &owners, session),
         resolvers: resolvers(|path| fs::read_to_string(path).ok()),
         machine_id: fs::read_to_string("/etc/machine-id").ok().and_then(|text| machine_id(&text)),
+        conntrack_max: conntrack_max(),
         ipv6: sysctl::exists(&Sysctl::new(IpFamilyWord::Ipv6, "default", "forwarding")),
         ipv6_force_forwarding: sysctl::exists(&Sysctl::new(IpFamilyWord::Ipv6, "default", "force_forwarding")),
     })
+}
+
+/// The file is there once the kernel tracks connections at all, which asking for them brings about.
+fn conntrack_max() -> Option<u32> {
+    let read = || fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max").ok()?.trim().parse().ok();
+    // Whatever is answered: the file tells.
+    read().or_else(|| crate::conntrack::available().map_or(None, |()| read()))
 }
 
 /// Whether a link is warren's: it bears our mark, or was made in our group by a process that was killed before it
@@ -115,8 +124,8 @@ fn listeners(waiting: &[Listening], owners: &BTreeMap<u32, String>) -> Vec<Liste
     listeners
 }
 
-/// The ports of sshd, and the server's port of the session: the last word of SSH_CONNECTION (ssh(1)).
-fn ssh_ports(waiting: &[Listening], owners: &BTreeMap<u32, String>, session: Option<&str>) -> Vec<u16> {
+/// The ports of sshd, and the server's port of the session that we run in.
+fn ssh_ports(waiting: &[Listening], owners: &BTreeMap<u32, String>, session: Option<u16>) -> Vec<u16> {
     let is_sshd = |w: &&Listening| {
         let name = owners.get(&w.inode).and_then(|o| o.split(" (pid").next());
         w.transport == model::address::Transport::Tcp && matches!(name, Some("sshd" | "dropbear"))
@@ -124,7 +133,7 @@ fn ssh_ports(waiting: &[Listening], owners: &BTreeMap<u32, String>, session: Opt
     // Its X11 and port forwards listen on loopback, and belong to nobody's way in.
     let mut ports: BTreeSet<u16> =
         waiting.iter().filter(is_sshd).filter(|w| !w.address.is_loopback()).map(|w| w.port).collect();
-    ports.extend(session.and_then(|s| s.split_whitespace().nth(3)?.parse::<u16>().ok()));
+    ports.extend(session);
     ports.into_iter().collect()
 }
 
@@ -229,7 +238,7 @@ mod tests {
         let waiting = [socket(2222, "::", 1), socket(6010, "127.0.0.1", 2), socket(80, "::", 3)];
         let owners = [(1, "sshd (pid 7)"), (2, "sshd (pid 9)"), (3, "nginx (pid 8)")];
         let owners: BTreeMap<u32, String> = owners.into_iter().map(|(i, o)| (i, o.to_owned())).collect();
-        let session = Some("198.51.100.7 50000 192.0.2.1 22");
+        let session = Some(22);
         assert_eq!(ssh_ports(&waiting, &owners, session), [22, 2222]);
         assert_eq!(ssh_ports(&waiting, &BTreeMap::new(), None), [0u16; 0]);
         let both = listeners(&waiting[..1], &owners);

@@ -3,11 +3,13 @@
 
 pub mod answers;
 pub mod apply;
+pub mod confine;
 pub mod conntrack;
 pub mod error;
 pub mod execute;
 pub mod facts;
 pub mod journal;
+pub mod listen;
 pub mod mends;
 pub mod netlink;
 pub mod netns;

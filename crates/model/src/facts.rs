@@ -27,6 +27,9 @@ pub struct HostFacts {
     pub resolvers: Vec<IpAddr>,
     /// Contents of /etc/machine-id: the salt of derived hardware addresses on bridged LANs.
     pub machine_id: Option<String>,
+    /// How many connections the kernel tracks at once (net.netfilter.nf_conntrack_max), where it could be read.
+    #[serde(default)]
+    pub conntrack_max: Option<u32>,
     /// Whether the kernel has IPv6 at all.
     pub ipv6: bool,
     /// Whether the kernel can forward IPv6 for one interface alone

@@ -17,6 +17,7 @@ pub mod probe;
 pub mod problem;
 pub mod repair;
 pub mod ruleset;
+pub mod services;
 pub mod session;
 pub mod simulate;
 pub mod state;

@@ -39,6 +39,9 @@ pub struct Network {
     pub sites: Vec<Site>,
     /// Whether `[socks]` stands in the file.
     pub socks: bool,
+    /// Whether the host itself resolves guests' names.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub hosts_resolver: bool,
     /// How IPv6 forwarding is switched on.
     pub ipv6_forwarding: Ipv6Forwarding,
     /// Interfaces that hold a route learnt from a router advertisement. Each goes from accept_ra 1 to 2 before
@@ -120,6 +123,9 @@ pub struct Lan {
     pub domain: String,
     /// Resolvers for names outside the zone.
     pub dns: Vec<IpAddr>,
+    /// What stations that the file gives no address get one from, by DHCP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dhcp: Option<LeaseRange>,
     /// The source that IPv4 leaves with.
     pub snat4: Snat,
     /// The source that private (ULA) IPv6 leaves with; global addresses leave as they are, but with `nat66`.
@@ -169,6 +175,29 @@ impl Answers {
     }
 }
 
+/// Addresses to lease, from the first to the last, `first <= last`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseRange {
+    /// The lowest.
+    pub first: Ipv4Addr,
+    /// The highest.
+    pub last: Ipv4Addr,
+}
+
+impl LeaseRange {
+    /// Whether it holds the address.
+    #[must_use]
+    pub fn contains(&self, address: Ipv4Addr) -> bool {
+        self.first <= address && address <= self.last
+    }
+
+    /// How many addresses it holds.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        u64::from(u32::from(self.last)) - u64::from(u32::from(self.first)) + 1
+    }
+}
+
 /// The source address that a LAN leaves by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Snat {
@@ -204,8 +233,14 @@ pub struct Guest {
     pub mac: Mac,
     /// The host's end of its cable: what stands in `bridge link`. For `reserved` guests the name that it would have.
     pub port: IfName,
-    /// Its fixed addresses.
+    /// Its addresses: those that the file fixes, or the one that it is leased.
     pub addresses: Vec<IpAddr>,
+    /// Whether the file gives it no address: it asks for its lease, which is always the same.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub leased: bool,
+    /// Further names of it in its LAN's zone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
     /// Further networks that it may use: virtual addresses of its LAN's, or networks that lie behind it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed: Vec<IpNet>,
@@ -215,6 +250,26 @@ pub struct Guest {
     /// Its bandwidth, where it is limited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<Limit>,
+    /// Tracked connections that each of its addresses may hold at once.
+    #[serde(default = "any_number")]
+    pub max_connections: u32,
+}
+
+fn any_number() -> u32 {
+    u32::MAX
+}
+
+impl Guest {
+    /// Whether the address is one that it may use: as written, made of its hardware address, or of a network that it
+    /// was allowed.
+    #[must_use]
+    pub fn has(&self, address: IpAddr) -> bool {
+        let made = |address: IpAddr| match address {
+            IpAddr::V6(v6) => self.mac.link_local().segments()[4..] == v6.segments()[4..],
+            IpAddr::V4(_) => false,
+        };
+        self.addresses.contains(&address) || made(address) || self.allowed.iter().any(|net| net.contains(&address))
+    }
 }
 
 /// A guest's bandwidth, in bits a second of IP packets (what carries them on the cable is not counted).

@@ -39,6 +39,7 @@ fn lan(bridge: &str, mode: Mode, addresses: &[&str], snat4: Snat, snat6: Snat) -
         taps: Vec::new(),
         domain: format!("{bridge}.internal"),
         dns: Vec::new(),
+        dhcp: None,
         snat4,
         snat6,
         nat66: false,
@@ -57,10 +58,13 @@ fn guest(text: &str, bridge: &str, kind: GuestKind, addresses: &[&str]) -> Guest
         lan: name(bridge),
         mac: Mac::derived(&[bridge, text]),
         port: name(&format!("p-{text}")),
+        leased: false,
+        aliases: Vec::new(),
         addresses: ips(addresses),
         allowed: Vec::new(),
         snat: None,
         limit: None,
+        max_connections: 65536,
     }
 }
 
@@ -92,6 +96,7 @@ fn network(public: Public, lans: Vec<Lan>, guests: Vec<Guest>, forwards: Vec<For
         kept: Vec::new(),
         sites: Vec::new(),
         socks: false,
+        hosts_resolver: true,
         ipv6_forwarding: Ipv6Forwarding::PerInterface,
         learners: Vec::new(),
         reach: Vec::new(),

@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Range;
 
 use super::{Ipv6Forwarding, Mode, Network, Public, Reach, Site, Uplink};
@@ -21,6 +21,7 @@ mod forwards;
 mod guests;
 mod host;
 mod lans;
+mod leases;
 mod links;
 mod management;
 mod sites;
@@ -38,6 +39,7 @@ pub fn resolve(config: &Config, facts: &HostFacts) -> Result<Network, Vec<Proble
     let uplink = find_uplink(&scope, &mut problems);
     host::check_public(&scope, &mut problems);
     lans::check(&scope, &mut problems);
+    leases::check(&scope, &mut problems);
     guests::check(&scope, &mut problems);
     stations::check(&scope, &mut problems);
     let ports = links::assign(&scope, &mut problems);
@@ -66,6 +68,7 @@ pub fn resolve(config: &Config, facts: &HostFacts) -> Result<Network, Vec<Proble
         dmzs,
         sites: config.sites.iter().map(build_site).collect(),
         socks: config.socks.is_some(),
+        hosts_resolver: config.host.hosts_resolver.as_ref().is_none_or(|on| on.value),
         reach: build_reach(config, facts),
         fix_foreign: config.host.fix_foreign.as_ref().is_some_and(|fix| fix.value),
         mends: Vec::new(),
@@ -101,6 +104,8 @@ struct Scope<'a> {
     holders: HashMap<IpAddr, usize>,
     /// The LAN of each guest, in the guests' order.
     lan_of: Vec<Option<usize>>,
+    /// What each guest without an address is always leased, in the guests' order.
+    leased: Vec<Option<Ipv4Addr>>,
     /// The uplink's name, written or found.
     uplink: Option<&'a IfName>,
     /// How many names may yet be compared for a "did you mean".
@@ -124,7 +129,21 @@ impl<'a> Scope<'a> {
                 holders.entry(address.value).or_insert(i);
             }
         }
-        Self { comparisons: Cell::new(500_000), config, facts, holders, lan_of: lan_of.collect(), lans, guests, uplink }
+        let lan_of: Vec<Option<usize>> = lan_of.collect();
+        let leased = leases::assign(config, &lan_of);
+        for (i, address) in leased.iter().enumerate() {
+            if let Some(address) = address {
+                holders.entry(IpAddr::V4(*address)).or_insert(i);
+            }
+        }
+        Self { comparisons: Cell::new(500_000), config, facts, holders, lan_of, leased, lans, guests, uplink }
+    }
+
+    /// The addresses of a guest: those of the file, or the one that it is leased.
+    fn addresses_of(&self, guest: usize) -> Vec<IpAddr> {
+        let fixed = self.config.guests.get(guest).and_then(|guest| guest.address.as_ref());
+        let leased = self.leased.get(guest).copied().flatten().map(IpAddr::V4);
+        elements(fixed).iter().map(|address| address.value).chain(leased).collect()
     }
 
     /// The LAN of a guest.

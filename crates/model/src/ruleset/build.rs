@@ -21,6 +21,7 @@ use crate::network::{Lan, Mode, Network, Public, Snat};
 
 mod allows;
 pub(super) mod bridge;
+pub(super) mod caps;
 mod forwards;
 
 /// Priority of destination NAT (NF_IP_PRI_NAT_DST, linux/netfilter_ipv4.h).
@@ -83,6 +84,8 @@ fn inet(network: &Network) -> Table {
     ]);
     table.chains.extend(redirects(network));
     table.chains.extend([clamp(), forward(network), postrouting(network)]);
+    let caps = caps::chains(&table.sets);
+    table.chains.extend(caps);
     table
 }
 
@@ -144,6 +147,7 @@ fn sets(network: &Network) -> BTreeMap<String, Set> {
     sets.extend(forwards::sets(network));
     sets.extend(allows::sets(network));
     sets.extend(snat_sets(network));
+    sets.extend(caps::sets(network));
     sets
 }
 

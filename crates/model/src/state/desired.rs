@@ -173,11 +173,12 @@ fn add_guest(state: &mut State, network: &Network, guest: &Guest, hairpin: bool,
             state.namespaces.insert(guest.name.clone());
             state.links.insert(guest.port.clone(), port(LinkKind::Veth(peer), lan, &guest.name, settings, &what));
             let at = Place::guest(&guest.name, &inner);
-            for address in &guest.addresses {
+            // A leased address is for the guest to ask for.
+            for address in guest.addresses.iter().filter(|_| !guest.leased) {
                 state.addresses.insert(Address { at: at.clone(), net: lan.net_of(*address) });
             }
             for family in [IpAddr::V4([0; 4].into()), IpAddr::V6([0; 16].into())] {
-                let has = guest.addresses.iter().any(|a| a.is_ipv4() == family.is_ipv4());
+                let has = !guest.leased && guest.addresses.iter().any(|a| a.is_ipv4() == family.is_ipv4());
                 if let (true, Some(gateway)) = (has, lan.gateway_for(family)) {
                     let to = if family.is_ipv4() { Ipv4Net::default().into() } else { Ipv6Net::default().into() };
                     state.routes.insert(Route { at: at.clone(), to, via: Some(gateway) });

@@ -224,6 +224,7 @@ fn build(sketch: &Sketch) -> Network {
         dmzs,
         sites: Vec::new(),
         socks: false,
+        hosts_resolver: true,
         ipv6_forwarding: if six { Ipv6Forwarding::PerInterface } else { Ipv6Forwarding::Off },
         learners: Vec::new(),
         reach: Vec::new(),
@@ -299,6 +300,7 @@ fn build_lan(nth: usize, sketch: &LanSketch, public: &Public) -> Lan {
         },
         domain: format!("{bridge}.internal"),
         dns: Vec::new(),
+        dhcp: None,
         snat4: snat(false),
         snat6: snat(true),
         nat66: sketch.nat66 && mode == Mode::Nat,
@@ -367,6 +369,8 @@ fn build_guest(nth: usize, sketch: &GuestSketch, lans: &[Lan], public: &Public) 
         lan: lan.bridge.clone(),
         mac: Mac::derived(&[lan.bridge.as_str(), &guest]),
         port: name(&format!("p-{guest}")),
+        leased: false,
+        aliases: Vec::new(),
         allowed: match sketch.allowed {
             3 => lan.addresses.iter().map(|net| further(net.addr(), own)).collect(),
             4 => vec![
@@ -381,6 +385,7 @@ fn build_guest(nth: usize, sketch: &GuestSketch, lans: &[Lan], public: &Public) 
         },
         addresses: if keep.is_empty() { addresses } else { keep },
         limit: limit(sketch, &guest),
+        max_connections: 1000 + 500 * u32::from(sketch.snat),
         name: guest,
     }
 }

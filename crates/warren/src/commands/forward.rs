@@ -6,12 +6,13 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::Path;
 
+use kernel::apply::Wish;
 use model::address::Transport;
 use model::network::{Forward, Network, Public};
 
 use super::up;
 use crate::cli::ForwardCommand;
-use crate::context::{Context, Exit, Failure, Outcome, Source, assumed_facts};
+use crate::context::{Context, Exit, Failure, Hook, Outcome, Source, assumed_facts};
 use crate::edit::{self, EditError};
 use crate::foreign::{self, Findings};
 use crate::output;
@@ -106,8 +107,12 @@ fn change(context: &Context, edit: impl Fn(&str) -> Result<String, EditError>) -
         }
         return Ok(Exit::Done);
     }
-    match engine.up(&network, &path, false, &mut |_, _| Ok(())) {
+    let wish = Wish { network: &network, config: &path, text: &changed.text, replace: false, confirm: None };
+    match engine.carry(wish, &mut |_, _| Ok(())) {
         Ok(report) => {
+            if let Some(Hook(applied)) = &context.applied {
+                applied();
+            }
             if context.json {
                 let mut document = up::document(&report);
                 document["foreign"] = stopped.document();

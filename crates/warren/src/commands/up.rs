@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use kernel::answers::{self, Witness};
 use kernel::apply::{ApplyError, Confirm, Engine, Report, Wish};
-use kernel::session;
 use model::network::Network;
 use model::plan::Step;
 
 use super::guest;
-use crate::context::{Context, Exit, Failure, Outcome, Source};
+use crate::context::{Context, Exit, Failure, Hook, Outcome, Source};
 use crate::{foreign, output, watchdog};
 
 /// How long a changed uplink waits for its confirmation where nobody says otherwise.
@@ -33,6 +32,9 @@ pub fn run(context: &Context, replace: bool, no_guests: bool, confirm: Option<u6
             stopped.tell(true);
         }
     }
+    if let Some(Hook(applied)) = &context.applied {
+        applied();
+    }
     let guests = if no_guests { Vec::new() } else { guest::up(context, &network) };
     let failed = guests.iter().any(|guest| guest.result.is_err());
     if context.json {
@@ -53,6 +55,17 @@ pub fn run(context: &Context, replace: bool, no_guests: bool, confirm: Option<u6
     Ok(if failed { Exit::Failed } else { Exit::Done })
 }
 
+/// The network alone.
+pub fn network(context: &Context) -> Result<(), Failure> {
+    let (source, mut network) = context.network_here()?;
+    let engine = context.engine()?;
+    let stopped = foreign::look_and_mend(&mut network, &engine)?;
+    let report = carry(context, &engine, &source, &network, false, None)?;
+    words(context, &report, "The network is up", "Nothing to change: the network is as the file says.");
+    stopped.tell(!context.quiet);
+    Ok(())
+}
+
 /// Makes the kernel carry the file's network, watched over where that is asked for or wise.
 fn carry(
     context: &Context,
@@ -68,7 +81,7 @@ fn carry(
         None => None,
     };
     if patience.is_none() {
-        refuse_to_cut(engine, network)?;
+        refuse_to_cut(context, engine, network)?;
     }
     let verbose = context.verbose && !context.json;
     let mut watch = |_: usize, step: &Step| {
@@ -77,7 +90,7 @@ fn carry(
         }
         Ok(())
     };
-    let answered = if patience.is_some() { ask(&witnesses()?, BEFORE)? } else { Vec::new() };
+    let answered = if patience.is_some() { ask(&witnesses(context)?, BEFORE)? } else { Vec::new() };
     let mut arm = |run: u64| watchdog::start(context, engine, run);
     let mut holds = || {
         let again = ask(&answered, AFTER).map_err(|failure| failure.message)?;
@@ -94,8 +107,8 @@ fn carry(
 }
 
 /// A change that would cut the SSH session that it is made in is refused where nobody would put back what was.
-fn refuse_to_cut(engine: &Engine, network: &Network) -> Result<(), Failure> {
-    let Some(session) = session::current() else { return Ok(()) };
+fn refuse_to_cut(context: &Context, engine: &Engine, network: &Network) -> Result<(), Failure> {
+    let Some(session) = context.session else { return Ok(()) };
     let survey = engine.survey(network)?;
     if !survey.conflicts.is_empty() {
         return Err(ApplyError::Conflicts(survey.conflicts).into());
@@ -110,11 +123,11 @@ fn refuse_to_cut(engine: &Engine, network: &Network) -> Result<(), Failure> {
 }
 
 /// Who should answer, whatever the change is.
-fn witnesses() -> Result<Vec<Witness>, Failure> {
+fn witnesses(context: &Context) -> Result<Vec<Witness>, Failure> {
     let facts = kernel::facts::gather()?;
     let routers = facts.routers.into_iter().map(Witness::Router);
     let resolvers = facts.resolvers.into_iter().map(Witness::Resolver);
-    let peer = session::current().map(|session| Witness::Peer(session.peer));
+    let peer = context.session.map(|session| Witness::Peer(session.peer));
     Ok(routers.chain(resolvers).chain(peer).collect())
 }
 

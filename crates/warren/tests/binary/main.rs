@@ -18,6 +18,7 @@ mod qemu;
 mod rehearse;
 mod routed;
 mod scale;
+mod serve;
 mod stream;
 mod support;
 mod traffic;

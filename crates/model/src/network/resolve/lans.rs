@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::Scope;
 use crate::address::Mac;
 use crate::config::{self, Spanned, elements};
-use crate::network::{Answers, Lan, Mode, Snat, Tap};
+use crate::network::{Answers, Lan, LeaseRange, Mode, Snat, Tap};
 use crate::problem::Problem;
 
 /// How many ports a bridge of the kernel's has: BR_MAX_PORTS of net/bridge/br_private.h is 1024, and 0 is none.
@@ -181,7 +181,14 @@ fn build_one(scope: &Scope<'_>, lan: &config::Lan) -> Option<Lan> {
     let uplink_mtu = scope.uplink.and_then(|name| scope.facts.interface(name)).map_or(1500, |uplink| uplink.mtu);
     let dns = match &lan.dns {
         Some(list) => list.value.iter().map(|address| address.value).collect(),
-        None => scope.facts.resolvers.clone(),
+        // Where the host itself asks us for guests' names, we stand among its resolvers.
+        None => {
+            let own = |address: &IpAddr| {
+                let mut all = scope.config.lans.iter().flat_map(|lan| elements(lan.address.as_ref()));
+                all.any(|net| net.value.addr() == *address)
+            };
+            scope.facts.resolvers.iter().copied().filter(|address| !own(address)).collect()
+        }
     };
     let tap = |tap: &Spanned<config::Tap>| Tap {
         name: tap.value.name.value.clone(),
@@ -196,6 +203,7 @@ fn build_one(scope: &Scope<'_>, lan: &config::Lan) -> Option<Lan> {
         taps: elements(lan.taps.as_ref()).iter().map(tap).collect(),
         domain: domain(lan),
         dns,
+        dhcp: lan.dhcp.as_ref().map(|range| LeaseRange { first: range.value.first, last: range.value.last }),
         snat4: snat(scope, lan, IpAddr::is_ipv4),
         snat6: snat(scope, lan, IpAddr::is_ipv6),
         nat66: is_true(&lan.nat66),

@@ -212,7 +212,7 @@ fn sets(network: &Network, ports: &Ports<'_>, nested: &[IpFamily]) -> BTreeMap<S
                 for net in guest.allowed.iter().filter(|net| IpFamily::of(net.addr()) == family) {
                     let key = |range| {
                         let one = |value: &Value| KeyPart::One(value.clone());
-                        Element { key: vec![one(&port), one(&mac), range], data: Vec::new() }
+                        Element { key: vec![one(&port), one(&mac), range], data: Vec::new(), most: None }
                     };
                     nets.insert(key(range(net.network().into(), net.broadcast().into())));
                     if let IpNet::V6(net) = net {
@@ -265,7 +265,7 @@ fn known_addresses<'a>(network: &'a Network, ports: &'a Ports<'_>) -> impl Itera
 }
 
 /// What a guest may be: [`Lan::addresses_of`], and its link-local address.
-fn addresses<'a>(lan: &'a Lan, guest: &'a Guest) -> impl Iterator<Item = IpAddr> + 'a {
+pub(super) fn addresses<'a>(lan: &'a Lan, guest: &'a Guest) -> impl Iterator<Item = IpAddr> + 'a {
     lan.addresses_of(guest).chain([guest.mac.link_local().into()])
 }
 
