@@ -30,11 +30,10 @@ pub fn unsupported(config: &Config, rehearsal: bool) -> Vec<Problem> {
 }
 
 fn of_lan(lan: &Lan, found: &mut impl FnMut(Option<Range<usize>>, &str)) {
-    if let Some(mode) = lan.mode.as_ref().filter(|mode| mode.value == Mode::Bridged) {
-        found(Some(mode.span.clone()), &format!("a {} LAN", mode.value.word()));
-    }
-    found(on(&lan.external), "`external`");
-    found(at(&lan.ports), "`ports` of a LAN");
+    // Its outer side would have to be kept apart too.
+    found(on(&lan.port_isolation).filter(|_| lan.mode() == Mode::Bridged), "`port-isolation` of a bridged LAN");
+    // On a bridged LAN they are plugged in; elsewhere an interface would be taken from whoever has it.
+    found(at(&lan.ports).filter(|_| lan.mode() != Mode::Bridged), "`ports` of a LAN that is not bridged");
     found(at(&lan.dhcp), "`dhcp`");
 }
 

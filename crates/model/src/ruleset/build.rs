@@ -50,13 +50,9 @@ const ND_FOR_US: [u32; 3] = [133, 135, 136];
 /// The tables that carry `network`; none where it has no LAN that is ours to filter.
 #[must_use]
 pub fn build(network: &Network) -> Vec<Table> {
-    let filtered = network.lans.iter().any(|lan| lan.mode != Mode::Bridged);
-    if !filtered {
-        return Vec::new();
-    }
-    let mut tables = vec![inet(network)];
-    tables.extend(bridge::table(network));
-    tables
+    let routes = network.lans.iter().any(|lan| !lan.is_bridged());
+    let tables = routes.then(|| inet(network));
+    tables.into_iter().chain(bridge::table(network)).collect()
 }
 
 fn inet(network: &Network) -> Table {
