@@ -25,7 +25,7 @@ to = "cnx6:22"
 "#;
 
 fn forwards() -> String {
-    tool("nft list map inet warren forwards4")
+    tool("nft --stateless list map inet warren forwards4")
 }
 
 #[test]
