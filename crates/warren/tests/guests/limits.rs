@@ -26,10 +26,8 @@ fn a_container_keeps_its_limit_however_it_restarts() {
         };
         let holds = |rate: f64| {
             let inside = pid().unwrap().to_string();
-            let (inward, outward) =
-                (Stream::open("server", &inside, "10.1.1.6"), Stream::open(&inside, "world", "198.51.100.7"));
-            inward.has(rate);
-            outward.has(rate);
+            Stream::open("server", &inside, "10.1.1.6").has(rate);
+            Stream::open(&inside, "world", "198.51.100.7").has(rate);
         };
         write("limit = \"20mbit\"");
         place.warren("up").ends(0);
