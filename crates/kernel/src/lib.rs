@@ -8,6 +8,7 @@ pub mod error;
 pub mod execute;
 pub mod facts;
 pub mod journal;
+pub mod legacy;
 pub mod mends;
 pub mod netlink;
 pub mod netns;
