@@ -11,6 +11,9 @@ use std::time::Instant;
 /// Debian packages whose programs the tests use as peers and oracles, and the program by which each is known.
 const PACKAGES: &[(&str, &str)] = &[
     ("nftables", "nft"),
+    // Real resolvers, and those who ask them.
+    ("dnsmasq-base", "dnsmasq"),
+    ("bind9-dnsutils", "dig"),
     ("iptables", "iptables-nft"),
     ("iproute2", "ip"),
     ("iputils-ping", "ping"),
@@ -32,6 +35,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("rsync", "rsync"),
     ("wget", "wget"),
     ("openssh-client", "ssh"),
+    ("openssh-server", "sshd"),
+    ("dnsmasq-base", "dnsmasq"),
     ("bsdutils", "script"),
     ("kmod", "depmod"),
     ("qemu-system-x86", "qemu-system-x86_64"),

@@ -44,9 +44,11 @@ impl Settings {
     pub fn of<'a>(network: &Network, guest: &'a Guest) -> Option<(Self, &'a Container)> {
         let GuestKind::Lxc(container) = &guest.kind else { return None };
         let lan = network.lan(&guest.lan)?;
-        let addresses: Vec<IpNet> = guest.addresses.iter().map(|address| lan.net_of(*address)).collect();
+        // A leased address is for the guest to ask for.
+        let fixed = guest.addresses.iter().filter(|_| !guest.leased);
+        let addresses: Vec<IpNet> = fixed.map(|address| lan.net_of(*address)).collect();
         let mut gateways: Vec<IpAddr> = Vec::new();
-        for gateway in guest.addresses.iter().filter_map(|address| lan.gateway_for(*address)) {
+        for gateway in addresses.iter().filter_map(|net| lan.router_for(net.addr())) {
             if !gateways.contains(&gateway) {
                 gateways.push(gateway);
             }

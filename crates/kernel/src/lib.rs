@@ -3,12 +3,16 @@
 
 pub mod answers;
 pub mod apply;
+pub mod carry;
+pub mod confine;
 pub mod conntrack;
 pub mod error;
 pub mod execute;
 pub mod facts;
 pub mod journal;
 pub mod legacy;
+pub mod listen;
+pub mod manager;
 pub mod mends;
 pub mod netlink;
 pub mod netns;

@@ -1,18 +1,37 @@
 //! The SSH session that this process runs in, if it does.
 
+use std::cell::Cell;
 use std::fs;
 
 use model::session::Session;
 
 use crate::sockdiag;
 
+thread_local! {
+    /// The process on whose behalf this thread works, where that is another.
+    static ASKER: Cell<Option<u32>> = const { Cell::new(None) };
+}
+
+/// Does `work` on behalf of another process, as whose session [`current`] tells that one's.
+pub fn on_behalf_of<T>(pid: u32, work: impl FnOnce() -> T) -> T {
+    ASKER.set(Some(pid));
+    let result = work();
+    ASKER.set(None);
+    result
+}
+
 /// Finds it by SSH_CONNECTION (ssh(1)), of this process or of one that it comes from: sudo takes it out of the
 /// environment of what it runs, and still has it in its own. One whose connection is gone, as in a terminal
 /// multiplexer that was left, counts as none.
 #[must_use]
 pub fn current() -> Option<Session> {
-    let own = std::env::var("SSH_CONNECTION").ok().and_then(|text| Session::parse(&text));
-    let found = own.or_else(|| ancestors().find_map(session_of))?;
+    let found = match ASKER.get() {
+        Some(pid) => session_of(pid).or_else(|| ancestors(pid).find_map(session_of))?,
+        None => {
+            let own = std::env::var("SSH_CONNECTION").ok().and_then(|text| Session::parse(&text));
+            own.or_else(|| ancestors(std::process::id()).find_map(session_of))?
+        }
+    };
     // Where the kernel does not tell, a session that may be one is taken for one.
     sockdiag::is_established(&found).unwrap_or(true).then_some(found)
 }
@@ -24,9 +43,9 @@ fn session_of(pid: u32) -> Option<Session> {
 }
 
 /// The processes that this one comes from, the nearest first; as many as may be seen.
-fn ancestors() -> impl Iterator<Item = u32> {
+fn ancestors(pid: u32) -> impl Iterator<Item = u32> {
     // A race with ending processes cannot make a circle, but a bound costs nothing.
-    std::iter::successors(parent(std::process::id()), |pid| parent(*pid)).take(64)
+    std::iter::successors(parent(pid), |pid| parent(*pid)).take(64)
 }
 
 /// The fourth field of /proc/PID/stat (proc(5)); the second, in parentheses, may hold anything.

@@ -45,6 +45,12 @@ fn guests(network: &mut Network, said: &mut Vec<String>) {
 }
 
 fn addresses(network: &mut Network, said: &mut Vec<String>) {
+    for guest in network.guests.iter_mut().filter(|guest| guest.leased) {
+        if let Some(address) = guest.addresses.first() {
+            said.push(format!("{}: {address}, which it will be leased, is set by hand", guest.name));
+        }
+        guest.leased = false;
+    }
     for lan in &network.lans {
         let mut taken: Vec<IpAddr> = lan.addresses.iter().map(ipnet::IpNet::addr).collect();
         taken.extend(network.guests.iter().flat_map(|g| &g.addresses));

@@ -41,10 +41,13 @@ fn guest(name: &str, kind: GuestKind, addresses: &[&str]) -> Guest {
         lan: self::name("br1"),
         mac: Mac::derived(&["br1", name]),
         port: self::name(name),
+        leased: false,
+        aliases: Vec::new(),
         addresses: addresses.iter().map(|a| ip(a)).collect(),
         allowed: Vec::new(),
         snat: None,
         limit: None,
+        max_connections: 65536,
     }
 }
 
@@ -63,13 +66,14 @@ fn network(public: &[&str], v6: bool) -> Network {
         taps: vec![Tap { name: name("tap0"), owner: Some("nobody-of-that-name".to_owned()), group: None }],
         domain: "br1.internal".to_owned(),
         dns: vec![ip("128.42.178.32"), ip("128.42.209.32")],
+        dhcp: None,
         snat4: Snat::Masquerade,
         snat6: Snat::Masquerade,
         nat66: false,
         egress_denied: false,
         ingress_allowed: false,
+        outer: None,
         port_isolation: false,
-        external: false,
         answers: model::network::Answers::default(),
     };
     let listed: Vec<IpAddr> = public.iter().map(|a| ip(a)).collect();
@@ -88,6 +92,7 @@ fn network(public: &[&str], v6: bool) -> Network {
         kept: Vec::new(),
         sites: vec![Site { hosts: vec!["cnx.example.org".to_owned()], to: vec!["cnx6:80".to_owned()] }],
         socks: true,
+        hosts_resolver: true,
         ipv6_forwarding: Ipv6Forwarding::Off,
         learners: Vec::new(),
         reach: vec![Reach { host: "198.51.100.7".to_owned(), address: Some(ip("198.51.100.7")), port: None }],

@@ -197,13 +197,14 @@ mod tests {
             taps: vec![],
             domain: "internal".into(),
             dns: vec![],
+            dhcp: None,
             snat4: if mode == Mode::Nat { Snat::To("203.0.113.2".parse().unwrap()) } else { Snat::Keep },
             snat6: Snat::Keep,
             nat66: false,
             egress_denied: false,
             ingress_allowed: false,
+            outer: None,
             port_isolation: false,
-            external: false,
             answers: crate::network::Answers::default(),
         };
         Network {
@@ -227,6 +228,7 @@ mod tests {
             kept: vec![],
             sites: vec![],
             socks: false,
+            hosts_resolver: true,
             ipv6_forwarding: Ipv6Forwarding::Off,
             learners: vec![],
             reach: vec![],

@@ -81,6 +81,8 @@ pub enum Command {
         #[arg(long)]
         guests: bool,
     },
+    /// `up`, then the LANs' names, leases and routers, in the foreground; SIGHUP reads the file again
+    Serve,
     /// Show what is up, and what is not as it should be
     Status,
     /// Prove the running network with real packets
@@ -138,6 +140,9 @@ pub enum Command {
     /// Hold a kept lab
     #[command(hide = true)]
     Hold,
+    /// Read what the LANs send, for `serve`
+    #[command(hide = true)]
+    Worker,
     /// Find out in a lab what others' firewalls stop
     #[command(hide = true)]
     Judge,

@@ -47,6 +47,12 @@ impl Exit {
             Self::Conflict => 5,
         }
     }
+
+    /// Of that number.
+    pub fn of(number: u8) -> Option<Self> {
+        let all = [Self::Done, Self::Failed, Self::Usage, Self::Changes, Self::Privilege, Self::Conflict];
+        all.into_iter().find(|exit| exit.number() == number)
+    }
 }
 
 impl From<Exit> for ExitCode {
@@ -146,8 +152,18 @@ impl From<ApplyError> for Failure {
     }
 }
 
+/// What is called when the network has become what its file says, before its guests do.
+#[derive(Clone)]
+pub struct Hook(pub std::sync::Arc<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hook")
+    }
+}
+
 /// Where a command finds its file and folders.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Context {
     /// The configuration's path, as given.
     pub config: PathBuf,
@@ -161,6 +177,8 @@ pub struct Context {
     pub quiet: bool,
     /// Whether every step is.
     pub verbose: bool,
+    /// Who follows the network, within `serve`.
+    pub applied: Option<Hook>,
 }
 
 /// A file that was read.
@@ -181,6 +199,7 @@ impl Context {
             json: arguments.json,
             quiet: arguments.quiet,
             verbose: arguments.verbose > 0,
+            applied: None,
         }
     }
 

@@ -1,5 +1,6 @@
 //! What people and programs are told: words and tables to stdout, errors to stderr, colour on a terminal alone.
 
+use std::cell::RefCell;
 use std::io::{IsTerminal as _, Write as _};
 
 use model::plan::{Plan, Step};
@@ -7,6 +8,40 @@ use model::plan::{Plan, Step};
 /// The version of every JSON document (docs/json.md). It rises when a field's meaning changes or a field goes; new
 /// fields may come without.
 pub const JSON_VERSION: u32 = 1;
+
+/// Where words go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// stdout
+    Out,
+    /// stderr
+    Err,
+}
+
+type Listener = Box<dyn Fn(Stream, &str)>;
+
+thread_local! {
+    /// Who hears what this thread says, in place of its process's own streams.
+    static LISTENER: RefCell<Option<Listener>> = const { RefCell::new(None) };
+}
+
+/// Does `work`, and has `listener` hear what it says on this thread.
+pub fn within<T>(listener: impl Fn(Stream, &str) + 'static, work: impl FnOnce() -> T) -> T {
+    LISTENER.with_borrow_mut(|slot| *slot = Some(Box::new(listener)));
+    let result = work();
+    LISTENER.with_borrow_mut(|slot| *slot = None);
+    result
+}
+
+fn write(stream: Stream, text: &str) {
+    let heard = LISTENER.with_borrow(|slot| slot.as_ref().map(|listener| listener(stream, text)).is_some());
+    // Nobody is left to be told of a closed terminal, and a reader that went away (`warren status | head`) is no error.
+    let _ = match stream {
+        _ if heard => Ok(()),
+        Stream::Out => writeln!(anstream::stdout(), "{text}"),
+        Stream::Err => writeln!(anstream::stderr(), "{text}"),
+    };
+}
 
 /// One JSON document to stdout.
 pub fn json(value: &serde_json::Value) {
@@ -22,22 +57,22 @@ pub fn steps(plan: &Plan) -> serde_json::Value {
 
 /// A line to stdout. A reader that went away (`warren status | head`) is no error of ours.
 pub fn line(text: &str) {
-    let _ = writeln!(anstream::stdout(), "{text}");
+    write(Stream::Out, text);
 }
 
 /// An error to stderr, with its heading.
 pub fn error(message: &str) {
-    let _ = writeln!(anstream::stderr(), "{RED}{BOLD}error{RESET}{BOLD}:{RESET} {message}");
+    write(Stream::Err, &format!("{RED}{BOLD}error{RESET}{BOLD}:{RESET} {message}"));
 }
 
 /// Something drawn already, to stderr.
 pub fn drawn(text: &str) {
-    let _ = writeln!(anstream::stderr(), "{}", text.trim_end());
+    write(Stream::Err, text.trim_end());
 }
 
 /// A remark to stderr, out of the way of what is piped.
 pub fn note(message: &str) {
-    let _ = writeln!(anstream::stderr(), "{message}");
+    write(Stream::Err, message);
 }
 
 /// Whether stderr takes colour: on a terminal, and NO_COLOR (no-color.org) unset or empty.

@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Range;
 
 use super::{Ipv6Forwarding, Mode, Network, Public, Reach, Site, Uplink};
@@ -21,8 +21,10 @@ mod forwards;
 mod guests;
 mod host;
 mod lans;
+mod leases;
 mod links;
 mod management;
+mod outer;
 mod sites;
 mod stations;
 
@@ -38,8 +40,10 @@ pub fn resolve(config: &Config, facts: &HostFacts) -> Result<Network, Vec<Proble
     let uplink = find_uplink(&scope, &mut problems);
     host::check_public(&scope, &mut problems);
     lans::check(&scope, &mut problems);
+    leases::check(&scope, &mut problems);
     guests::check(&scope, &mut problems);
     stations::check(&scope, &mut problems);
+    outer::check(&scope, &mut problems);
     let ports = links::assign(&scope, &mut problems);
     let (forwards, dmzs, claims) = forwards::resolve(&scope, &mut problems);
     claims::check_each_other(&scope, &claims, &mut problems);
@@ -66,6 +70,7 @@ pub fn resolve(config: &Config, facts: &HostFacts) -> Result<Network, Vec<Proble
         dmzs,
         sites: config.sites.iter().map(build_site).collect(),
         socks: config.socks.is_some(),
+        hosts_resolver: config.host.hosts_resolver.as_ref().is_none_or(|on| on.value),
         reach: build_reach(config, facts),
         fix_foreign: config.host.fix_foreign.as_ref().is_some_and(|fix| fix.value),
         mends: Vec::new(),
@@ -101,6 +106,8 @@ struct Scope<'a> {
     holders: HashMap<IpAddr, usize>,
     /// The LAN of each guest, in the guests' order.
     lan_of: Vec<Option<usize>>,
+    /// What each guest without an address is always leased, in the guests' order.
+    leased: Vec<Option<Ipv4Addr>>,
     /// The uplink's name, written or found.
     uplink: Option<&'a IfName>,
     /// How many names may yet be compared for a "did you mean".
@@ -118,13 +125,30 @@ impl<'a> Scope<'a> {
             None => only,
         });
         let uplink = config.host.uplink.as_ref().map(|name| &name.value).or(facts.default_uplink.as_ref());
+        // A bridge that plays the uplink may be named for it.
+        let port = uplink.and_then(|name| outer::playing(config, name)).and_then(|lan| outer::carried(lan, uplink));
+        let uplink = port.or(uplink);
         let mut holders = HashMap::new();
         for (i, guest) in config.guests.iter().enumerate() {
             for address in elements(guest.address.as_ref()) {
                 holders.entry(address.value).or_insert(i);
             }
         }
-        Self { comparisons: Cell::new(500_000), config, facts, holders, lan_of: lan_of.collect(), lans, guests, uplink }
+        let lan_of: Vec<Option<usize>> = lan_of.collect();
+        let leased = leases::assign(config, &lan_of);
+        for (i, address) in leased.iter().enumerate() {
+            if let Some(address) = address {
+                holders.entry(IpAddr::V4(*address)).or_insert(i);
+            }
+        }
+        Self { comparisons: Cell::new(500_000), config, facts, holders, lan_of, leased, lans, guests, uplink }
+    }
+
+    /// The addresses of a guest: those of the file, or the one that it is leased.
+    fn addresses_of(&self, guest: usize) -> Vec<IpAddr> {
+        let fixed = self.config.guests.get(guest).and_then(|guest| guest.address.as_ref());
+        let leased = self.leased.get(guest).copied().flatten().map(IpAddr::V4);
+        elements(fixed).iter().map(|address| address.value).chain(leased).collect()
     }
 
     /// The LAN of a guest.
@@ -190,7 +214,9 @@ impl<'a> Scope<'a> {
 
 fn find_uplink(scope: &Scope<'_>, problems: &mut Vec<Problem>) -> Option<Uplink> {
     if let Some(name) = scope.uplink {
-        return Some(Uplink { name: name.clone(), present: scope.facts.interface(name).is_some() });
+        let plays = outer::playing(scope.config, name).and_then(|lan| lan.bridge.as_ref());
+        let present = scope.facts.interface(name).is_some();
+        return Some(Uplink { name: plays.unwrap_or(name).clone(), present });
     }
     // One that could not be read was told of already.
     if !scope.config.host.broken {
@@ -259,5 +285,10 @@ fn learners(lans: &[super::Lan], facts: &HostFacts) -> Vec<IfName> {
     // accept_ra 0 was somebody's choice. 2 is told too, for it may be so since we made it.
     let learns =
         |interface: &&crate::facts::Interface| interface.learnt_route && interface.accept_ra.is_some_and(|v| v > 0);
-    facts.interfaces.iter().filter(learns).map(|interface| interface.name.clone()).collect()
+    // Where a bridge takes an interface's place, it learns in its stead.
+    let played = |interface: &crate::facts::Interface| {
+        let lan = lans.iter().find(|lan| lan.carries() == Some(&interface.name));
+        lan.map_or(&interface.name, |lan| &lan.bridge).clone()
+    };
+    facts.interfaces.iter().filter(learns).map(played).collect()
 }

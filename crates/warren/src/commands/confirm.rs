@@ -5,6 +5,7 @@ use guests::converge::{self, Action, Report};
 use kernel::apply::{Answer, Engine, PutBack};
 
 use super::guest;
+use super::serve::control;
 use crate::context::{Context, Exit, Failure, Outcome};
 use crate::{output, watchdog};
 
@@ -103,6 +104,7 @@ pub fn watchdog(context: &Context, detach: bool) -> Outcome {
     if let Some(why) = engine.watch_over()? {
         // Of a unit, for its journal.
         output::note(&why);
+        control::follow(&context.run_dir);
         for report in replug(&engine)? {
             if let Err(error) = report.result {
                 output::error(&error.to_string());

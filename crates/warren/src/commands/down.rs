@@ -2,6 +2,7 @@
 
 use model::plan::Step;
 
+use super::serve::control;
 use super::{guest, up};
 use crate::context::{Context, Exit, Outcome};
 use crate::output;
@@ -17,6 +18,10 @@ pub fn run(context: &Context, stop_guests: bool) -> Outcome {
         }
         Ok(())
     };
+    // Where it has outlived its supervisor: a serve that runs does this itself.
+    if context.applied.is_none() {
+        control::end_orphan(&context.run_dir)?;
+    }
     let engine = context.engine()?;
     let network = engine.record()?.and_then(|record| record.network).filter(|_| stop_guests);
     let guests = network.map(|network| guest::down(context, &network)).unwrap_or_default();

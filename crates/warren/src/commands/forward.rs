@@ -11,7 +11,7 @@ use model::network::{Forward, Network, Public};
 
 use super::up;
 use crate::cli::ForwardCommand;
-use crate::context::{Context, Exit, Failure, Outcome, Source, assumed_facts};
+use crate::context::{Context, Exit, Failure, Hook, Outcome, Source, assumed_facts};
 use crate::edit::{self, EditError};
 use crate::foreign::{self, Findings};
 use crate::output;
@@ -108,6 +108,9 @@ fn change(context: &Context, edit: impl Fn(&str) -> Result<String, EditError>) -
     }
     match engine.up(&network, &path, false, &mut |_, _| Ok(())) {
         Ok(report) => {
+            if let Some(Hook(applied)) = &context.applied {
+                applied();
+            }
             if context.json {
                 let mut document = up::document(&report);
                 document["foreign"] = stopped.document();

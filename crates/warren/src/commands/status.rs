@@ -2,11 +2,13 @@
 
 use kernel::nft::{Counts, Tally};
 use model::address::IfName;
-use model::network::{GuestKind, Network, Public};
-use model::ruleset::{Family, KeyPart, RECEIVED, SENT, TRIES, Try, Value};
+use model::network::{Guest, GuestKind, Network, Public};
+use model::ruleset::{KeyPart, RECEIVED, REFUSED, SENT, TRIES, Try, Value};
 use model::state::{State, TableState};
+use services::protocol::Status;
 
 use super::forward;
+use super::serve::control;
 use crate::context::{Context, Exit, Outcome};
 use crate::output;
 
@@ -27,6 +29,8 @@ pub fn run(context: &Context) -> Outcome {
     let unfinished = engine.is_unfinished()?;
     let pending = engine.pending()?.map(|pending| pending.left().map_or(0, |left| left.as_secs() + 1));
     let tally = tally(&survey.observed)?;
+    let refused = |guest: &Guest| refused(&tally, guest);
+    let serving = control::status(&context.run_dir);
     let drift: Vec<String> = survey.plan.steps.iter().map(ToString::to_string).collect();
     if context.json {
         output::json(&serde_json::json!({
@@ -47,12 +51,14 @@ pub fn run(context: &Context) -> Outcome {
                 "name": guest.name, "kind": kind(&guest.kind), "lan": guest.lan, "mac": guest.mac, "port": guest.port,
                 "addresses": guest.addresses, "plugged": plugged(&survey.observed, guest),
                 "sent": traffic(&tally, SENT, &guest.port), "received": traffic(&tally, RECEIVED, &guest.port),
+                "max_connections": guest.max_connections, "refused": refused(guest),
                 "tried": tried(&tally, &guest.port).iter()
                     .map(|(tried, packets)| serde_json::json!({ "what": tried.words(), "packets": packets }))
                     .collect::<Vec<_>>(),
                 "container": matches!(guest.kind, GuestKind::Lxc(_)).then(|| super::guest::state_word(&host, &guest.name)),
             })).collect::<Vec<_>>(),
             "forwards": forward::documents(&network),
+            "services": serving,
             "drift": drift,
             "conflicts": survey.conflicts.iter().map(|c| format!("{}: {}", c.object, c.detail)).collect::<Vec<_>>(),
             "unfinished": unfinished,
@@ -61,6 +67,9 @@ pub fn run(context: &Context) -> Outcome {
         return Ok(Exit::Done);
     }
     people(&network, &survey.observed);
+    if let Some(serving) = &serving {
+        services(serving);
+    }
     for guest in &network.guests {
         for (tried, packets) in tried(&tally, &guest.port).into_iter().filter(|(_, packets)| *packets > 0) {
             output::line(&format!(
@@ -71,6 +80,16 @@ pub fn run(context: &Context) -> Outcome {
                 output::RESET
             ));
         }
+    }
+    for guest in network.guests.iter().filter(|guest| refused(guest) > 0) {
+        output::line(&format!(
+            "{}{} is, or was, at its cap of {} connections: {} packets of further ones were dropped{}",
+            output::YELLOW,
+            guest.name,
+            guest.max_connections,
+            refused(guest),
+            output::RESET
+        ));
     }
     if unfinished {
         output::line("\nAn earlier run was ended on its way: `warren up` or `warren down` puts it right.");
@@ -94,12 +113,32 @@ pub fn run(context: &Context) -> Outcome {
     Ok(Exit::Done)
 }
 
-/// What the ports have counted; nothing where their table is not as it should be.
+/// What our tables have counted; nothing where they are not as they should be.
 fn tally(observed: &State) -> Result<Tally, crate::context::Failure> {
-    match observed.tables.get(&Family::Bridge) {
-        Some(TableState::Intact(table)) => Ok(kernel::nft::tally(table)?),
-        _ => Ok(Tally::new()),
+    let mut all = Tally::new();
+    for table in observed.tables.values() {
+        if let TableState::Intact(table) = table {
+            all.extend(kernel::nft::tally(table)?);
+        }
     }
+    Ok(all)
+}
+
+/// Packets of connections that a guest was refused, since it held as many as it may.
+fn refused(tally: &Tally, guest: &Guest) -> u64 {
+    let lan = KeyPart::One(Value::IfName(guest.lan.clone()));
+    let of_guest = |key: &[KeyPart]| match key {
+        [bridge, part] if *bridge == lan => match part {
+            KeyPart::One(Value::Ipv4(address)) => guest.has((*address).into()),
+            KeyPart::One(Value::Ipv6(address)) => guest.has((*address).into()),
+            KeyPart::Range(Value::Ipv4(first), _) => guest.has((*first).into()),
+            KeyPart::Range(Value::Ipv6(first), _) => guest.has((*first).into()),
+            _ => false,
+        },
+        _ => false,
+    };
+    let sets = REFUSED.iter().filter_map(|set| tally.get(*set));
+    sets.flatten().filter(|(key, _)| of_guest(key)).map(|(_, counts)| counts.packets).sum()
 }
 
 fn counted<'a>(tally: &'a Tally, set: &str, port: &'a IfName) -> impl Iterator<Item = Counts> + 'a {
@@ -170,6 +209,47 @@ fn people(network: &Network, observed: &State) {
             "{}: <interface type='ethernet'><target dev='{}' managed='no'/><mac address='{}'/></interface>",
             guest.name, guest.port, guest.mac
         ));
+    }
+}
+
+/// What the services of a running `serve` have done.
+fn services(status: &Status) {
+    let (dns, dhcp, ra) = (&status.dns, &status.dhcp, &status.ra);
+    output::line(&format!(
+        "\nnames: {} questions, {} from the zones, {} remembered, {} asked upstream ({} failed)",
+        dns.queries, dns.local, dns.cached, dns.forwarded, dns.failed
+    ));
+    let dropped = [
+        (dns.rebinding, "answers that point inside"),
+        (dns.limited, "questions beyond a client's share"),
+        (dns.malformed, "packets that are no questions"),
+        (dns.refused, "questions refused"),
+    ];
+    tell_dropped(&dropped);
+    output::line(&format!(
+        "leases: {} given, {} denied, {} advertisements of routers",
+        dhcp.acks, dhcp.naks, ra.advertisements
+    ));
+    tell_dropped(&[
+        (dhcp.wrong_mac, "clients that name another's hardware address"),
+        (dhcp.exhausted, "clients for whom no address was left"),
+        (dhcp.limited, "clients beyond what may ask at once"),
+        (dhcp.conflicts + dhcp.declines, "addresses that were taken"),
+        (dhcp.malformed + ra.malformed, "packets that cannot be read"),
+    ]);
+    if !status.leases.is_empty() {
+        let mut rows = vec![["LEASE", "LAN", "MAC", "NAME"].map(str::to_owned).to_vec()];
+        rows.extend(status.leases.iter().map(|lease| {
+            let name = lease.name.clone().unwrap_or_default();
+            vec![lease.address.to_string(), lease.lan.to_string(), lease.mac.to_string(), name]
+        }));
+        output::line(output::table(&rows).trim_end());
+    }
+}
+
+fn tell_dropped(sorts: &[(u64, &str)]) {
+    for (count, what) in sorts.iter().filter(|(count, _)| *count > 0) {
+        output::line(&format!("{}  {count} {what}{}", output::YELLOW, output::RESET));
     }
 }
 

@@ -9,7 +9,7 @@ use model::network::Network;
 use model::plan::Step;
 
 use super::guest;
-use crate::context::{Context, Exit, Failure, Outcome, Source};
+use crate::context::{Context, Exit, Failure, Hook, Outcome, Source};
 use crate::{foreign, output, watchdog};
 
 /// How long a changed uplink waits for its confirmation where nobody says otherwise.
@@ -33,6 +33,9 @@ pub fn run(context: &Context, replace: bool, no_guests: bool, confirm: Option<u6
             stopped.tell(true);
         }
     }
+    if let Some(Hook(applied)) = &context.applied {
+        applied();
+    }
     let guests = if no_guests { Vec::new() } else { guest::up(context, &network) };
     let failed = guests.iter().any(|guest| guest.result.is_err());
     if context.json {
@@ -51,6 +54,17 @@ pub fn run(context: &Context, replace: bool, no_guests: bool, confirm: Option<u6
         ));
     }
     Ok(if failed { Exit::Failed } else { Exit::Done })
+}
+
+/// The network alone.
+pub fn network(context: &Context) -> Result<(), Failure> {
+    let (source, mut network) = context.network_here()?;
+    let engine = context.engine()?;
+    let stopped = foreign::look_and_mend(&mut network, &engine)?;
+    let report = carry(context, &engine, &source, &network, false, None)?;
+    words(context, &report, "The network is up", "Nothing to change: the network is as the file says.");
+    stopped.tell(!context.quiet);
+    Ok(())
 }
 
 /// Makes the kernel carry the file's network, watched over where that is asked for or wise.

@@ -150,6 +150,11 @@ impl Scene {
             tool(line);
         }
         settle(&[]);
+        Self::bare()
+    }
+
+    /// The folder alone: whoever asks has made a place of another shape.
+    pub fn bare() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("warren.toml");
         Self { folder, config }
@@ -247,7 +252,7 @@ impl Drop for Running {
 }
 
 /// The lines of a pipe as they come.
-fn lines(pipe: impl std::io::Read + Send + 'static) -> Receiver<String> {
+pub fn lines(pipe: impl std::io::Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
         for line in BufReader::new(pipe).lines().map_while(Result::ok) {

@@ -45,10 +45,10 @@ fn side(scope: &Scope<'_>, peers: &[config::Spanned<Peer>]) -> Side {
             Peer::World => side.world = true,
             Peer::Net(net) => side.nets.push(net.trunc()),
             Peer::Name(name) => {
-                let guest = scope.guests.get(name.as_str()).and_then(|&at| scope.config.guests.get(at));
+                let guest = scope.guests.get(name.as_str()).and_then(|&at| Some((at, scope.config.guests.get(at)?)));
                 let lan = scope.lans.get(name.as_str()).and_then(|&at| scope.config.lans.get(at));
-                if let Some(guest) = guest {
-                    side.inside.extend(elements(guest.address.as_ref()).iter().map(|a| IpNet::from(a.value)));
+                if let Some((at, guest)) = guest {
+                    side.inside.extend(scope.addresses_of(at).into_iter().map(IpNet::from));
                     side.inside.extend(elements(guest.allowed_addresses.as_ref()).iter().map(|net| net.value.trunc()));
                 } else if let Some(lan) = lan {
                     side.inside.extend(elements(lan.address.as_ref()).iter().map(|net| net.value.trunc()));

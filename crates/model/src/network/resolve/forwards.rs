@@ -52,7 +52,7 @@ fn find(scope: &Scope<'_>, forward: &config::Forward, problems: &mut Vec<Problem
                 return None;
             };
             let guest = scope.config.guests.get(at)?;
-            let addresses: Vec<IpAddr> = elements(guest.address.as_ref()).iter().map(|a| a.value).collect();
+            let addresses = scope.addresses_of(at);
             if addresses.is_empty() && !guest.broken {
                 let message = format!("\"{name}\" has no fixed address to forward to");
                 let problem = Problem::config(to.span.clone(), message).help("give it one: address = [\"…\"]");

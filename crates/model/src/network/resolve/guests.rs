@@ -118,6 +118,10 @@ fn check_snat(guest: &config::Guest, lan: &config::Lan, problems: &mut Vec<Probl
     problems.push(Problem::config(snat.span.clone(), message).help("leave it out"));
 }
 
+/// The connections that a kernel tracks at once with a gigabyte of memory or more (nf_conntrack_init_start of
+/// net/netfilter/nf_conntrack_core.c).
+const ASSUMED_TABLE: u32 = 262_144;
+
 /// Bandwidth is limited at the guest's port, and only a port that warren knows can be found.
 fn check_limit(guest: &config::Guest, problems: &mut Vec<Problem>) {
     let Some(limit) = guest.limit.as_ref().filter(|_| guest.kind() == Kind::Reserved) else { return };
@@ -173,10 +177,10 @@ pub(super) fn mac_of(scope: &Scope<'_>, guest: &config::Guest, lan: &config::Lan
 /// The guests as they are meant, with `ports` as [`super::links::assign`] gave them.
 pub(super) fn build(scope: &Scope<'_>, ports: Vec<Option<Names>>) -> Vec<Guest> {
     let guests = scope.config.guests.iter().enumerate().zip(ports);
-    guests.filter_map(|((i, guest), names)| build_one(scope, guest, scope.lan_of_guest(i)?, names?)).collect()
+    guests.filter_map(|((i, guest), names)| build_one(scope, i, guest, scope.lan_of_guest(i)?, names?)).collect()
 }
 
-fn build_one(scope: &Scope<'_>, guest: &config::Guest, lan: &config::Lan, names: Names) -> Option<Guest> {
+fn build_one(scope: &Scope<'_>, at: usize, guest: &config::Guest, lan: &config::Lan, names: Names) -> Option<Guest> {
     let Names { port, through } = names;
     let limit = guest.limit.as_ref().map(|limit| &limit.value);
     let rate = |bandwidth: &Option<Spanned<config::Bandwidth>>| bandwidth.as_ref().map(|b| b.value.bits);
@@ -194,9 +198,15 @@ fn build_one(scope: &Scope<'_>, guest: &config::Guest, lan: &config::Lan, names:
         lan: lan.bridge.clone()?,
         mac: mac_of(scope, guest, lan),
         port,
-        addresses: elements(guest.address.as_ref()).iter().map(|address| address.value).collect(),
+        addresses: scope.addresses_of(at),
+        leased: scope.leased.get(at).copied().flatten().is_some(),
+        aliases: elements(guest.aliases.as_ref()).iter().map(|alias| alias.value.clone()).collect(),
         allowed: elements(guest.allowed_addresses.as_ref()).iter().map(|net| net.value.trunc()).collect(),
         snat: guest.snat.as_ref().map(|snat| snat.value),
+        max_connections: match &guest.max_connections {
+            Some(most) => u32::try_from(most.value).unwrap_or(u32::MAX),
+            None => (scope.facts.conntrack_max.unwrap_or(ASSUMED_TABLE) / 4).max(1),
+        },
         limit: limit.filter(|limit| limit.inward.is_some() || limit.outward.is_some()),
     })
 }

@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::Scope;
+use super::{Scope, outer};
 use crate::address::Mac;
 use crate::config::{self, Spanned, elements};
-use crate::network::{Answers, Lan, Mode, Snat, Tap};
+use crate::network::{Answers, Lan, LeaseRange, Mode, Snat, Tap};
 use crate::problem::Problem;
 
 /// How many ports a bridge of the kernel's has: BR_MAX_PORTS of net/bridge/br_private.h is 1024, and 0 is none.
@@ -181,7 +181,14 @@ fn build_one(scope: &Scope<'_>, lan: &config::Lan) -> Option<Lan> {
     let uplink_mtu = scope.uplink.and_then(|name| scope.facts.interface(name)).map_or(1500, |uplink| uplink.mtu);
     let dns = match &lan.dns {
         Some(list) => list.value.iter().map(|address| address.value).collect(),
-        None => scope.facts.resolvers.clone(),
+        // Where the host itself asks us for guests' names, we stand among its resolvers.
+        None => {
+            let own = |address: &IpAddr| {
+                let mut all = scope.config.lans.iter().flat_map(|lan| elements(lan.address.as_ref()));
+                all.any(|net| net.value.addr() == *address)
+            };
+            scope.facts.resolvers.iter().copied().filter(|address| !own(address)).collect()
+        }
     };
     let tap = |tap: &Spanned<config::Tap>| Tap {
         name: tap.value.name.value.clone(),
@@ -190,19 +197,20 @@ fn build_one(scope: &Scope<'_>, lan: &config::Lan) -> Option<Lan> {
     };
     Some(Lan {
         mode: lan.mode(),
-        mac: Mac::derived(&["lan", bridge.as_str()]),
+        mac: mac(scope, lan, bridge.as_str()),
         mtu: lan.mtu.as_ref().map_or(uplink_mtu, |mtu| mtu.value),
         addresses: elements(lan.address.as_ref()).iter().map(|net| net.value).collect(),
         taps: elements(lan.taps.as_ref()).iter().map(tap).collect(),
         domain: domain(lan),
         dns,
+        dhcp: lan.dhcp.as_ref().map(|range| LeaseRange { first: range.value.first, last: range.value.last }),
         snat4: snat(scope, lan, IpAddr::is_ipv4),
         snat6: snat(scope, lan, IpAddr::is_ipv6),
         nat66: is_true(&lan.nat66),
         egress_denied: lan.egress.as_ref().is_some_and(|egress| egress.value == config::Verdict::Deny),
         ingress_allowed: lan.ingress.as_ref().is_some_and(|ingress| ingress.value == config::Verdict::Allow),
+        outer: (lan.mode() == Mode::Bridged).then(|| outer::build(scope, lan)),
         port_isolation: is_true(&lan.port_isolation),
-        external: is_true(&lan.external),
         answers: answers(scope, lan),
         bridge,
     })
@@ -216,6 +224,13 @@ fn answers(scope: &Scope<'_>, lan: &config::Lan) -> Answers {
     let carved =
         elements(lan.address.as_ref()).iter().any(|net| net.value.addr().is_ipv6() && held(&net.value.trunc()));
     Answers { v4: is_true(&lan.proxy_arp), v6: is_true(&lan.proxy_arp) || carved }
+}
+
+/// A bridge that takes an interface's place has its hardware address: to the outer network nothing changes.
+fn mac(scope: &Scope<'_>, lan: &config::Lan, bridge: &str) -> Mac {
+    let carries = (lan.mode() == Mode::Bridged).then(|| outer::build(scope, lan).carries).flatten();
+    let carried = carries.and_then(|port| scope.facts.interface(&port)?.mac);
+    carried.unwrap_or_else(|| Mac::derived(&["lan", bridge]))
 }
 
 /// The LAN's DNS zone, the default where none is written.

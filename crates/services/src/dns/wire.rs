@@ -1,0 +1,631 @@
+//! DNS messages (RFC 1035, RFC 6891): questions read, answers written, others' answers walked through. Nothing here
+//! believes a length or a pointer.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Types of records that something depends on (IANA, DNS parameters).
+pub mod rtype {
+    /// An IPv4 address.
+    pub const A: u16 = 1;
+    /// A name server.
+    pub const NS: u16 = 2;
+    /// The start of a zone.
+    pub const SOA: u16 = 6;
+    /// A name for an address.
+    pub const PTR: u16 = 12;
+    /// An IPv6 address.
+    pub const AAAA: u16 = 28;
+    /// EDNS.
+    pub const OPT: u16 = 41;
+    /// How to reach a service, with hints of addresses.
+    pub const SVCB: u16 = 64;
+    /// The same of web servers.
+    pub const HTTPS: u16 = 65;
+    /// From here on questions are about whole zones (IXFR, AXFR, MAILB, MAILA).
+    pub const FIRST_OF_ZONES: u16 = 251;
+    /// The last of those.
+    pub const LAST_OF_ZONES: u16 = 254;
+    /// Everything.
+    pub const ANY: u16 = 255;
+}
+
+/// The Internet's class.
+pub const IN: u16 = 1;
+
+/// Codes of answers (RFC 1035, RFC 2136).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rcode {
+    /// All is well.
+    NoError = 0,
+    /// The question cannot be read.
+    FormErr = 1,
+    /// It could not be answered.
+    ServFail = 2,
+    /// There is no such name.
+    NxDomain = 3,
+    /// Not what is done here.
+    NotImp = 4,
+    /// Not for you.
+    Refused = 5,
+}
+
+const HEADER: usize = 12;
+const QR: u16 = 0x8000;
+const AA: u16 = 0x0400;
+const TC: u16 = 0x0200;
+const RD: u16 = 0x0100;
+const RA: u16 = 0x0080;
+const AD: u16 = 0x0020;
+const CD: u16 = 0x0010;
+const OPCODE: u16 = 0x7800;
+/// The DO bit in an OPT record's TTL (RFC 3225).
+const DO: u32 = 0x8000;
+/// What we take and give by UDP: no fragments on any sane path (DNS flag day 2020).
+pub const OUR_PAYLOAD: u16 = 1232;
+/// Without EDNS a UDP answer has 512 bytes at most.
+const PLAIN_PAYLOAD: u16 = 512;
+/// The longest name on the wire.
+const LONGEST_NAME: usize = 255;
+
+/// A name as on the wire: labels with their lengths in front, a zero at the end.
+pub type Name = Vec<u8>;
+
+/// A question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// What the answer bears, too.
+    pub id: u16,
+    /// Whether the asker wants names of the world looked up (RD).
+    pub recurse: bool,
+    /// Whether it wants answers that do not validate as well (CD).
+    pub unchecked: bool,
+    /// Whether it understands "validated" (AD in a question, RFC 6840).
+    pub authentic: bool,
+    /// The name, as it was written.
+    pub name: Name,
+    /// The type asked for.
+    pub kind: u16,
+    /// The class.
+    pub class: u16,
+    /// What the asker says by EDNS, where it does.
+    pub edns: Option<Edns>,
+}
+
+/// What an asker says by EDNS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Edns {
+    /// The largest UDP answer that it takes.
+    pub payload: u16,
+    /// Whether it wants DNSSEC's records (DO).
+    pub dnssec: bool,
+    /// 0 is all there is.
+    pub version: u8,
+}
+
+/// Why a packet is no question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoQuery {
+    /// Nothing to answer: too short, or an answer itself.
+    Silence,
+    /// It can be answered with a code alone.
+    Refuse {
+        /// Its id.
+        id: u16,
+        /// Its flags.
+        flags: u16,
+        /// The code.
+        rcode: Rcode,
+    },
+}
+
+// ---- reading ----
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+/// Something ended before it should, or points where it must not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a DNS message that cannot be read")]
+pub struct Malformed;
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
+        let end = self.at.checked_add(count).ok_or(Malformed)?;
+        let taken = self.bytes.get(self.at..end).ok_or(Malformed)?;
+        self.at = end;
+        Ok(taken)
+    }
+
+    fn u16(&mut self) -> Result<u16, Malformed> {
+        let [a, b] = *self.take(2)?.first_chunk().ok_or(Malformed)?;
+        Ok(u16::from_be_bytes([a, b]))
+    }
+
+    fn u32(&mut self) -> Result<u32, Malformed> {
+        Ok(u32::from_be_bytes(*self.take(4)?.first_chunk().ok_or(Malformed)?))
+    }
+
+    /// A name without pointers, as questions have it.
+    fn plain_name(&mut self) -> Result<&'a [u8], Malformed> {
+        let begun = self.at;
+        loop {
+            let length = usize::from(*self.take(1)?.first().ok_or(Malformed)?);
+            if length > 63 {
+                return Err(Malformed);
+            }
+            self.take(length)?;
+            if self.at - begun > LONGEST_NAME {
+                return Err(Malformed);
+            }
+            if length == 0 {
+                return self.bytes.get(begun..self.at).ok_or(Malformed);
+            }
+        }
+    }
+
+    /// Over a name that may end in a pointer.
+    fn skip_name(&mut self) -> Result<(), Malformed> {
+        loop {
+            let length = *self.take(1)?.first().ok_or(Malformed)?;
+            match length {
+                0 => return Ok(()),
+                1..=63 => {
+                    self.take(usize::from(length))?;
+                }
+                0xc0..=0xff => {
+                    self.take(1)?;
+                    return Ok(());
+                }
+                _ => return Err(Malformed),
+            }
+        }
+    }
+}
+
+/// Reads a question.
+pub fn query(bytes: &[u8]) -> Result<Query, NoQuery> {
+    let mut reader = Reader { bytes, at: 0 };
+    let mut word = || reader.u16().map_err(|_| NoQuery::Silence);
+    let (id, flags) = (word()?, word()?);
+    let counts = [word()?, word()?, word()?, word()?];
+    if flags & QR != 0 {
+        return Err(NoQuery::Silence);
+    }
+    let refuse = |rcode| NoQuery::Refuse { id, flags, rcode };
+    if flags & OPCODE != 0 {
+        return Err(refuse(Rcode::NotImp));
+    }
+    let [1, 0, 0, additional] = counts else { return Err(refuse(Rcode::FormErr)) };
+    let rest = |reader: &mut Reader<'_>| -> Result<Query, Malformed> {
+        let name = reader.plain_name()?.to_vec();
+        let (kind, class) = (reader.u16()?, reader.u16()?);
+        let mut edns = None;
+        for _ in 0..additional {
+            let root = reader.at;
+            reader.skip_name()?;
+            let named = reader.at != root + 1;
+            let (kind, class, ttl) = (reader.u16()?, reader.u16()?, reader.u32()?);
+            let length = reader.u16()?;
+            reader.take(usize::from(length))?;
+            if kind == rtype::OPT {
+                // There is at most one, and it belongs to the root.
+                if edns.is_some() || named {
+                    return Err(Malformed);
+                }
+                let [_, version, ..] = ttl.to_be_bytes();
+                edns = Some(Edns { payload: class.max(PLAIN_PAYLOAD), dnssec: ttl & DO != 0, version });
+            }
+        }
+        let flag = |bit| flags & bit != 0;
+        Ok(Query { id, recurse: flag(RD), unchecked: flag(CD), authentic: flag(AD), name, kind, class, edns })
+    };
+    rest(&mut reader).map_err(|_| refuse(Rcode::FormErr))
+}
+
+/// What another resolver answered, ready to be handed on: without its OPT record, which is between it and us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    bytes: Vec<u8>,
+    /// Where the TTLs stand.
+    ttls: Vec<u16>,
+    /// Where the questions end.
+    question_end: usize,
+    /// Its code, the high bits of EDNS included.
+    pub rcode: u16,
+    /// Whether it was cut.
+    pub truncated: bool,
+    /// How long it may be remembered, in seconds; 0 where it must not be.
+    pub lifetime: u32,
+    /// Every address that it tells.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// How long anything is remembered at most, in seconds: a day, and of what is not there three hours (RFC 2308).
+const LONGEST_LIFE: u32 = 86400;
+const LONGEST_ABSENCE: u32 = 10800;
+
+/// Reads the answer of another resolver to `asked`, whose question had the id `id`.
+pub fn answer(bytes: &[u8], id: u16, asked: &Query) -> Result<Answer, Malformed> {
+    let mut reader = Reader { bytes, at: 0 };
+    let (own, flags) = (reader.u16()?, reader.u16()?);
+    let counts = [reader.u16()?, reader.u16()?, reader.u16()?, reader.u16()?];
+    if own != id || flags & QR == 0 || flags & OPCODE != 0 || counts[0] != 1 || bytes.len() > usize::from(u16::MAX) {
+        return Err(Malformed);
+    }
+    let name = reader.plain_name()?;
+    let same = name.eq_ignore_ascii_case(&asked.name) && reader.u16()? == asked.kind && reader.u16()? == asked.class;
+    if !same {
+        return Err(Malformed);
+    }
+    let mut answer = Answer {
+        bytes: bytes.to_vec(),
+        ttls: Vec::new(),
+        question_end: reader.at,
+        rcode: flags & 0x000f,
+        truncated: flags & TC != 0,
+        lifetime: 0,
+        addresses: Vec::new(),
+    };
+    let mut life = Life::default();
+    match records(&mut reader, &counts, &mut answer, &mut life) {
+        Ok(()) => {}
+        // Cut in the middle of a record: who asks again by TCP does not need what is left.
+        Err(Malformed) if answer.truncated => answer.cut(),
+        Err(e) => return Err(e),
+    }
+    answer.lifetime = life.of(answer.rcode, counts[1] > 0);
+    Ok(answer)
+}
+
+/// What an answer's records say of its lifetime.
+#[derive(Default)]
+struct Life {
+    shortest: Option<u32>,
+    absence: Option<u32>,
+}
+
+impl Life {
+    fn of(&self, rcode: u16, answers: bool) -> u32 {
+        match (rcode, answers) {
+            (0, true) => self.shortest.unwrap_or(0).min(LONGEST_LIFE),
+            // NXDOMAIN, perhaps behind aliases, or nothing of that type.
+            (3, _) | (0, false) => {
+                let absence = self.absence.unwrap_or(0).min(LONGEST_ABSENCE);
+                self.shortest.map_or(absence, |shortest| shortest.min(absence))
+            }
+            _ => 0,
+        }
+    }
+}
+
+fn records(reader: &mut Reader<'_>, counts: &[u16; 4], answer: &mut Answer, life: &mut Life) -> Result<(), Malformed> {
+    for (section, count) in counts.iter().enumerate().skip(1) {
+        for nth in 0..*count {
+            let begun = reader.at;
+            reader.skip_name()?;
+            let (kind, _class) = (reader.u16()?, reader.u16()?);
+            let ttl_at = reader.at;
+            let ttl = reader.u32()?;
+            let length = usize::from(reader.u16()?);
+            let data = reader.take(length)?;
+            if kind == rtype::OPT {
+                answer.rcode |= u16::from(ttl.to_be_bytes()[0]) << 4;
+                // It is the last there is, or what follows it is left out: nothing before it points behind it.
+                answer.bytes.truncate(begun);
+                answer.set_count(section, nth);
+                return if section == 3 { Ok(()) } else { Err(Malformed) };
+            }
+            answer.ttls.push(u16::try_from(ttl_at).map_err(|_| Malformed)?);
+            // A TTL with its highest bit set is 0 (RFC 2181).
+            let ttl = if ttl > i32::MAX.unsigned_abs() { 0 } else { ttl };
+            if section == 1 {
+                life.shortest = Some(life.shortest.map_or(ttl, |shortest| shortest.min(ttl)));
+            }
+            if section == 2 && kind == rtype::SOA {
+                let minimum = data.last_chunk().map_or(0, |last| u32::from_be_bytes(*last));
+                life.absence = Some(ttl.min(minimum));
+            }
+            addresses(kind, data, &mut answer.addresses);
+        }
+    }
+    // What stands behind the last record is no part of it.
+    answer.bytes.truncate(reader.at);
+    Ok(())
+}
+
+fn addresses(kind: u16, data: &[u8], into: &mut Vec<IpAddr>) {
+    match kind {
+        rtype::A => into.extend(data.first_chunk::<4>().map(|octets| IpAddr::from(*octets))),
+        rtype::AAAA => into.extend(data.first_chunk::<16>().map(|octets| IpAddr::from(*octets))),
+        rtype::SVCB | rtype::HTTPS => hints(data, into),
+        _ => {}
+    }
+}
+
+/// The hints of addresses of a service's record (RFC 9460): priority, target, then keys with their values.
+fn hints(data: &[u8], into: &mut Vec<IpAddr>) {
+    let mut reader = Reader { bytes: data, at: 0 };
+    let mut walk = || -> Result<(), Malformed> {
+        reader.take(2)?;
+        reader.skip_name()?;
+        while reader.at < data.len() {
+            let (key, length) = (reader.u16()?, reader.u16()?);
+            let value = reader.take(usize::from(length))?;
+            match key {
+                4 => into.extend(value.as_chunks::<4>().0.iter().map(|octets| IpAddr::from(*octets))),
+                6 => into.extend(value.as_chunks::<16>().0.iter().map(|octets| IpAddr::from(*octets))),
+                _ => {}
+            }
+        }
+        Ok(())
+    };
+    // What cannot be read is no hint to anybody.
+    let _ = walk();
+}
+
+impl Answer {
+    fn set_count(&mut self, section: usize, count: u16) {
+        for (nth, bytes) in self.bytes.iter_mut().skip(4).take(8).enumerate() {
+            if nth / 2 == section {
+                *bytes = count.to_be_bytes()[nth % 2];
+            } else if nth / 2 > section {
+                *bytes = 0;
+            }
+        }
+    }
+
+    /// The question alone.
+    fn cut(&mut self) {
+        self.bytes.truncate(self.question_end);
+        self.ttls.clear();
+        self.addresses.clear();
+        self.set_count(1, 0);
+    }
+
+    /// How much it takes in memory, in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.bytes.len() + self.ttls.len() * 2 + self.addresses.len() * 17
+    }
+
+    /// As an answer to `asked`, `age` seconds after it was had, in at most `limit` bytes.
+    #[must_use]
+    pub fn reply(&self, asked: &Query, age: u32, limit: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.bytes.len() + 11);
+        bytes.extend_from_slice(&self.bytes);
+        for at in &self.ttls {
+            let at = usize::from(*at);
+            if let Some(ttl) = bytes.get_mut(at..at + 4).and_then(|ttl| ttl.first_chunk_mut::<4>()) {
+                *ttl = u32::from_be_bytes(*ttl).saturating_sub(age).to_be_bytes();
+            }
+        }
+        let upstream = u16::from_be_bytes([self.bytes[2], self.bytes[3]]);
+        // AD is told to those alone who understand it.
+        let understands = asked.authentic || asked.edns.is_some_and(|edns| edns.dnssec);
+        let kept = upstream & if understands { AD } else { 0 };
+        let truncated = if self.truncated { TC } else { 0 };
+        let flags = QR | RA | kept | truncated | asked_flags(asked) | (self.rcode & 0x000f);
+        finish(bytes, asked, flags, self.question_end, limit, (self.rcode >> 4) as u8)
+    }
+}
+
+fn asked_flags(asked: &Query) -> u16 {
+    (if asked.recurse { RD } else { 0 }) | (if asked.unchecked { CD } else { 0 })
+}
+
+/// Puts in what is the asker's own: id, flags, the name as it wrote it, EDNS; cuts it where it is too long.
+fn finish(mut bytes: Vec<u8>, asked: &Query, flags: u16, question_end: usize, limit: usize, high: u8) -> Vec<u8> {
+    let opt = asked.edns.map(|edns| opt(OUR_PAYLOAD, edns.dnssec, high));
+    let mut flags = flags;
+    if bytes.len() + opt.map_or(0, |opt| opt.len()) > limit {
+        bytes.truncate(question_end);
+        flags |= TC;
+        bytes[6..HEADER].fill(0);
+    }
+    bytes[0..2].copy_from_slice(&asked.id.to_be_bytes());
+    bytes[2..4].copy_from_slice(&flags.to_be_bytes());
+    if let Some(name) = bytes.get_mut(HEADER..HEADER + asked.name.len()) {
+        name.copy_from_slice(&asked.name);
+    }
+    if let Some(opt) = opt {
+        bytes.extend_from_slice(&opt);
+        let count = u16::from_be_bytes([bytes[10], bytes[11]]).saturating_add(1);
+        bytes[10..12].copy_from_slice(&count.to_be_bytes());
+    }
+    bytes
+}
+
+fn opt(payload: u16, dnssec: bool, high: u8) -> [u8; 11] {
+    let [a, b] = payload.to_be_bytes();
+    [0, 0, 41, a, b, high, 0, if dnssec { 0x80 } else { 0 }, 0, 0, 0]
+}
+
+impl Query {
+    /// The largest answer by UDP.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        usize::from(self.edns.map_or(PLAIN_PAYLOAD, |edns| edns.payload.clamp(PLAIN_PAYLOAD, 4096)))
+    }
+
+    /// The same question for an upstream resolver.
+    #[must_use]
+    pub fn upstream(&self, id: u16) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(HEADER + self.name.len() + 15);
+        let flags = RD | AD | if self.unchecked { CD } else { 0 };
+        for word in [id, flags, 1, 0, 0, 1] {
+            bytes.extend_from_slice(&word.to_be_bytes());
+        }
+        bytes.extend_from_slice(&self.name);
+        bytes.extend_from_slice(&self.kind.to_be_bytes());
+        bytes.extend_from_slice(&self.class.to_be_bytes());
+        bytes.extend_from_slice(&opt(OUR_PAYLOAD, self.edns.is_some_and(|edns| edns.dnssec), 0));
+        bytes
+    }
+}
+
+// ---- writing ----
+
+/// An answer of our own.
+#[derive(Clone, Debug)]
+pub struct Reply<'a> {
+    asked: &'a Query,
+    bytes: Vec<u8>,
+    question_end: usize,
+    flags: u16,
+    counts: [u16; 3],
+    high: u8,
+}
+
+/// The data of a record of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Data<'a> {
+    /// A or AAAA.
+    Address(IpAddr),
+    /// PTR.
+    Pointer(&'a [u8]),
+    /// NS.
+    Server(&'a [u8]),
+    /// SOA: the zone's name; its server is the zone itself.
+    Start(&'a [u8]),
+}
+
+impl<'a> Reply<'a> {
+    /// To `asked`, with that code. `recursion` says whether we look names of the world up for it at all.
+    #[must_use]
+    pub fn new(asked: &'a Query, rcode: Rcode, recursion: bool) -> Self {
+        let mut bytes = vec![0; HEADER];
+        bytes[5] = 1;
+        bytes.extend_from_slice(&asked.name);
+        bytes.extend_from_slice(&asked.kind.to_be_bytes());
+        bytes.extend_from_slice(&asked.class.to_be_bytes());
+        let flags = QR | if recursion { RA } else { 0 } | asked_flags(asked) | rcode as u16;
+        Self { asked, question_end: bytes.len(), bytes, flags, counts: [0; 3], high: 0 }
+    }
+
+    /// As who knows it himself (AA).
+    #[must_use]
+    pub fn authoritative(mut self) -> Self {
+        self.flags |= AA;
+        self
+    }
+
+    /// That the version of EDNS is none that we know (BADVERS, RFC 6891).
+    #[must_use]
+    pub fn bad_version(mut self) -> Self {
+        self.high = 1;
+        self
+    }
+
+    /// A record of the name that was asked for.
+    pub fn answer(&mut self, ttl: u32, data: &Data<'_>) {
+        // The question's name, by a pointer.
+        self.record(0, &[0xc0, HEADER as u8], ttl, data);
+    }
+
+    /// A record beside the answer: why there is none.
+    pub fn authority(&mut self, name: &[u8], ttl: u32, data: &Data<'_>) {
+        self.record(1, name, ttl, data);
+    }
+
+    fn record(&mut self, section: usize, name: &[u8], ttl: u32, data: &Data<'_>) {
+        let (kind, content) = match data {
+            Data::Address(IpAddr::V4(a)) => (rtype::A, a.octets().to_vec()),
+            Data::Address(IpAddr::V6(a)) => (rtype::AAAA, a.octets().to_vec()),
+            Data::Pointer(name) => (rtype::PTR, name.to_vec()),
+            Data::Server(name) => (rtype::NS, name.to_vec()),
+            Data::Start(zone) => {
+                let mut content = zone.to_vec();
+                // hostmaster@ZONE
+                content.extend_from_slice(b"\x0ahostmaster");
+                content.extend_from_slice(zone);
+                // Serial, refresh, retry, expire: nobody transfers it. Then how long an absence is believed.
+                for number in [1u32, 3600, 600, 86400, ttl] {
+                    content.extend_from_slice(&number.to_be_bytes());
+                }
+                (rtype::SOA, content)
+            }
+        };
+        self.bytes.extend_from_slice(name);
+        self.bytes.extend_from_slice(&kind.to_be_bytes());
+        self.bytes.extend_from_slice(&IN.to_be_bytes());
+        self.bytes.extend_from_slice(&ttl.to_be_bytes());
+        // A few names of 255 bytes at most.
+        self.bytes.extend_from_slice(&(content.len() as u16).to_be_bytes());
+        self.bytes.extend_from_slice(&content);
+        self.counts[section] += 1;
+    }
+
+    /// As bytes, `limit` at most.
+    #[must_use]
+    pub fn finish(mut self, limit: usize) -> Vec<u8> {
+        for (nth, count) in self.counts.iter().enumerate() {
+            self.bytes[6 + 2 * nth..8 + 2 * nth].copy_from_slice(&count.to_be_bytes());
+        }
+        finish(self.bytes, self.asked, self.flags, self.question_end, limit, self.high)
+    }
+}
+
+/// An answer to what is no question, by its id and flags alone.
+#[must_use]
+pub fn refusal(id: u16, flags: u16, rcode: Rcode) -> Vec<u8> {
+    let mut bytes = vec![0; HEADER];
+    bytes[0..2].copy_from_slice(&id.to_be_bytes());
+    bytes[2..4].copy_from_slice(&(QR | flags & (OPCODE | RD) | rcode as u16).to_be_bytes());
+    bytes
+}
+
+// ---- names ----
+
+/// A name of the configuration's on the wire, in lower case; none where a label or all of it is too long.
+#[must_use]
+pub fn name(text: &str) -> Option<Name> {
+    let mut name = Vec::with_capacity(text.len() + 2);
+    for label in text.trim_end_matches('.').split('.').filter(|_| !text.is_empty() && text != ".") {
+        let length = u8::try_from(label.len()).ok().filter(|length| (1..=63).contains(length))?;
+        name.push(length);
+        name.extend(label.bytes().map(|byte| byte.to_ascii_lowercase()));
+    }
+    name.push(0);
+    (name.len() <= LONGEST_NAME).then_some(name)
+}
+
+/// The labels of a name.
+pub fn labels(name: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = name;
+    std::iter::from_fn(move || {
+        let (length, behind) = rest.split_first()?;
+        if *length == 0 {
+            return None;
+        }
+        let (label, behind) = behind.split_at_checked(usize::from(*length))?;
+        rest = behind;
+        Some(label)
+    })
+}
+
+/// The address that a name below in-addr.arpa or ip6.arpa stands for, where it is a whole one (RFC 1035, RFC 3596).
+#[must_use]
+pub fn reversed(name: &[u8]) -> Option<IpAddr> {
+    let labels: Vec<&[u8]> = labels(name).collect();
+    let is = |at: usize, word: &str| labels.get(at).is_some_and(|label| label.eq_ignore_ascii_case(word.as_bytes()));
+    match labels.len() {
+        6 if is(4, "in-addr") && is(5, "arpa") => {
+            let mut octets = [0; 4];
+            for (octet, label) in octets.iter_mut().rev().zip(&labels) {
+                *octet = std::str::from_utf8(label).ok()?.parse().ok()?;
+            }
+            Some(Ipv4Addr::from(octets).into())
+        }
+        34 if is(32, "ip6") && is(33, "arpa") => {
+            let mut bits = 0u128;
+            for label in labels.get(..32)?.iter().rev() {
+                let [digit] = label else { return None };
+                bits = bits << 4 | u128::from(char::from(*digit).to_digit(16)?);
+            }
+            Some(Ipv6Addr::from(bits).into())
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,13 @@
+//! The LANs' own services, in a process without privileges ([`worker`]): names (`dns`), leases (`dhcp`) and router
+//! advertisements (`ra`). Each has `wire.rs` (bytes to values and back), `decide.rs` (pure: packet, state and time to
+//! actions) and `serve.rs` (sockets).
+//!
+//! Who binds the sockets and decides what is served is the supervisor, at the other end of a [`channel`]; what the two
+//! say to each other is in [`protocol`].
+#![forbid(unsafe_code)]
+
+pub mod channel;
+pub mod dns;
+pub mod log;
+pub mod protocol;
+pub mod worker;

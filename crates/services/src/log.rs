@@ -1,0 +1,100 @@
+//! What the services tell the person who reads the log: a line each, and of what strangers can cause only so many.
+
+use std::cell::RefCell;
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+/// How loud a line is, by syslog's numbers (syslog(3)), which journald reads in front of a line (sd-daemon(3)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Something does not work.
+    Error = 3,
+    /// Something is not as it should be.
+    Warning = 4,
+    /// As it goes.
+    Info = 6,
+}
+
+/// Writes a line to stderr, with its level in front where journald reads it.
+pub fn line(level: Level, text: &str) {
+    let journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    // One write: two processes share the stream.
+    let line = if journal { format!("<{}>{text}\n", level as u8) } else { format!("{text}\n") };
+    // Nobody is left to be told of a stream that is closed.
+    let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
+/// Something works.
+pub fn info(text: &str) {
+    line(Level::Info, text);
+}
+
+/// Something is not as it should be.
+pub fn warn(text: &str) {
+    line(Level::Warning, text);
+}
+
+/// Something does not work.
+pub fn error(text: &str) {
+    line(Level::Error, text);
+}
+
+/// How many lines of a sort are written within [`WINDOW`].
+const BURST: u32 = 5;
+/// For how long the others of that sort are only counted.
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// Lines that strangers cause: a few of each sort within a minute, then how many more there were.
+#[derive(Debug, Default)]
+pub struct Bounded {
+    sorts: RefCell<Vec<Sort>>,
+}
+
+#[derive(Debug)]
+struct Sort {
+    name: &'static str,
+    since: Instant,
+    seen: u32,
+}
+
+impl Bounded {
+    /// Writes the line that `text` makes, or counts it where there were enough of `sort`.
+    pub fn warn(&self, sort: &'static str, text: impl FnOnce() -> String) {
+        if let Some(more) = self.may(sort, Instant::now()) {
+            let more = if more > 0 { format!(" ({more} more of this in the last minute)") } else { String::new() };
+            warn(&format!("{}{more}", text()));
+        }
+    }
+
+    /// How many were held back before this one, where it may be written.
+    fn may(&self, name: &'static str, now: Instant) -> Option<u32> {
+        let mut sorts = self.sorts.borrow_mut();
+        let Some(sort) = sorts.iter_mut().find(|sort| sort.name == name) else {
+            sorts.push(Sort { name, since: now, seen: 1 });
+            return Some(0);
+        };
+        if now.duration_since(sort.since) >= WINDOW {
+            let held = sort.seen.saturating_sub(BURST);
+            (sort.since, sort.seen) = (now, 1);
+            return Some(held);
+        }
+        sort.seen = sort.seen.saturating_add(1);
+        (sort.seen <= BURST).then_some(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_counted_and_not_written() {
+        let log = Bounded::default();
+        let begun = Instant::now();
+        let written = (0..1000).filter(|_| log.may("a", begun).is_some()).count();
+        assert_eq!(written, 5);
+        assert_eq!(log.may("b", begun), Some(0), "another sort is heard");
+        assert_eq!(log.may("a", begun + WINDOW), Some(995));
+        assert_eq!(log.may("a", begun + WINDOW), Some(0));
+    }
+}

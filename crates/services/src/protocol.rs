@@ -1,0 +1,166 @@
+//! What supervisor and worker say to each other.
+//!
+//! The supervisor believes of the worker's words only what they can do no harm with: numbers to show, and leases, which
+//! it looks at again when it reads them.
+
+use std::net::IpAddr;
+
+use model::address::IfName;
+use model::services::Services;
+use serde::{Deserialize, Serialize};
+
+/// What a socket is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Purpose {
+    /// Names by UDP.
+    DnsUdp,
+    /// Names by TCP.
+    DnsTcp,
+    /// Holds the DHCP server's port.
+    DhcpPort,
+    /// What is sent to the DHCP server, as frames.
+    DhcpFrames,
+    /// ARP, as frames.
+    Arp,
+    /// Router solicitations and advertisements.
+    Router,
+}
+
+/// A socket that the supervisor has bound. Two that are equal are the same socket: a reload keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SocketKey {
+    /// What it is for.
+    pub purpose: Purpose,
+    /// The LAN's bridge.
+    pub bridge: IfName,
+    /// The address that it is bound to, where it is to one.
+    pub address: Option<IpAddr>,
+    /// The index of the bridge that it is bound to, where it is to one: a bridge that was made anew has another.
+    pub index: Option<u32>,
+}
+
+/// From the supervisor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// A socket, which comes along.
+    Socket(SocketKey),
+    /// The file of leases, open for reading and appending, which comes along.
+    Leases,
+    /// A listener, which comes along: whoever connects there is the next supervisor, and ends the worker.
+    Takeover,
+    /// What is to be served from now on, and by which of the sockets that were sent; others are closed.
+    Serve {
+        /// All services.
+        services: Services,
+        /// The sockets.
+        sockets: Vec<SocketKey>,
+    },
+    /// What there is to tell.
+    Ask,
+    /// The end.
+    End,
+}
+
+/// From the worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum FromWorker {
+    /// It serves what it was told last.
+    Serving,
+    /// What there is to tell.
+    Status(Box<Status>),
+    /// The file of leases has grown long, and wants to be written anew.
+    LongLeases,
+}
+
+/// What the services have done since the worker started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The worker's process.
+    pub pid: u32,
+    /// The user that it runs as.
+    pub uid: u32,
+    /// Whether landlock holds it.
+    pub landlock: bool,
+    /// Of names.
+    pub dns: DnsCounts,
+    /// Of leases.
+    pub dhcp: DhcpCounts,
+    /// Of router advertisements.
+    pub ra: RaCounts,
+    /// The leases that hold.
+    pub leases: Vec<LeaseShown>,
+}
+
+/// Counts of names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsCounts {
+    /// Questions.
+    pub queries: u64,
+    /// Answered out of a LAN's own zone.
+    pub local: u64,
+    /// Answered from what was remembered.
+    pub cached: u64,
+    /// Asked of an upstream resolver.
+    pub forwarded: u64,
+    /// Upstream questions that no resolver answered.
+    pub failed: u64,
+    /// Upstream answers that pointed into a LAN: dropped.
+    pub rebinding: u64,
+    /// Packets that were no questions: dropped.
+    pub malformed: u64,
+    /// Questions beyond what a client may have open at once: dropped.
+    pub limited: u64,
+    /// Questions that nobody here may ask: refused.
+    pub refused: u64,
+}
+
+/// Counts of leases.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DhcpCounts {
+    /// Messages from clients.
+    pub requests: u64,
+    /// Addresses offered.
+    pub offers: u64,
+    /// Leases given, or given on.
+    pub acks: u64,
+    /// Leases denied.
+    pub naks: u64,
+    /// Addresses that clients found taken.
+    pub declines: u64,
+    /// Addresses that were found taken before they were offered.
+    pub conflicts: u64,
+    /// Frames of a client that names another's hardware address: dropped.
+    pub wrong_mac: u64,
+    /// Clients for which no address was left.
+    pub exhausted: u64,
+    /// Clients beyond what may ask for a new address at a time: dropped.
+    pub limited: u64,
+    /// Frames that are no DHCP: dropped.
+    pub malformed: u64,
+}
+
+/// Counts of router advertisements.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RaCounts {
+    /// Questions for a router.
+    pub solicitations: u64,
+    /// Advertisements sent.
+    pub advertisements: u64,
+    /// Packets that were no solicitations: dropped.
+    pub malformed: u64,
+}
+
+/// A lease, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseShown {
+    /// The LAN.
+    pub lan: IfName,
+    /// The address.
+    pub address: IpAddr,
+    /// Who has it.
+    pub mac: model::address::Mac,
+    /// What it is called.
+    pub name: Option<String>,
+    /// When it ends, in seconds since 1970.
+    pub until: u64,
+}

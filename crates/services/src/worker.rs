@@ -1,0 +1,200 @@
+//! The process without privileges that reads what others send. It is handed its sockets, and holds no state that
+//! would be missed but the file of leases.
+//!
+//! When its supervisor goes away without a word it serves on, and ends as soon as the next one calls.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::rc::Rc;
+
+use kernel::confine::{Confined, confine};
+use model::services::Services;
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
+
+use crate::channel::{self, Reader, Writer};
+use crate::dns::serve::{self as dns, Dns};
+use crate::log;
+use crate::protocol::{FromWorker, Purpose, SocketKey, Status, ToWorker};
+
+/// Why the worker ends.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// It could not give up its privileges.
+    #[error(transparent)]
+    Confine(#[from] kernel::error::KernelError),
+    /// A system call.
+    #[error("the services' process: {0}")]
+    Io(#[from] io::Error),
+    /// A service ended that never should.
+    #[error("the service {0} ended")]
+    Ended(String),
+}
+
+/// Serves what the supervisor at the other end of `end` says, until it says that it is enough. The calling process
+/// must have one thread.
+pub fn run(end: OwnedFd) -> Result<(), WorkerError> {
+    let confined = confine()?;
+    more_descriptors();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    LocalSet::new().block_on(&runtime, serve(end, &confined))
+}
+
+/// As many as it may have: each question to the world takes one.
+fn more_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let most = getrlimit(Resource::Nofile).maximum.map_or(4096, |most| most.min(4096));
+    // Where that is refused, there are fewer questions at once.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: Some(most) });
+}
+
+struct Worker {
+    dns: Rc<Dns>,
+    /// Sockets that were sent and are not served yet.
+    waiting: BTreeMap<SocketKey, OwnedFd>,
+    /// Those that are served.
+    served: BTreeMap<SocketKey, JoinHandle<()>>,
+    /// What a service says when it ends.
+    ended: mpsc::UnboundedSender<String>,
+    services: RefCell<Rc<Services>>,
+}
+
+async fn serve(end: OwnedFd, confined: &Confined) -> Result<(), WorkerError> {
+    let (writer, mut reader) = channel::split(end)?;
+    let (ended, mut ends) = mpsc::unbounded_channel();
+    let (takeover, mut taken_over) = mpsc::unbounded_channel();
+    let mut worker = Worker {
+        dns: Rc::default(),
+        waiting: BTreeMap::new(),
+        served: BTreeMap::new(),
+        ended,
+        services: RefCell::default(),
+    };
+    let mut supervised = true;
+    loop {
+        tokio::select! {
+            message = receive(&mut reader), if supervised => match message? {
+                Some((ToWorker::End, _)) => return Ok(()),
+                Some((ToWorker::Takeover, Some(listener))) => await_successor(listener, takeover.clone())?,
+                Some((message, along)) => worker.told(message, along, &writer, confined).await?,
+                None => {
+                    log::warn("the supervisor is gone: names and leases are served on, nothing is repaired");
+                    supervised = false;
+                }
+            },
+            Some(()) = taken_over.recv() => return Ok(()),
+            Some(which) = ends.recv() => return Err(WorkerError::Ended(which)),
+        }
+    }
+}
+
+async fn receive(reader: &mut Reader) -> io::Result<Option<(ToWorker, Option<OwnedFd>)>> {
+    reader.receive().await
+}
+
+/// Whoever may connect there is the next supervisor: the socket's folder is root's alone.
+fn await_successor(listener: OwnedFd, said: mpsc::UnboundedSender<()>) -> io::Result<()> {
+    let listener = UnixListener::from(listener);
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::UnixListener::from_std(listener)?;
+    spawn_local(async move {
+        // It sees our end by the end of this connection.
+        let connection = listener.accept().await;
+        let _ = said.send(());
+        std::future::pending::<()>().await;
+        drop(connection);
+    });
+    Ok(())
+}
+
+impl Worker {
+    async fn told(
+        &mut self,
+        message: ToWorker,
+        along: Option<OwnedFd>,
+        writer: &Writer,
+        confined: &Confined,
+    ) -> Result<(), WorkerError> {
+        match (message, along) {
+            (ToWorker::Socket(key), Some(socket)) => {
+                self.waiting.insert(key, socket);
+            }
+            (ToWorker::Serve { services, sockets }, _) => {
+                self.serve(services, &sockets.into_iter().collect())?;
+                writer.send(&FromWorker::Serving, None).await?;
+            }
+            (ToWorker::Ask, _) => {
+                let status = Status {
+                    pid: std::process::id(),
+                    uid: confined.uid,
+                    landlock: confined.landlock,
+                    dns: self.dns.counts(),
+                    ..Status::default()
+                };
+                writer.send(&FromWorker::Status(Box::new(status)), None).await?;
+            }
+            (ToWorker::Leases | ToWorker::Takeover | ToWorker::Socket(_) | ToWorker::End, _) => {}
+        }
+        Ok(())
+    }
+
+    /// First what is served, then by whom: no socket answers with what is not there yet.
+    fn serve(&mut self, services: Services, sockets: &BTreeSet<SocketKey>) -> io::Result<()> {
+        self.dns.configure(&services);
+        *self.services.borrow_mut() = Rc::new(services);
+        self.served.retain(|key, task| {
+            let stays = sockets.contains(key);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for (key, socket) in std::mem::take(&mut self.waiting) {
+            if sockets.contains(&key)
+                && let Some(task) = self.begin(&key, socket)
+            {
+                self.served.insert(key, task);
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&self, key: &SocketKey, socket: OwnedFd) -> Option<JoinHandle<()>> {
+        let bridge = key.bridge.clone();
+        match key.purpose {
+            Purpose::DnsUdp => Some(self.watch(key, dns::udp(Rc::clone(&self.dns), bridge, UdpSocket::from(socket)))),
+            Purpose::DnsTcp => Some(self.watch(key, dns::tcp(Rc::clone(&self.dns), bridge, TcpListener::from(socket)))),
+            Purpose::DhcpPort | Purpose::DhcpFrames | Purpose::Arp | Purpose::Router => None,
+        }
+    }
+
+    /// A service that ends, by an error or a panic, ends the worker: the supervisor begins anew.
+    fn watch(&self, key: &SocketKey, service: impl Future<Output = io::Result<()>> + 'static) -> JoinHandle<()> {
+        let ended = self.ended.clone();
+        let what = format!("{:?} of {}", key.purpose, key.bridge);
+        let task = spawn_local(service);
+        let stop = task.abort_handle();
+        spawn_local(async move {
+            let _stop = Stop(stop);
+            let why = match task.await {
+                Ok(Ok(())) => what,
+                Ok(Err(e)) => format!("{what}: {e}"),
+                Err(e) => format!("{what}: {e}"),
+            };
+            let _ = ended.send(why);
+        })
+    }
+}
+
+/// Ends a service with who watches it.
+struct Stop(tokio::task::AbortHandle);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

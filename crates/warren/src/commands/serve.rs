@@ -1,0 +1,289 @@
+//! `warren serve`: `up`, then the LAN's services for as long as it runs.
+//!
+//! Two processes (ARCHITECTURE.md): this one, the supervisor, has the privileges; it binds, applies and supervises, and
+//! reads nothing that comes from the network. The other, the worker (`services::worker`), reads what everybody sends,
+//! and has no privileges. What changes the network is done one after the other by [`jobs`]; all that happens comes to
+//! one loop as an [`Event`].
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use model::services::Services;
+use services::log;
+use services::protocol::{FromWorker, Status};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{LocalSet, spawn_local};
+
+use self::control::Said;
+use self::jobs::{Done, Job, Jobs};
+use self::sockets::Held;
+use self::worker::{Gone, Workers};
+use super::up;
+use crate::cli::Command;
+use crate::context::{Context, Exit, Failure, Hook, Outcome};
+
+pub mod control;
+mod jobs;
+mod sockets;
+mod worker;
+
+/// The lock that one `serve` holds in a run folder.
+const LOCK: &str = "serve.lock";
+/// How long one that is gone may hold it.
+const LETTING_GO: Duration = Duration::from_secs(10);
+/// How long a job that runs may take to its end once we are told to end.
+const LAST_JOB: Duration = Duration::from_secs(20);
+
+/// What happens.
+enum Event {
+    /// The end is asked for: SIGTERM or SIGINT.
+    End,
+    /// The file is to be read again: SIGHUP.
+    Reload,
+    /// Somebody at the control socket.
+    Asked(control::Request, control::Asker),
+    /// A job has made the network what its file says; who does it waits until the services have followed.
+    Applied(oneshot::Sender<()>),
+    /// A job has ended.
+    Done(Done),
+    /// The worker speaks.
+    Said(FromWorker),
+    /// The worker is gone.
+    Gone(Gone),
+    /// A worker may be started again.
+    Again,
+}
+
+/// Serves until it is told to end. The network stays when it ends.
+pub fn run(context: &Context) -> Outcome {
+    context.require_privilege("serve this network")?;
+    let _lock = lock(context)?;
+    control::end_orphan(&context.run_dir)?;
+    up::network(context)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::new(Exit::Failed, format!("cannot start the runtime: {e}")))?;
+    let outcome = LocalSet::new().block_on(&runtime, serve(context));
+    // A job that hangs is left to its journal.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// What the worker's process does.
+pub fn worker() -> Outcome {
+    use std::os::fd::AsFd as _;
+    // A terminal's signals are for the supervisor.
+    let _ = rustix::process::setsid();
+    let end = std::io::stdin().as_fd().try_clone_to_owned();
+    let end = end.map_err(|e| Failure::new(Exit::Failed, format!("cannot take the supervisor's channel: {e}")))?;
+    services::worker::run(end).map_err(|e| Failure::new(Exit::Failed, e.to_string()))?;
+    Ok(Exit::Done)
+}
+
+fn lock(context: &Context) -> Result<File, Failure> {
+    let path = context.run_dir.join(LOCK);
+    let failed = |e: std::io::Error| Failure::new(Exit::Failed, format!("cannot lock {}: {e}", path.display()));
+    DirBuilder::new().recursive(true).mode(0o700).create(&context.run_dir).map_err(failed)?;
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
+    let begun = Instant::now();
+    loop {
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            // One that was killed lets go a moment after its end is seen.
+            Err(rustix::io::Errno::WOULDBLOCK)
+                if begun.elapsed() < LETTING_GO && !control::is_served(&context.run_dir) =>
+            {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let held = path.display();
+                let message = format!("`warren serve` runs here already ({held} is held); `warren up` reloads it");
+                return Err(Failure::new(Exit::Failed, message));
+            }
+            Err(e) => return Err(failed(e.into())),
+        }
+    }
+}
+
+/// What the supervisor knows.
+struct Supervisor {
+    context: Context,
+    /// Sockets that are bound.
+    held: Held,
+    workers: Workers,
+    jobs: Jobs,
+    /// Who waits for the worker's words.
+    asking: Vec<mpsc::UnboundedSender<Said>>,
+}
+
+async fn serve(context: &Context) -> Outcome {
+    let (events, mut happens) = mpsc::unbounded_channel();
+    signals(&events)?;
+    control::listen(&context.run_dir, &events)?;
+    let mut supervisor = Supervisor {
+        context: context.clone(),
+        held: Held::default(),
+        workers: Workers::new(&context.run_dir, &context.state_dir, events.clone())?,
+        jobs: Jobs::start(events.clone()),
+        asking: Vec::new(),
+    };
+    // At the start, what cannot be served is a reason to end: somebody sits before it, or a unit tells.
+    let problems = supervisor.follow().await?;
+    if let Some(problem) = problems.first() {
+        supervisor.end().await;
+        return Err(Failure::new(Exit::Conflict, format!("{problem}\nthe network is up and stays so")));
+    }
+    log::info("serving");
+    supervisor.reload();
+    while let Some(event) = happens.recv().await {
+        if let Some(outcome) = supervisor.handle(event).await {
+            return outcome;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn signals(events: &mpsc::UnboundedSender<Event>) -> Result<(), Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let kinds = [(SignalKind::terminate(), false), (SignalKind::interrupt(), false), (SignalKind::hangup(), true)];
+    for (kind, reload) in kinds {
+        let mut signal =
+            signal(kind).map_err(|e| Failure::new(Exit::Failed, format!("cannot wait for signals: {e}")))?;
+        let events = events.clone();
+        spawn_local(async move {
+            while signal.recv().await.is_some() {
+                let _ = events.send(if reload { Event::Reload } else { Event::End });
+            }
+        });
+    }
+    Ok(())
+}
+
+impl Supervisor {
+    /// What an event leads to; how `serve` ends, where it does.
+    async fn handle(&mut self, event: Event) -> Option<Outcome> {
+        match event {
+            Event::End => {
+                self.finish_job().await;
+                self.end().await;
+                return Some(Ok(Exit::Done));
+            }
+            Event::Reload => {
+                log::info("reading the file again");
+                self.reload();
+            }
+            Event::Asked(control::Request::Status, asker) => self.ask(asker.said).await,
+            Event::Asked(control::Request::Run(asked), asker) => self.run_for(asked, asker),
+            Event::Asked(control::Request::Follow, asker) => {
+                self.follow_and_tell().await;
+                let _ = asker.said.send(Said::End(Exit::Done.number()));
+            }
+            Event::Applied(followed) => {
+                self.follow_and_tell().await;
+                let _ = followed.send(());
+            }
+            Event::Done(done) => {
+                let down = done.was_down && done.exit == Exit::Done;
+                self.follow_and_tell().await;
+                if let Some(asker) = done.asker {
+                    let _ = asker.said.send(Said::End(done.exit.number()));
+                }
+                if down {
+                    self.end().await;
+                    // So that who waits at the control socket reads it.
+                    tokio::task::yield_now().await;
+                    return Some(Ok(Exit::Done));
+                }
+            }
+            Event::Said(FromWorker::Serving) => {}
+            Event::Said(FromWorker::Status(status)) => self.tell(Some(&status)),
+            Event::Said(FromWorker::LongLeases) => self.workers.leases_anew().await,
+            Event::Gone(gone) => {
+                self.tell(None);
+                self.workers.lost(gone);
+            }
+            Event::Again => self.follow_and_tell().await,
+        }
+        None
+    }
+
+    /// Runs `up`, of the file that was applied last.
+    fn reload(&mut self) {
+        let mut context = self.context.clone();
+        context.quiet = true;
+        if let Ok(Some(record)) = context.engine().and_then(|engine| Ok(engine.record()?)) {
+            context.config = record.config;
+        }
+        let command = Command::Up { replace: false, no_guests: false, confirm: None };
+        self.jobs.add(Job { context, command, asker: None });
+    }
+
+    fn run_for(&mut self, asked: control::Asked, asker: control::Asker) {
+        match asked.parse() {
+            Ok((context, command)) => self.jobs.add(Job { context, command, asker: Some(asker) }),
+            Err(why) => {
+                let _ = asker.said.send(Said::Err(why));
+                let _ = asker.said.send(Said::End(Exit::Usage.number()));
+            }
+        }
+    }
+
+    /// Makes sockets and worker follow what was applied last; says what could not.
+    async fn follow(&mut self) -> Result<Vec<String>, Failure> {
+        let record = self.context.engine()?.record()?;
+        let services =
+            record.and_then(|record| record.network).map(|network| Services::of(&network)).unwrap_or_default();
+        let problems = self.held.follow(&services);
+        self.workers.serve(&services, &self.held).await?;
+        Ok(problems)
+    }
+
+    async fn follow_and_tell(&mut self) {
+        match self.follow().await {
+            Ok(problems) => problems.iter().for_each(|problem| log::error(problem)),
+            Err(failure) => log::error(&failure.message),
+        }
+    }
+
+    async fn ask(&mut self, said: mpsc::UnboundedSender<Said>) {
+        if self.workers.ask().await {
+            self.asking.push(said);
+        } else {
+            let _ = said.send(Said::Status(None));
+        }
+    }
+
+    fn tell(&mut self, status: Option<&Status>) {
+        for said in self.asking.drain(..) {
+            let _ = said.send(Said::Status(status.cloned()));
+        }
+    }
+
+    /// Waits for the job that runs, as long as is sensible: killed, it would be undone by the next run.
+    async fn finish_job(&mut self) {
+        let begun = Instant::now();
+        while self.jobs.is_busy() && begun.elapsed() < LAST_JOB {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn end(&mut self) {
+        self.workers.end().await;
+        control::forget(&self.context.run_dir);
+    }
+}
+
+/// What `up` calls once the network is up, before the guests: the services follow, so that guests find them.
+fn hook(events: mpsc::UnboundedSender<Event>) -> Hook {
+    Hook(Arc::new(move || {
+        let (followed, follows) = oneshot::channel();
+        if events.send(Event::Applied(followed)).is_ok() {
+            // Whoever ends meanwhile lets go.
+            let _ = follows.blocking_recv();
+        }
+    }))
+}

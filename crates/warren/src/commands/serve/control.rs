@@ -1,0 +1,264 @@
+//! The control socket of a running `serve`: commands that change the network go through it, and `status` asks there.
+//!
+//! One line of JSON in, lines of JSON back. The socket is for its owner alone (0600, in a folder of 0700), so whoever
+//! comes may do all of it anyway.
+
+use std::fs;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Parser as _;
+use serde::{Deserialize, Serialize};
+use services::protocol::Status;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
+use tokio::sync::mpsc;
+use tokio::task::spawn_local;
+
+use super::Event;
+use crate::cli::{Arguments, Command, ForwardCommand};
+use crate::context::{Context, Exit, Failure, Outcome};
+use crate::output::{self, Stream};
+
+const CONTROL: &str = "control.sock";
+const WORKER: &str = "worker.sock";
+/// How long a client may take to say what it wants, and a worker to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is asked.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// What the services have done.
+    Status,
+    /// Run a command.
+    Run(Asked),
+    /// Somebody else has changed the network: follow what was applied.
+    Follow,
+}
+
+/// Who asks.
+pub struct Asker {
+    /// Its process.
+    pub pid: u32,
+    /// Where it hears what is said.
+    pub said: mpsc::UnboundedSender<Said>,
+}
+
+/// A command as it was given.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Asked {
+    /// Its words, the program's own name left out.
+    words: Vec<String>,
+    /// The file, and the folders, as they are called from everywhere.
+    config: PathBuf,
+    state_dir: PathBuf,
+    run_dir: PathBuf,
+}
+
+/// What is answered, one after the other.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Said {
+    /// A line for stdout.
+    Out(String),
+    /// Text for stderr.
+    Err(String),
+    /// What the services have done; nothing where none run at the moment. The last word.
+    Status(Option<Status>),
+    /// The command's exit code. The last word.
+    End(u8),
+}
+
+impl Said {
+    /// Words for a stream.
+    pub fn text(stream: Stream, text: &str) -> Self {
+        match stream {
+            Stream::Out => Self::Out(text.to_owned()),
+            Stream::Err => Self::Err(text.to_owned()),
+        }
+    }
+}
+
+impl Asked {
+    /// As a context and a command.
+    pub fn parse(self) -> Result<(Context, Command), String> {
+        let words = std::iter::once("warren".to_owned()).chain(self.words);
+        let mut arguments = Arguments::try_parse_from(words).map_err(|e| e.to_string())?;
+        (arguments.config, arguments.state_dir, arguments.run_dir) = (self.config, self.state_dir, self.run_dir);
+        if !changes_the_network(&arguments.command) {
+            return Err("this is no command for a running serve".to_owned());
+        }
+        Ok((Context::new(&arguments), arguments.command))
+    }
+}
+
+/// Whether a command is for a running `serve` to do.
+fn changes_the_network(command: &Command) -> bool {
+    match command {
+        Command::Up { .. } | Command::Down { .. } | Command::Rollback => true,
+        Command::Forward { command } => !matches!(command, ForwardCommand::List),
+        _ => false,
+    }
+}
+
+/// Where the worker is called by the next supervisor.
+pub fn worker_path(run_dir: &Path) -> PathBuf {
+    run_dir.join(WORKER)
+}
+
+/// A listener at `path`, for its owner alone.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Takes the sockets' names away.
+pub fn forget(run_dir: &Path) {
+    for name in [CONTROL, WORKER] {
+        // A name that stays leads nowhere, and is taken over by the next.
+        let _ = fs::remove_file(run_dir.join(name));
+    }
+}
+
+// ---- in serve ----
+
+/// Listens at the control socket.
+pub(super) fn listen(run_dir: &Path, events: &mpsc::UnboundedSender<Event>) -> Result<(), Failure> {
+    let path = run_dir.join(CONTROL);
+    let failed = |e: io::Error| Failure::new(Exit::Failed, format!("cannot listen at {}: {e}", path.display()));
+    let listener = tokio::net::UnixListener::from_std(bind(&path).map_err(failed)?).map_err(failed)?;
+    let events = events.clone();
+    spawn_local(async move {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let events = events.clone();
+                    // Who goes away before the end is told no more.
+                    spawn_local(async move {
+                        let _ = answer(stream, events).await;
+                    });
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    });
+    Ok(())
+}
+
+async fn answer(stream: tokio::net::UnixStream, events: mpsc::UnboundedSender<Event>) -> io::Result<()> {
+    let pid = stream.peer_cred()?.pid().and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default();
+    let (reader, mut writer) = stream.into_split();
+    let mut line = String::new();
+    let mut reader = tokio::io::BufReader::new(reader);
+    tokio::time::timeout(PATIENCE, reader.read_line(&mut line)).await.map_err(io::Error::other)??;
+    let request: Request = serde_json::from_str(&line)?;
+    let (said, mut says) = mpsc::unbounded_channel();
+    let _ = events.send(Event::Asked(request, Asker { pid, said }));
+    while let Some(said) = says.recv().await {
+        let mut line = serde_json::to_vec(&said)?;
+        line.push(b'\n');
+        writer.write_all(&line).await?;
+        if matches!(said, Said::End(_) | Said::Status(_)) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+// ---- in other commands ----
+
+/// Has a running `serve` do the command, and says what it says; nothing where none runs.
+pub fn hand_over(arguments: &Arguments) -> Option<Outcome> {
+    if !changes_the_network(&arguments.command) {
+        return None;
+    }
+    let stream = connect(&arguments.run_dir)?;
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let request = Request::Run(Asked {
+        words: std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect(),
+        config: absolute(&arguments.config),
+        state_dir: absolute(&arguments.state_dir),
+        run_dir: absolute(&arguments.run_dir),
+    });
+    let mut end = None;
+    let heard = converse(stream, &request, |said| match said {
+        Said::Out(text) => output::line(&text),
+        Said::Err(text) => output::drawn(&text),
+        Said::End(code) => end = Exit::of(code),
+        Said::Status(_) => {}
+    });
+    Some(match (end, heard) {
+        (Some(exit), _) => Ok(exit),
+        (None, Err(e)) => Err(Failure::new(Exit::Failed, format!("`warren serve` does not answer: {e}"))),
+        (None, Ok(())) => {
+            Err(Failure::new(Exit::Failed, "`warren serve` ended on the way: `warren status` says what is up"))
+        }
+    })
+}
+
+/// What a running `serve` says of its services; nothing where none runs, or none of its services.
+pub fn status(run_dir: &Path) -> Option<Status> {
+    let stream = connect(run_dir)?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    let mut found = None;
+    converse(stream, &Request::Status, |said| {
+        if let Said::Status(status) = said {
+            found = status;
+        }
+    })
+    .ok()?;
+    found
+}
+
+/// Has a running `serve` follow what was applied past it.
+pub fn follow(run_dir: &Path) {
+    if let Some(stream) = connect(run_dir) {
+        // One that does not listen follows when it does.
+        let _ = converse(stream, &Request::Follow, |_| {});
+    }
+}
+
+/// Whether a `serve` answers: one that dies may still be connected to.
+pub fn is_served(run_dir: &Path) -> bool {
+    let Some(stream) = connect(run_dir) else { return false };
+    let mut answers = false;
+    let asked = stream.set_read_timeout(Some(PATIENCE));
+    asked.is_ok_and(|()| converse(stream, &Request::Status, |_| answers = true).is_ok()) && answers
+}
+
+fn connect(run_dir: &Path) -> Option<UnixStream> {
+    // Not there, nobody listens, or not for us: then the command does, or refuses, it itself.
+    UnixStream::connect(run_dir.join(CONTROL)).ok()
+}
+
+fn converse(mut stream: UnixStream, request: &Request, mut hear: impl FnMut(Said)) -> io::Result<()> {
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    for line in BufReader::new(stream).lines() {
+        hear(serde_json::from_str(&line?)?);
+    }
+    Ok(())
+}
+
+/// Ends a worker that has outlived its supervisor, so that its sockets are free.
+pub fn end_orphan(run_dir: &Path) -> Result<(), Failure> {
+    let path = worker_path(run_dir);
+    let Ok(mut stream) = UnixStream::connect(&path) else { return Ok(()) };
+    let mut rest = Vec::new();
+    let ended = stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.read_to_end(&mut rest));
+    match ended {
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Err(Failure::new(
+            Exit::Failed,
+            "the services' process of an earlier serve does not end: kill it (`ss -lnp sport = 53` says which it is)",
+        )),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,70 @@
+//! The sockets of the services: which there should be, and those that are bound. They stay here as long as they are
+//! wanted, whatever becomes of the worker: what comes meanwhile waits in them.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+
+use kernel::error::KernelError;
+use kernel::listen;
+use model::services::{LanServices, Services};
+use services::protocol::{Purpose, SocketKey};
+
+/// Those that are bound.
+#[derive(Debug, Default)]
+pub struct Held(pub BTreeMap<SocketKey, OwnedFd>);
+
+impl Held {
+    /// Binds what is wanted and missing, and closes what is not wanted any more; what did not change stays open. Says
+    /// what could not be bound.
+    pub fn follow(&mut self, services: &Services) -> Vec<String> {
+        let mut wanted = Vec::new();
+        let mut problems = Vec::new();
+        for lan in &services.lans {
+            match listen::index(&lan.bridge) {
+                Ok(index) => wanted.extend(keys(lan, index)),
+                Err(e) => problems.push(format!("cannot serve {}: {e}", lan.bridge)),
+            }
+        }
+        self.0.retain(|key, _| wanted.contains(key));
+        for key in wanted {
+            if self.0.contains_key(&key) {
+                continue;
+            }
+            match bind(&key) {
+                Ok(socket) => {
+                    self.0.insert(key, socket);
+                }
+                Err(error) => problems.push(error.to_string()),
+            }
+        }
+        problems
+    }
+}
+
+/// What a LAN's services need.
+fn keys(lan: &LanServices, index: u32) -> Vec<SocketKey> {
+    let key = |purpose, address, index| SocketKey { purpose, bridge: lan.bridge.clone(), address, index };
+    let mut keys = Vec::new();
+    for net in &lan.addresses {
+        keys.extend([Purpose::DnsUdp, Purpose::DnsTcp].map(|purpose| key(purpose, Some(net.addr()), None)));
+    }
+    if lan.dhcp.is_some() {
+        let purposes = [Purpose::DhcpPort, Purpose::DhcpFrames, Purpose::Arp];
+        keys.extend(purposes.map(|purpose| key(purpose, None, Some(index))));
+    }
+    if lan.advertised.is_some() {
+        keys.push(key(Purpose::Router, None, Some(index)));
+    }
+    keys
+}
+
+fn bind(key: &SocketKey) -> Result<OwnedFd, KernelError> {
+    match (key.purpose, key.address) {
+        (Purpose::DnsUdp, Some(address)) => listen::dns_udp(address),
+        (Purpose::DnsTcp, Some(address)) => listen::dns_tcp(address),
+        (Purpose::DhcpFrames, _) => listen::dhcp_frames(&key.bridge),
+        (Purpose::Arp, _) => listen::arp_frames(&key.bridge),
+        (Purpose::Router, _) => listen::router(&key.bridge),
+        (Purpose::DhcpPort | Purpose::DnsUdp | Purpose::DnsTcp, _) => listen::dhcp_port(&key.bridge),
+    }
+}

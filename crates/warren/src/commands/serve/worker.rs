@@ -1,0 +1,203 @@
+//! The worker's process: started, told what to serve, started again when it dies.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use model::services::Services;
+use services::channel::{self, Writer};
+use services::log;
+use services::protocol::{SocketKey, ToWorker};
+use tokio::sync::mpsc;
+use tokio::task::spawn_local;
+use tokio::time::{sleep, timeout};
+
+use super::sockets::Held;
+use super::{Event, control};
+use crate::context::{Exit, Failure};
+
+/// How long the worker may take to read a message, or to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A worker that dies at once is started again after this, then after twice that, and so on.
+const SOON: Duration = Duration::from_millis(50);
+/// And at the latest after this.
+const LATE: Duration = Duration::from_secs(10);
+/// One that lived so long is started again at once.
+const HEALTHY: Duration = Duration::from_secs(60);
+
+/// That a worker is gone.
+pub struct Gone {
+    /// Which one.
+    generation: u64,
+}
+
+/// The worker, and those that it will be followed by.
+pub struct Workers {
+    folder: PathBuf,
+    events: mpsc::UnboundedSender<Event>,
+    /// Where the next supervisor calls the worker.
+    takeover: OwnedFd,
+    current: Option<Worker>,
+    generation: u64,
+    /// When the next may be started.
+    not_before: Option<Instant>,
+    wait: Duration,
+}
+
+struct Worker {
+    child: Child,
+    writer: Writer,
+    generation: u64,
+    since: Instant,
+    sent: BTreeSet<SocketKey>,
+    told: Option<(Services, Vec<SocketKey>)>,
+}
+
+fn failed(doing: &str, error: &io::Error) -> Failure {
+    Failure::new(Exit::Failed, format!("cannot {doing}: {error}"))
+}
+
+impl Workers {
+    /// Nobody yet.
+    pub fn new(run_dir: &Path, state_dir: &Path, events: mpsc::UnboundedSender<Event>) -> Result<Self, Failure> {
+        let takeover: UnixListener =
+            control::bind(&control::worker_path(run_dir)).map_err(|e| failed("make the worker's socket", &e))?;
+        Ok(Self {
+            folder: state_dir.to_owned(),
+            events,
+            takeover: takeover.into(),
+            current: None,
+            generation: 0,
+            not_before: None,
+            wait: SOON,
+        })
+    }
+
+    /// Has `services` served by the sockets that are held, by a new worker where there is none. One that cannot be
+    /// told is ended, and the next is told.
+    pub async fn serve(&mut self, services: &Services, held: &Held) -> Result<(), Failure> {
+        if self.current.is_none() {
+            if self.not_before.is_some_and(|at| Instant::now() < at) {
+                return Ok(());
+            }
+            self.current = Some(self.start().map_err(|e| failed("start the services' process", &e))?);
+        }
+        let Some(worker) = &mut self.current else { return Ok(()) };
+        match timeout(PATIENCE, tell(worker, &self.takeover, services, held)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => {
+                log::error(&format!("cannot tell the services' process what to serve: {e}"));
+                worker.kill();
+            }
+            Err(_) => {
+                log::error("the services' process does not listen");
+                worker.kill();
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&mut self) -> io::Result<Worker> {
+        let (ours, theirs) = channel::pair()?;
+        let mut command = Command::new("/proc/self/exe");
+        // Whatever file lies there by now: this is the program that runs.
+        command.arg0("warren").arg("worker").stdin(Stdio::from(theirs)).stdout(Stdio::null()).current_dir("/");
+        let child = command.spawn()?;
+        let (writer, mut reader) = channel::split(ours)?;
+        self.generation += 1;
+        let (events, generation) = (self.events.clone(), self.generation);
+        spawn_local(async move {
+            loop {
+                match reader.receive().await {
+                    Ok(Some((message, _))) => {
+                        let _ = events.send(Event::Said(message));
+                    }
+                    Ok(None) => break,
+                    Err(e) => {
+                        log::error(&format!("the services' process speaks nonsense: {e}"));
+                        break;
+                    }
+                }
+            }
+            let _ = events.send(Event::Gone(Gone { generation }));
+        });
+        let since = Instant::now();
+        Ok(Worker { child, writer, generation, since, sent: BTreeSet::new(), told: None })
+    }
+
+    /// A worker is gone: the next one is started soon, or later where that happens again and again.
+    pub fn lost(&mut self, gone: Gone) {
+        let Some(mut worker) = self.current.take_if(|worker| worker.generation == gone.generation) else { return };
+        worker.kill();
+        let how = worker.child.wait().map_or_else(|e| e.to_string(), |status| status.to_string());
+        self.wait = if worker.since.elapsed() >= HEALTHY { SOON } else { (self.wait * 2).min(LATE) };
+        let wait = self.wait;
+        log::error(&format!("the services' process ended ({how}); it is started again in {} ms", wait.as_millis()));
+        self.not_before = Some(Instant::now() + wait);
+        let events = self.events.clone();
+        spawn_local(async move {
+            sleep(wait).await;
+            let _ = events.send(Event::Again);
+        });
+    }
+
+    /// Asks the worker what there is to tell; false where nobody can be asked.
+    pub async fn ask(&mut self) -> bool {
+        let Some(worker) = &self.current else { return false };
+        matches!(timeout(PATIENCE, worker.writer.send(&ToWorker::Ask, None)).await, Ok(Ok(())))
+    }
+
+    /// Gives the worker its leases in a file that holds no more than those.
+    pub async fn leases_anew(&mut self) {
+        let _ = &self.folder;
+    }
+
+    /// Ends the worker: asks it, and kills it where it does not listen.
+    pub async fn end(&mut self) {
+        let Some(mut worker) = self.current.take() else { return };
+        let asked = timeout(PATIENCE, worker.writer.send(&ToWorker::End, None)).await;
+        let begun = Instant::now();
+        while matches!(asked, Ok(Ok(()))) && begun.elapsed() < PATIENCE {
+            if !matches!(worker.child.try_wait(), Ok(None)) {
+                return;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        worker.kill();
+        // It is killed, and nobody else waits for it.
+        let _ = worker.child.wait();
+    }
+}
+
+async fn tell(worker: &mut Worker, takeover: &OwnedFd, services: &Services, held: &Held) -> io::Result<()> {
+    let keys: Vec<SocketKey> = held.0.keys().cloned().collect();
+    let is_told = worker.told.as_ref().is_some_and(|(told, sockets)| told == services && *sockets == keys);
+    if is_told {
+        return Ok(());
+    }
+    if worker.told.is_none() {
+        worker.writer.send(&ToWorker::Takeover, Some(takeover.as_fd())).await?;
+    }
+    for (key, socket) in &held.0 {
+        if worker.sent.insert(key.clone()) {
+            worker.writer.send(&ToWorker::Socket(key.clone()), Some(socket.as_fd())).await?;
+        }
+    }
+    worker.sent.retain(|key| held.0.contains_key(key));
+    let message = ToWorker::Serve { services: services.clone(), sockets: keys.clone() };
+    worker.writer.send(&message, None).await?;
+    worker.told = Some((services.clone(), keys));
+    Ok(())
+}
+
+impl Worker {
+    fn kill(&mut self) {
+        // It may be gone already.
+        let _ = self.child.kill();
+    }
+}
