@@ -50,7 +50,13 @@ pub enum Answer {
 
 /// What a boot brings up of a record.
 pub(super) fn kept(record: &Record) -> Option<Kept> {
-    (!record.text.is_empty()).then(|| Kept { config: record.config.clone(), text: record.text.clone() })
+    let network = record.network.as_ref();
+    (!record.text.is_empty()).then(|| Kept {
+        config: record.config.clone(),
+        text: record.text.clone(),
+        uplink: network.map(|network| network.uplink.name.clone()),
+        learners: network.map(|network| network.learners.clone()).unwrap_or_default(),
+    })
 }
 
 impl Engine {
@@ -150,8 +156,12 @@ impl Engine {
     }
 
     fn note_kept(&self, record: Option<&Record>) -> Result<(), StoreError> {
-        let boot = Boot { confirmed: record.and_then(kept), refused: None };
-        if boot == self.store.boot()? { Ok(()) } else { self.store.write_boot(&boot) }
+        let before = self.store.boot()?;
+        let confirmed = record.and_then(kept);
+        // One text that was kept says nothing of another that was not.
+        let own = confirmed.as_ref().map(|kept| fingerprint(&kept.text));
+        let boot = Boot { confirmed, refused: before.refused.clone().filter(|refused| own.as_ref() != Some(refused)) };
+        if boot == before { Ok(()) } else { self.store.write_boot(&boot) }
     }
 
     /// Keeps what awaits its confirmation.

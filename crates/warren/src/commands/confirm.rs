@@ -6,7 +6,7 @@ use kernel::apply::{Answer, Engine, PutBack};
 
 use super::guest;
 use super::serve::control;
-use crate::context::{Context, Exit, Failure, Outcome};
+use crate::context::{Context, Exit, Failure, Hook, Outcome};
 use crate::{output, watchdog};
 
 /// The last `up` stays.
@@ -21,6 +21,7 @@ pub fn confirm(context: &Context) -> Outcome {
         }
         Answer::TooLate(why) => {
             replug(&engine)?;
+            control::follow(&context.run_dir);
             return Err(Failure::new(Exit::Failed, format!("too late to confirm: {why}")));
         }
     };
@@ -39,6 +40,9 @@ pub fn rollback(context: &Context) -> Outcome {
     let Some(back) = engine.rollback()? else {
         return Err(Failure::new(Exit::Failed, "there is no `up` to be put back"));
     };
+    if let Some(Hook(applied)) = &context.applied {
+        applied();
+    }
     let guests = replug(&engine)?;
     let failed = guests.iter().any(|guest| guest.result.is_err());
     if context.json {
@@ -104,6 +108,7 @@ pub fn watchdog(context: &Context, detach: bool) -> Outcome {
     if let Some(why) = engine.watch_over()? {
         // Of a unit, for its journal.
         output::note(&why);
+        control::follow(&context.run_dir);
         control::follow(&context.run_dir);
         for report in replug(&engine)? {
             if let Err(error) = report.result {

@@ -446,3 +446,19 @@ fn from_nat_to_bridged_and_back_with_guests_running() {
         drop(listen("server", "TCP4-LISTEN:9,reuseaddr", "EXEC:true"));
     });
 }
+
+#[test]
+fn a_bridged_lan_can_be_rehearsed_beside_another() {
+    lab(|| {
+        let scene = Scene::bare();
+        let beside = "[lan.br1]\naddress = [\"10.1.1.1/24\"]\n[guest.b]\nkind = \"netns\"\nlan = \"br1\"\naddress = [\"10.1.1.5\"]\n\
+                      [[forward]]\nlisten = \"8080\"\nto = \"b:80\"\n";
+        let ports = "[host]\nuplink = \"eth0\"\n[lan.br0]\nmode = \"bridged\"\nports = [\"eth0\"]\n";
+        let external = "[host]\nuplink = \"br0\"\n[lan.br0]\nmode = \"bridged\"\nexternal = true\n";
+        let guest = "[guest.a]\nkind = \"netns\"\nlan = \"br0\"\n";
+        for outer in [ports, external] {
+            scene.write(&format!("{outer}{guest}{beside}"));
+            scene.warren("rehearse").says(0, &["forward 8080/tcp", "b out to the world"]);
+        }
+    });
+}

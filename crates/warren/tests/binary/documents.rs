@@ -125,6 +125,7 @@ fn every_key_is_documented_and_every_documented_key_is_there() {
         assert_eq!(print("confirm", "confirm", 0)["confirmed"], true);
         assert_eq!(print("rollback", "rollback", 0)["config"], Value::Null);
         print("failure", "rollback", 1);
+        assert_eq!(print("install and uninstall", "install --print", 0)["units"][0]["name"], "warren-network.service");
         print("forward list", "forward list", 0);
         let pid = print("rehearse", "rehearse --keep", 0)["kept"]["pid"].as_u64().unwrap();
         tool(&format!("kill {pid}"));

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser as _;
+use model::session::Session;
 use serde::{Deserialize, Serialize};
 use services::protocol::Status;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
@@ -55,6 +56,8 @@ pub struct Asked {
     config: PathBuf,
     state_dir: PathBuf,
     run_dir: PathBuf,
+    /// The SSH session that it is given in.
+    session: Option<Session>,
 }
 
 /// What is answered, one after the other.
@@ -89,7 +92,8 @@ impl Asked {
         if !changes_the_network(&arguments.command) {
             return Err("this is no command for a running serve".to_owned());
         }
-        Ok((Context::new(&arguments), arguments.command))
+        let context = Context { session: self.session, ..Context::new(&arguments) };
+        Ok((context, arguments.command))
     }
 }
 
@@ -186,6 +190,7 @@ pub fn hand_over(arguments: &Arguments) -> Option<Outcome> {
         config: absolute(&arguments.config),
         state_dir: absolute(&arguments.state_dir),
         run_dir: absolute(&arguments.run_dir),
+        session: kernel::session::current(),
     });
     let mut end = None;
     let heard = converse(stream, &request, |said| match said {
