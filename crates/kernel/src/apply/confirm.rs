@@ -209,8 +209,8 @@ impl Engine {
 
     /// The watchdog: stays until what awaits its confirmation has it, or puts back what was. Says what it did; nothing
     /// where it was not needed. It holds what it needs in memory: where the folder of our files is
-    /// taken away the network comes back all the same.
-    pub fn watch_over(&self) -> Result<Option<String>, ApplyError> {
+    /// taken away the network comes back all the same. `before` is called before it changes anything.
+    pub fn watch_over(&self, before: impl Fn()) -> Result<Option<String>, ApplyError> {
         let Some(mut pending) = self.pending()? else { return Ok(None) };
         self.store.write_watched(Some(pending.prior.run))?;
         loop {
@@ -221,6 +221,7 @@ impl Engine {
                 Ok(None) | Err(_) => {}
             }
             if pending.left().is_none() {
+                before();
                 match self.bite(&pending) {
                     Ok(Some(why)) => return Ok(Some(why)),
                     Ok(None) => {}

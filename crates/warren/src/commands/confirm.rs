@@ -13,6 +13,8 @@ use crate::{output, watchdog};
 pub fn confirm(context: &Context) -> Outcome {
     context.require_privilege("change this network")?;
     let engine = context.engine()?;
+    // Too late, it is put back by whoever comes first, and that may be us.
+    control::let_go(&context.run_dir);
     let (kept, words) = match engine.confirm()? {
         Answer::Kept => (true, "The network stays."),
         Answer::NothingPending => (false, "Nothing awaits a confirmation: the network stays."),
@@ -105,7 +107,7 @@ pub fn watchdog(context: &Context, detach: bool) -> Outcome {
     }
     watchdog::endure();
     let engine = context.engine()?;
-    if let Some(why) = engine.watch_over()? {
+    if let Some(why) = engine.watch_over(|| control::let_go(&context.run_dir))? {
         // Of a unit, for its journal.
         output::note(&why);
         control::follow(&context.run_dir);

@@ -15,7 +15,7 @@ use crate::common::snapshot::{assert_same, take};
 use crate::common::{lab, tool};
 use crate::support::{PATIENCE, Running, Scene, Talk, all, at, listen, reaches, serve, settle, silent};
 
-const OFFICE: &str = r#"
+pub const OFFICE: &str = r#"
 [host]
 uplink = "eth0"
 [lan.br0]
@@ -29,7 +29,7 @@ kind = "netns"
 "#;
 
 /// The note's office: a router 10.0.0.1 that leases, a laptop 10.0.0.20, and the server 10.0.0.100, where we are.
-fn office() -> Scene {
+pub fn office() -> Scene {
     for line in [
         "ip netns add router",
         "ip netns add laptop",

@@ -23,3 +23,4 @@ mod serve;
 mod stream;
 mod support;
 mod traffic;
+mod watch;
