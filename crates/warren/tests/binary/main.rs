@@ -7,6 +7,7 @@ mod check;
 mod common;
 mod confirm;
 mod contract;
+mod counters;
 mod crash;
 mod documents;
 mod flows;
