@@ -13,6 +13,7 @@ mod documents;
 mod flows;
 mod foreign;
 mod forwards;
+mod init;
 mod limits;
 mod machines;
 mod mutations;
