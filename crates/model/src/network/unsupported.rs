@@ -36,7 +36,6 @@ fn of_lan(lan: &Lan, found: &mut impl FnMut(Option<Range<usize>>, &str)) {
     }
     found(on(&lan.external), "`external`");
     found(at(&lan.ports), "`ports` of a LAN");
-    found(at(&lan.dhcp), "`dhcp`");
 }
 
 fn of_guest(guest: &Guest, found: &mut impl FnMut(Option<Range<usize>>, &str)) {

@@ -11,6 +11,7 @@ mod documents;
 mod flows;
 mod foreign;
 mod forwards;
+mod leases;
 mod limits;
 mod machines;
 mod mutations;
