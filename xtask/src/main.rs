@@ -37,6 +37,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("rsync", "rsync"),
     ("wget", "wget"),
     ("openssh-client", "ssh"),
+    ("openssh-server", "sshd"),
+    ("dnsmasq-base", "dnsmasq"),
     ("bsdutils", "script"),
     ("kmod", "depmod"),
     ("qemu-system-x86", "qemu-system-x86_64"),

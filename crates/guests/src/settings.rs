@@ -48,7 +48,7 @@ impl Settings {
         let fixed = guest.addresses.iter().filter(|_| !guest.leased);
         let addresses: Vec<IpNet> = fixed.map(|address| lan.net_of(*address)).collect();
         let mut gateways: Vec<IpAddr> = Vec::new();
-        for gateway in addresses.iter().filter_map(|net| lan.gateway_for(net.addr())) {
+        for gateway in addresses.iter().filter_map(|net| lan.router_for(net.addr())) {
             if !gateways.contains(&gateway) {
                 gateways.push(gateway);
             }

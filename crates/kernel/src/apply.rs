@@ -13,7 +13,7 @@ use crate::error::KernelError;
 use crate::execute::Executor;
 use crate::journal::{Journal, Prior, Record, Store, StoreError, WrittenTable, boot_clock};
 use crate::observe::{Conflict, Observation, observe, observe_limits, switches};
-use crate::{nft, tap};
+use crate::{carry, nft, tap};
 
 mod confirm;
 mod recover;
@@ -225,11 +225,17 @@ impl Engine {
     fn observe_by(&self, wanted: &State, record: &Record) -> Result<Observation, ApplyError> {
         let mut wanted = wanted.clone();
         if let Some(network) = &record.network {
-            let applied = desired(network, &Baseline::default(), &Ids::default());
+            let baseline = self.store.baseline()?.unwrap_or_default();
+            let applied = desired(network, &baseline, &Ids::default());
             for (sysctl, value) in applied.sysctls {
                 wanted.sysctls.entry(sysctl).or_insert(value);
             }
             wanted.mends.extend(applied.mends);
+            // What we put on a bridge that an interface's addresses stand on, too.
+            wanted.addresses.extend(applied.addresses);
+            for (name, port) in applied.ports {
+                wanted.ports.entry(name).or_insert(port);
+            }
         }
         Ok(observe(&wanted, &record.tables)?)
     }
@@ -441,6 +447,9 @@ impl Engine {
         let new = goal.sysctls.keys().filter(|s| !ours(s) && !baseline.sysctls.contains_key(s));
         let values = switches(new)?;
         baseline.sysctls.extend(values);
+        for name in goal.ports.keys().filter(|name| !baseline.ports.contains_key(*name)).cloned().collect::<Vec<_>>() {
+            baseline.ports.insert(name.clone(), carry::as_it_is(&name)?);
+        }
         if !had {
             baseline.global_forwarding = switches([&global_forwarding()])?.into_values().next().as_deref() == Some("1");
         }

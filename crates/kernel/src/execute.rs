@@ -10,7 +10,7 @@ use crate::error::{Cause, KernelError, Result};
 use crate::netns::Netns;
 use crate::rtnl::{LinkChange, NewRoute, Rtnl, VethPeer};
 use crate::tap::{self, NewTap};
-use crate::{mends, nft, sysctl};
+use crate::{carry, mends, nft, sysctl};
 
 /// Does steps in the network namespace of the thread that made it, and keeps its sockets from step to step.
 pub struct Executor {
@@ -88,6 +88,8 @@ impl Executor {
             Step::AddRoute { route } => {
                 there_is_fine(self.at(&route.at)?.add_route(&NewRoute::new(route.to, route.via, &route.at.link)))
             }
+            Step::PlugPort { name, port } => carry::plug(&mut self.rtnl, name, port),
+            Step::UnplugPort { name, port } => gone_is_fine(carry::unplug(&mut self.rtnl, name, port)),
             Step::AddProxy { proxy } => there_is_fine(self.rtnl.add_neighbour_proxy(&proxy.link, proxy.address)),
             Step::DeleteProxy { proxy } => gone_is_fine(self.rtnl.delete_neighbour_proxy(&proxy.link, proxy.address)),
             Step::DeleteRoute { route } => match self.at(&route.at) {

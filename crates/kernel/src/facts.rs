@@ -5,15 +5,16 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 
 use model::address::IfName;
-use model::facts::{HostFacts, HostRoute, Interface, Listener};
-use model::state::{ALIAS_PREFIX, IpFamilyWord, Sysctl};
+use model::facts::{HostFacts, HostRoute, Interface, Listener, Medium};
+use model::state::{ALIAS_PREFIX, IpFamilyWord, Sysctl, in_place_of};
 
 use crate::error::Result;
-use crate::rtnl::header::{RT_TABLE_MAIN, RTN_UNICAST, RTPROT_RA};
-use crate::rtnl::{AddressInfo, GROUP, LinkInfo, RouteInfo, Rtnl};
+use crate::rtnl::header::{ARPHRD_ETHER, RT_TABLE_MAIN, RTN_UNICAST, RTPROT_RA};
+use crate::rtnl::{AddressInfo, GROUP, LinkInfo, PROTOCOL, RouteInfo, Rtnl};
 use crate::session;
 use crate::sockdiag::{self, Listening};
 use crate::sysctl;
+use crate::{carry, manager};
 
 /// Gathers what is known of the host, in the calling thread's network namespace, and of the session that we run in.
 /// What bears our mark is left out, as are routes and addresses on it. A fact that cannot be read because the host
@@ -21,14 +22,25 @@ use crate::sysctl;
 pub fn gather() -> Result<HostFacts> {
     let mut rtnl = Rtnl::open()?;
     let mut links = rtnl.links()?;
+    let played = played(&links);
+    let outer: BTreeMap<u32, IfName> = links
+        .iter()
+        .filter(|l| !is_ours(l))
+        .filter_map(|l| Some((l.index, IfName::new(l.name.as_str()).ok()?)))
+        .collect();
     links.retain(|l| !is_ours(l));
     let names: BTreeMap<u32, IfName> =
         links.iter().filter_map(|l| Some((l.index, IfName::new(l.name.as_str()).ok()?))).collect();
-    let addresses = rtnl.addresses()?;
+    // What a bridge of ours bears in an interface's place is told as the interface's.
+    let in_place = |index: u32| played.get(&index).copied().unwrap_or(index);
+    let mut addresses = rtnl.addresses()?;
+    addresses.iter_mut().for_each(|address| address.index = in_place(address.index));
     let mut routes = rtnl.all_routes()?;
+    routes.retain(|r| r.protocol != PROTOCOL);
+    routes.iter_mut().for_each(|route| route.oif = route.oif.map(in_place));
     // A route without a link is nobody's in particular, so the host's.
     routes.retain(|r| r.kind == RTN_UNICAST && r.oif.is_none_or(|i| names.contains_key(&i)));
-    let interfaces = interfaces(&links, &names, &addresses, &routes)?;
+    let interfaces = interfaces(&links, &names, &addresses, &routes, &outer)?;
     routes.retain(|r| r.table == u32::from(RT_TABLE_MAIN));
 
     let waiting = sockdiag::listening()?;
@@ -49,9 +61,30 @@ pub fn gather() -> Result<HostFacts> {
         ssh_ports: ssh_ports(&waiting, &owners, session),
         resolvers: resolvers(|path| fs::read_to_string(path).ok()),
         machine_id: fs::read_to_string("/etc/machine-id").ok().and_then(|text| machine_id(&text)),
+        conntrack_max: conntrack_max(),
         ipv6: sysctl::exists(&Sysctl::new(IpFamilyWord::Ipv6, "default", "forwarding")),
         ipv6_force_forwarding: sysctl::exists(&Sysctl::new(IpFamilyWord::Ipv6, "default", "force_forwarding")),
+        assumed: false,
     })
+}
+
+/// Bridges of ours that take an interface's place, each with that interface, by index.
+fn played(links: &[LinkInfo]) -> BTreeMap<u32, u32> {
+    let bridges =
+        links.iter().filter(|l| is_ours(l)).filter_map(|l| Some((l.index, in_place_of(l.alias.as_deref()?)?)));
+    bridges
+        .filter_map(|(bridge, port)| {
+            let port = links.iter().find(|l| l.name == port.as_str() && l.master == Some(bridge))?;
+            Some((bridge, port.index))
+        })
+        .collect()
+}
+
+/// The file is there once the kernel tracks connections at all, which asking for them brings about.
+fn conntrack_max() -> Option<u32> {
+    let read = || fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max").ok()?.trim().parse().ok();
+    // Whatever is answered: the file tells.
+    read().or_else(|| crate::conntrack::available().map_or(None, |()| read()))
 }
 
 /// Whether a link is warren's: it bears our mark, or was made in our group by a process that was killed before it
@@ -66,6 +99,7 @@ fn interfaces(
     names: &BTreeMap<u32, IfName>,
     addresses: &[AddressInfo],
     routes: &[RouteInfo],
+    outer: &BTreeMap<u32, IfName>,
 ) -> Result<Vec<Interface>> {
     let named = links.iter().filter_map(|l| Some((l, names.get(&l.index)?)));
     named
@@ -80,9 +114,33 @@ fn interfaces(
                 addresses: own.map(|a| a.net).collect(),
                 learnt_route: routes.iter().any(|r| r.protocol == RTPROT_RA && r.oif == Some(link.index)),
                 accept_ra: accept_ra.and_then(|text| text.parse().ok()),
+                medium: medium(link, name),
+                bridge: link.kind.as_deref() == Some("bridge"),
+                master: link.master.and_then(|master| outer.get(&master).cloned()),
+                manager: manager::of(name, link.index, addresses.iter().any(|a| a.index == link.index && is_leased(a))),
+                forwards: (forwards(IpFamilyWord::Ipv4, name)?, forwards(IpFamilyWord::Ipv6, name)?),
             })
         })
         .collect()
+}
+
+/// Whether an IPv4 address has an end: a DHCP client's.
+fn is_leased(address: &AddressInfo) -> bool {
+    address.net.addr().is_ipv4() && !address.is_permanent()
+}
+
+fn medium(link: &LinkInfo, name: &IfName) -> Medium {
+    if link.hardware != ARPHRD_ETHER {
+        Medium::Other
+    } else if carry::is_wireless(name) {
+        Medium::Wireless
+    } else {
+        Medium::Ethernet
+    }
+}
+
+fn forwards(family: IpFamilyWord, name: &IfName) -> Result<bool> {
+    Ok(sysctl::read(&Sysctl::new(family, name.as_str(), "forwarding"))?.as_deref() == Some("1"))
 }
 
 /// The interface of the best default route (IPv4 first, then the lowest metric), and the routers of all.

@@ -3,6 +3,7 @@
 
 pub mod answers;
 pub mod apply;
+pub mod carry;
 pub mod confine;
 pub mod conntrack;
 pub mod error;
@@ -10,6 +11,7 @@ pub mod execute;
 pub mod facts;
 pub mod journal;
 pub mod listen;
+pub mod manager;
 pub mod mends;
 pub mod netlink;
 pub mod netns;

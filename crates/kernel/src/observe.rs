@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use ipnet::IpNet;
 use model::address::IfName;
 use model::ruleset::{Family, TABLE};
 use model::state::{
-    ALIAS_PREFIX, Address, GUEST_INTERFACE, Link, LinkKind, Peer, Place, Proxy, Route, Shaper, State, Sysctl,
+    ALIAS_PREFIX, Address, GUEST_INTERFACE, Link, LinkKind, Peer, Place, Port, Proxy, Route, Shaper, State, Sysctl,
+    in_place_of,
 };
 
 use crate::error::{KernelError, Result};
 use crate::facts::is_ours;
 use crate::journal::WrittenTable;
 use crate::netns::{GUEST_MARK, Netns};
-use crate::rtnl::{ControlInfo, LinkInfo, PROTOCOL, Rtnl};
+use crate::rtnl::{AddressInfo, ControlInfo, LinkInfo, PROTOCOL, Rtnl};
 use crate::{mends, nft, sysctl};
 
 /// What was found.
@@ -42,11 +44,11 @@ pub fn observe(wanted: &State, written: &BTreeMap<Family, WrittenTable>) -> Resu
     let guests = namespaces(wanted, &mut found)?;
     observe_links(wanted, &links, &guests, &mut found);
     observe_shapers(wanted, &rtnl.controls()?, &links, &mut found);
-    observe_addresses(&mut rtnl, &links, &mut found)?;
+    observe_addresses(&mut rtnl, &links, wanted, &mut found)?;
     observe_routes(&mut rtnl, &links, &mut found)?;
     observe_proxies(wanted, &mut rtnl, &links, &mut found)?;
     for guest in &guests {
-        observe_guest(guest, &mut found);
+        observe_guest(guest, wanted, &mut found);
     }
     for sysctl in wanted.sysctls.keys() {
         if let Some(value) = sysctl::read(sysctl)? {
@@ -229,16 +231,50 @@ fn observe_shapers(wanted: &State, controls: &[ControlInfo], links: &[LinkInfo],
     }
 }
 
-fn observe_addresses(rtnl: &mut Rtnl, links: &[LinkInfo], found: &mut Observation) -> Result<()> {
-    let names: BTreeMap<u32, &str> = links.iter().map(|link| (link.index, link.name.as_str())).collect();
-    for address in rtnl.addresses()? {
-        let Some(name) = names.get(&address.index).and_then(|name| IfName::new(*name).ok()) else { continue };
+fn observe_addresses(rtnl: &mut Rtnl, links: &[LinkInfo], wanted: &State, found: &mut Observation) -> Result<()> {
+    let by_index: BTreeMap<u32, &LinkInfo> = links.iter().map(|link| (link.index, link)).collect();
+    let addresses = rtnl.addresses()?;
+    observe_ports(&by_index, &addresses, wanted, found);
+    for address in addresses {
+        let Some(link) = by_index.get(&address.index) else { continue };
+        let Ok(name) = IfName::new(link.name.clone()) else { continue };
+        // What a bridge bears in an interface's place is the interface's.
+        let borne = link.alias.as_deref().and_then(in_place_of).is_some();
+        let own = Address { at: Place::host(&name), net: address.net };
+        if borne && !wanted.addresses.contains(&own) {
+            continue;
+        }
         // Link-local ones and those from advertisements are the kernel's own.
         if found.state.links.contains_key(&name) && !address.is_link_local() && address.is_permanent() {
             found.state.addresses.insert(Address { at: Place::host(&name), net: address.net });
         }
     }
     Ok(())
+}
+
+/// Interfaces of the host's that are plugged into bridges of ours. One whose place the bridge takes has nothing left;
+/// where it has, a move was ended on its way, or somebody gave it something since.
+fn observe_ports(
+    by_index: &BTreeMap<u32, &LinkInfo>,
+    addresses: &[AddressInfo],
+    wanted: &State,
+    found: &mut Observation,
+) {
+    for link in by_index.values().filter(|link| !is_ours(link)) {
+        let Some(bridge) = link.master.and_then(|master| by_index.get(&master)) else { continue };
+        let (Ok(name), Ok(master)) = (IfName::new(link.name.clone()), IfName::new(bridge.name.clone())) else {
+            continue;
+        };
+        if !found.state.links.get(&master).is_some_and(|link| link.kind == LinkKind::Bridge) {
+            continue;
+        }
+        let in_its_place = bridge.alias.as_deref().and_then(in_place_of).as_ref() == Some(&name);
+        let left = addresses.iter().any(|address| address.index == link.index);
+        let known = wanted.ports.get(&name);
+        let own = known.map(|port| port.own.clone()).unwrap_or_default();
+        let was = known.map(|port| port.was.clone()).unwrap_or_default();
+        found.state.ports.insert(name, Port { master, carries: in_its_place && !left, own, was });
+    }
 }
 
 /// Host routes by our links, to what lies behind guests.
@@ -274,11 +310,16 @@ fn observe_proxies(wanted: &State, rtnl: &mut Rtnl, links: &[LinkInfo], found: &
     Ok(())
 }
 
-fn observe_guest(guest: &Inside, found: &mut Observation) {
+/// Of a family of which it was given no address, a guest's are what it has from elsewhere (an outer network's leases).
+fn observe_guest(guest: &Inside, wanted: &State, found: &mut Observation) {
     let Some(eth0) = guest.eth0() else { return };
     let Ok(name) = IfName::new(GUEST_INTERFACE) else { return };
     let at = Place::guest(&guest.name, &name);
-    for address in guest.addresses.iter().filter(|a| a.index == eth0.index) {
+    let given = |net: &IpNet| {
+        let of_family = |a: &&Address| a.net.addr().is_ipv4() == net.addr().is_ipv4();
+        wanted.addresses.iter().filter(of_family).any(|a| a.at == at)
+    };
+    for address in guest.addresses.iter().filter(|a| a.index == eth0.index && given(&a.net)) {
         if !address.is_link_local() && address.is_permanent() {
             found.state.addresses.insert(Address { at: at.clone(), net: address.net });
         }

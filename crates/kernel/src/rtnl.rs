@@ -5,6 +5,7 @@
 //! `netns.run(Rtnl::open)` gives one for another namespace.
 
 mod address;
+mod carry;
 pub mod header;
 mod link;
 mod neighbour;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use kernel::error::KernelError;
 use kernel::netns::Netns;
+use kernel::rtnl::header::RTPROT_STATIC;
 use kernel::rtnl::{LinkChange, NewRoute, Rtnl, VethPeer};
 use kernel::sysctl;
 use model::address::{IfName, Mac};
@@ -235,7 +236,9 @@ impl Lab {
         }
         rtnl.set_link(uplink, &switched_on())?;
         for segment in &self.plan.segments {
-            rtnl.add_route(&NewRoute::new(everywhere(segment.router), Some(segment.router), uplink))?;
+            // The host's own, not warren's.
+            let route = NewRoute::new(everywhere(segment.router), Some(segment.router), uplink);
+            rtnl.add_route(&NewRoute { protocol: RTPROT_STATIC, ..route })?;
         }
         await_carrier(&mut rtnl, uplink)
     }

@@ -47,6 +47,7 @@ fn guest(name: &str, kind: GuestKind, addresses: &[&str]) -> Guest {
         allowed: Vec::new(),
         snat: None,
         limit: None,
+        max_connections: 65536,
     }
 }
 
@@ -71,8 +72,8 @@ fn network(public: &[&str], v6: bool) -> Network {
         nat66: false,
         egress_denied: false,
         ingress_allowed: false,
+        outer: None,
         port_isolation: false,
-        external: false,
         answers: model::network::Answers::default(),
     };
     let listed: Vec<IpAddr> = public.iter().map(|a| ip(a)).collect();

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::address::{IfName, Mac, Transport};
+use crate::manager::Managed;
 
 /// What is known of the host before anything of ours is on it. Objects that bear warren's mark are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,11 +28,18 @@ pub struct HostFacts {
     pub resolvers: Vec<IpAddr>,
     /// Contents of /etc/machine-id: the salt of derived hardware addresses on bridged LANs.
     pub machine_id: Option<String>,
+    /// How many connections the kernel tracks at once (net.netfilter.nf_conntrack_max), where it could be read.
+    #[serde(default)]
+    pub conntrack_max: Option<u32>,
     /// Whether the kernel has IPv6 at all.
     pub ipv6: bool,
     /// Whether the kernel can forward IPv6 for one interface alone
     /// (`net.ipv6.conf.IF.force_forwarding`, from 6.17 on); else only for the whole host.
     pub ipv6_force_forwarding: bool,
+    /// Whether nothing but a name is known of all this ([`HostFacts::assumed`]), so that what is missing here says
+    /// nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub assumed: bool,
 }
 
 /// An interface of the host's.
@@ -49,6 +57,34 @@ pub struct Interface {
     pub learnt_route: bool,
     /// `net.ipv6.conf.IF.accept_ra` as it stands, where the interface has IPv6.
     pub accept_ra: Option<i32>,
+    /// What goes over it.
+    #[serde(default)]
+    pub medium: Medium,
+    /// Whether it is a bridge.
+    #[serde(default)]
+    pub bridge: bool,
+    /// What it is plugged into, or a part of, where that is not ours.
+    #[serde(default)]
+    pub master: Option<IfName>,
+    /// Whether it forwards: IPv4, IPv6.
+    #[serde(default)]
+    pub forwards: (bool, bool),
+    /// Who configures it.
+    #[serde(default)]
+    pub manager: Option<Managed>,
+}
+
+/// What goes over an interface, as far as a bridge could carry it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Medium {
+    /// Ethernet frames of anybody's.
+    #[default]
+    Ethernet,
+    /// Ethernet frames, but of its own hardware address alone.
+    Wireless,
+    /// No Ethernet frames: PPP, tunnels, WireGuard.
+    Other,
 }
 
 /// A route of the host's.
@@ -93,9 +129,15 @@ impl HostFacts {
                 addresses: Vec::new(),
                 learnt_route: false,
                 accept_ra: None,
+                medium: Medium::Ethernet,
+                bridge: false,
+                master: None,
+                forwards: (false, false),
+                manager: None,
             }],
             ipv6: true,
             ipv6_force_forwarding: true,
+            assumed: true,
             ..Self::default()
         }
     }

@@ -203,8 +203,8 @@ mod tests {
             nat66: false,
             egress_denied: false,
             ingress_allowed: false,
+            outer: None,
             port_isolation: false,
-            external: false,
             answers: crate::network::Answers::default(),
         };
         Network {

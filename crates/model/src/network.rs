@@ -140,15 +140,41 @@ pub struct Lan {
     /// [`Allow`].
     #[serde(default, skip_serializing_if = "is_false")]
     pub ingress_allowed: bool,
+    /// bridged: what of the outer network stands on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outer: Option<Outer>,
     /// Whether its guests reach one another only where an [`Allow`] says so.
     #[serde(default, skip_serializing_if = "is_false")]
     pub port_isolation: bool,
-    /// bridged: whether the bridge is another's, and guests are plugged in alone.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub external: bool,
     /// For which of its guests' addresses the host answers on the uplink.
     #[serde(default, skip_serializing_if = "Answers::is_none")]
     pub answers: Answers,
+}
+
+/// The outer network that a bridged LAN is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outer {
+    /// Whether the bridge is another's: guests are plugged in, and nothing of it is touched.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub external: bool,
+    /// The interfaces to be plugged in, as far as they are there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<IfName>,
+    /// The one of them whose addresses, routes and hardware address the bridge bears in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carries: Option<IfName>,
+    /// Its prefixes, as far as this host knows them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nets: Vec<IpNet>,
+    /// This host's own addresses on it, as they were when the file was read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<IpAddr>,
+    /// Its routers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routers: Vec<IpAddr>,
+    /// Whether the carried interface forwarded before: IPv4, IPv6.
+    #[serde(default)]
+    pub forwarded: (bool, bool),
 }
 
 /// Whether the host answers on the uplink, by ARP and neighbour discovery, for the addresses of a LAN's guests: where
@@ -250,6 +276,26 @@ pub struct Guest {
     /// Its bandwidth, where it is limited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<Limit>,
+    /// Tracked connections that each of its addresses may hold at once.
+    #[serde(default = "any_number")]
+    pub max_connections: u32,
+}
+
+fn any_number() -> u32 {
+    u32::MAX
+}
+
+impl Guest {
+    /// Whether the address is one that it may use: as written, made of its hardware address, or of a network that it
+    /// was allowed.
+    #[must_use]
+    pub fn has(&self, address: IpAddr) -> bool {
+        let made = |address: IpAddr| match address {
+            IpAddr::V6(v6) => self.mac.link_local().segments()[4..] == v6.segments()[4..],
+            IpAddr::V4(_) => false,
+        };
+        self.addresses.contains(&address) || made(address) || self.allowed.iter().any(|net| net.contains(&address))
+    }
 }
 
 /// A guest's bandwidth, in bits a second of IP packets (what carries them on the cable is not counted).
@@ -546,7 +592,56 @@ impl Lan {
     /// The prefix length that `address` has on this LAN.
     #[must_use]
     pub fn prefix_of(&self, address: IpAddr) -> Option<u8> {
-        self.addresses.iter().find(|net| net.contains(&address)).map(IpNet::prefix_len)
+        let outer = self.outer.iter().flat_map(|outer| &outer.nets);
+        self.addresses.iter().chain(outer).find(|net| net.contains(&address)).map(IpNet::prefix_len)
+    }
+
+    /// The host's own addresses on it, with their prefix lengths.
+    #[must_use]
+    pub fn held(&self) -> Vec<IpNet> {
+        let outer = self.outer.iter().flat_map(|outer| {
+            let net_of = |address: &IpAddr| {
+                let net = outer.nets.iter().find(|net| net.contains(address));
+                net.and_then(|net| IpNet::new(*address, net.prefix_len()).ok())
+            };
+            outer.held.iter().filter_map(net_of)
+        });
+        let mut held = self.addresses.clone();
+        held.extend(outer.filter(|net| !self.addresses.contains(net)));
+        held
+    }
+
+    /// The host's first address on it of `like`'s family.
+    #[must_use]
+    pub fn host_for(&self, like: IpAddr) -> Option<IpAddr> {
+        self.held().iter().map(IpNet::addr).find(|address| address.is_ipv4() == like.is_ipv4())
+    }
+
+    /// The router that a guest with that address leaves by: the host, or on a bridged LAN the outer network's.
+    #[must_use]
+    pub fn router_for(&self, address: IpAddr) -> Option<IpAddr> {
+        match &self.outer {
+            Some(outer) => outer.routers.iter().copied().find(|router| router.is_ipv4() == address.is_ipv4()),
+            None => self.gateway_for(address),
+        }
+    }
+
+    /// Whether the bridge is another's.
+    #[must_use]
+    pub fn is_external(&self) -> bool {
+        self.outer.as_ref().is_some_and(|outer| outer.external)
+    }
+
+    /// The interface whose place the bridge takes.
+    #[must_use]
+    pub fn carries(&self) -> Option<&IfName> {
+        self.outer.as_ref().and_then(|outer| outer.carries.as_ref())
+    }
+
+    /// Whether the world stands on it: a bridged LAN's guests are the outer network's business.
+    #[must_use]
+    pub fn is_bridged(&self) -> bool {
+        self.mode == Mode::Bridged
     }
 
     /// Whether this host routes between it and the world.
@@ -571,14 +666,16 @@ impl Lan {
     /// Whether both addresses are of one of its prefixes.
     #[must_use]
     pub fn shares_prefix(&self, a: IpAddr, b: IpAddr) -> bool {
-        self.addresses.iter().any(|net| net.contains(&a) && net.contains(&b))
+        let outer = self.outer.iter().flat_map(|outer| &outer.nets);
+        self.addresses.iter().chain(outer).any(|net| net.contains(&a) && net.contains(&b))
     }
 
     /// What a guest of the LAN's may be: its own addresses, and of IPv6 those that it makes itself of its hardware
     /// address, but its link-local one. Others (temporary ones, and those of hosts that draw them) cannot be told from
     /// another's.
     pub fn addresses_of<'a>(&'a self, guest: &'a Guest) -> impl Iterator<Item = IpAddr> + 'a {
-        let made = self.addresses.iter().filter_map(|net| match net {
+        let outer = self.outer.iter().flat_map(|outer| &outer.nets);
+        let made = self.addresses.iter().chain(outer).filter_map(|net| match net {
             IpNet::V6(net) if net.prefix_len() == 64 => Some(IpAddr::V6(guest.mac.address_in(net.network()))),
             _ => None,
         });
@@ -626,7 +723,7 @@ impl Network {
     /// The bridges that the uplink is plugged into: where they are others than before, the uplink itself changes.
     #[must_use]
     pub fn uplink_bridges(&self) -> Vec<IfName> {
-        let ours = self.lans.iter().filter(|lan| lan.mode == Mode::Bridged && !lan.external);
+        let ours = self.lans.iter().filter(|lan| lan.mode == Mode::Bridged && !lan.is_external());
         ours.map(|lan| lan.bridge.clone()).collect()
     }
 

@@ -8,7 +8,9 @@ use crate::address::IfName;
 use crate::foreign::Mend;
 use crate::ruleset::{Element, Family, Set, Table};
 use crate::simulate;
-use crate::state::{Address, IpFamilyWord, Link, LinkKind, Place, Proxy, Route, Shaper, State, Sysctl, TableState};
+use crate::state::{
+    Address, IpFamilyWord, Link, LinkKind, Place, Port, Proxy, Route, Shaper, State, Sysctl, TableState, in_place_of,
+};
 
 mod words;
 
@@ -89,6 +91,20 @@ pub enum Step {
     DeleteRoute {
         /// Which, where.
         route: Route,
+    },
+    /// Plugs an interface of the host's into a bridge of ours; where the port carries, all that it bore moves there.
+    PlugPort {
+        /// Which.
+        name: IfName,
+        /// Where, and how.
+        port: Port,
+    },
+    /// Pulls it out; all that the bridge bears in its place moves back.
+    UnplugPort {
+        /// Which.
+        name: IfName,
+        /// Where it was, and how.
+        port: Port,
     },
     /// Lets something pass in another's firewall.
     AddMend {
@@ -286,8 +302,11 @@ impl Planner<'_> {
 
     fn remove(&mut self) {
         let to = self.to;
-        let stays =
-            |name: &IfName, link: &Link| to.links.get(name).is_some_and(|t| is_same_device(&link.kind, &t.kind));
+        // A bridge that takes an interface's place is made for it, switches and all.
+        let in_place = |link: &Link| in_place_of(&link.alias);
+        let stays = |name: &IfName, link: &Link| {
+            to.links.get(name).is_some_and(|t| is_same_device(&link.kind, &t.kind) && in_place(link) == in_place(t))
+        };
         let doomed: BTreeMap<IfName, Link> =
             self.now.links.iter().filter(|(n, l)| !stays(n, l)).map(|(n, l)| (n.clone(), l.clone())).collect();
         let doomed_places: BTreeSet<Place> = doomed
@@ -333,6 +352,11 @@ impl Planner<'_> {
                 self.push(Step::DeleteAddress { address });
             }
         }
+        for (name, port) in self.now.ports.clone() {
+            if to.ports.get(&name) != Some(&port) || doomed.contains_key(&port.master) {
+                self.push(Step::UnplugPort { name, port });
+            }
+        }
         let on_doomed = |s: &Sysctl| doomed.keys().any(|name| name.as_str() == s.scope);
         let leftover: Vec<Sysctl> =
             self.now.sysctls.keys().filter(|s| on_doomed(s) || !to.sysctls.contains_key(s)).cloned().collect();
@@ -374,7 +398,15 @@ impl Planner<'_> {
         for (name, link) in to.links.iter().filter(|(_, link)| is_bridge(link)) {
             self.link(name, link);
             self.sysctls_of(name);
-            self.addresses(&Place::host(name));
+            // What an interface bore comes first where a bridge takes its place: further addresses are second to it.
+            if !to.ports.values().any(|port| port.carries && port.master == *name) {
+                self.addresses(&Place::host(name));
+            }
+        }
+        for (name, port) in &to.ports {
+            if self.now.ports.get(name) != Some(port) {
+                self.push(Step::PlugPort { name: name.clone(), port: port.clone() });
+            }
         }
         for (name, link) in to.links.iter().filter(|(_, link)| !is_bridge(link)) {
             self.link(name, link);
@@ -466,6 +498,8 @@ impl Step {
             Self::DeleteAddress { address } => Self::AddAddress { address },
             Self::AddRoute { route } => Self::DeleteRoute { route },
             Self::DeleteRoute { route } => Self::AddRoute { route },
+            Self::PlugPort { name, port } => Self::UnplugPort { name, port },
+            Self::UnplugPort { name, port } => Self::PlugPort { name, port },
             Self::AddMend { mend } => Self::DeleteMend { mend },
             Self::DeleteMend { mend } => Self::AddMend { mend },
             Self::SetShaper { link, from, to } => Self::SetShaper { link, from: to, to: from },
@@ -491,6 +525,8 @@ impl Step {
             Self::DeleteAddress { .. } => "delete-address",
             Self::AddRoute { .. } => "add-route",
             Self::DeleteRoute { .. } => "delete-route",
+            Self::PlugPort { .. } => "plug-port",
+            Self::UnplugPort { .. } => "unplug-port",
             Self::AddMend { .. } => "add-mend",
             Self::DeleteMend { .. } => "delete-mend",
             Self::SetShaper { .. } => "set-shaper",

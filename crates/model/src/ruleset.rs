@@ -16,6 +16,7 @@ pub mod evaluate;
 pub mod text;
 
 pub use build::bridge::{RECEIVED, SENT, TRIES, Try};
+pub use build::caps::REFUSED;
 pub use build::{METADATA4, METADATA6, build};
 
 /// What every table of ours bears as its comment: whoever has our name without it is not ours.
@@ -68,6 +69,10 @@ pub struct Set {
     /// Whether each element counts the packets and bytes that found it; what it has counted is no part of the value.
     #[serde(default)]
     pub counted: bool,
+    /// Whether an element is found only by flows beyond the [`Element::most`] that it takes (`ct count over`). What it
+    /// holds at the moment is no part of the value.
+    #[serde(default)]
+    pub held: bool,
     /// What is in it.
     pub elements: BTreeSet<Element>,
 }
@@ -143,6 +148,9 @@ pub struct Element {
     pub key: Vec<KeyPart>,
     /// Its value, for a map.
     pub data: Vec<Value>,
+    /// How many flows at once it takes, in a set that is `held`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub most: Option<u32>,
 }
 
 /// One part of an element's key.
@@ -375,13 +383,27 @@ impl Set {
     /// An empty set of that key.
     #[must_use]
     pub fn of(key: &[Type]) -> Self {
-        Self { key: key.to_vec(), data: Vec::new(), interval: false, counted: false, elements: BTreeSet::new() }
+        Self {
+            key: key.to_vec(),
+            data: Vec::new(),
+            interval: false,
+            counted: false,
+            held: false,
+            elements: BTreeSet::new(),
+        }
     }
 
     /// An empty map.
     #[must_use]
     pub fn map(key: &[Type], data: &[Type]) -> Self {
-        Self { key: key.to_vec(), data: data.to_vec(), interval: false, counted: false, elements: BTreeSet::new() }
+        Self {
+            key: key.to_vec(),
+            data: data.to_vec(),
+            interval: false,
+            counted: false,
+            held: false,
+            elements: BTreeSet::new(),
+        }
     }
 }
 
@@ -389,7 +411,13 @@ impl Element {
     /// An element of single values.
     #[must_use]
     pub fn of(key: impl IntoIterator<Item = Value>) -> Self {
-        Self { key: key.into_iter().map(KeyPart::One).collect(), data: Vec::new() }
+        Self { key: key.into_iter().map(KeyPart::One).collect(), data: Vec::new(), most: None }
+    }
+
+    /// The same, taking so many flows at once.
+    #[must_use]
+    pub fn at_most(self, most: u32) -> Self {
+        Self { most: Some(most), ..self }
     }
 
     /// The same, with a value.
@@ -419,7 +447,7 @@ impl Table {
             && self.chains == other.chains
             && self.sets.len() == other.sets.len()
             && self.sets.iter().zip(&other.sets).all(|((name, a), (other_name, b))| {
-                let flags = (a.interval, a.counted) == (b.interval, b.counted);
+                let flags = (a.interval, a.counted, a.held) == (b.interval, b.counted, b.held);
                 name == other_name && a.key == b.key && a.data == b.data && flags
             })
     }
@@ -456,6 +484,9 @@ impl std::fmt::Display for Element {
         f.write_str(&words(self.key.iter().map(ToString::to_string).collect()))?;
         if !self.data.is_empty() {
             write!(f, " to {}", words(self.data.iter().map(ToString::to_string).collect()))?;
+        }
+        if let Some(most) = self.most {
+            write!(f, ", at most {most} connections")?;
         }
         Ok(())
     }

@@ -41,6 +41,12 @@ pub fn apply(state: &mut State, step: &Step) {
         Step::DeleteRoute { route } => {
             state.routes.remove(route);
         }
+        Step::PlugPort { name, port } => {
+            state.ports.insert(name.clone(), port.clone());
+        }
+        Step::UnplugPort { name, .. } => {
+            state.ports.remove(name);
+        }
         Step::AddMend { mend } => {
             state.mends.insert(mend.clone());
         }

@@ -22,6 +22,9 @@ pub struct State {
     pub namespaces: BTreeSet<String>,
     /// Links in the server's own namespace. A veth's other end is told within it.
     pub links: BTreeMap<IfName, Link>,
+    /// Interfaces of the host's that are plugged into bridges of ours.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ports: BTreeMap<IfName, Port>,
     /// Addresses on our links and on their ends in guests.
     pub addresses: BTreeSet<Address>,
     /// Routes in guests' namespaces, and host routes by our links.
@@ -67,6 +70,47 @@ pub struct Link {
 
 /// What begins every mark on a link.
 pub const ALIAS_PREFIX: &str = "warren: ";
+
+/// What the mark of a bridge says that takes an interface's place, before the interface's name.
+const IN_PLACE_OF: &str = "warren: bridged LAN in place of ";
+
+/// The interface whose place the bridge with that mark takes.
+#[must_use]
+pub fn in_place_of(alias: &str) -> Option<IfName> {
+    IfName::new(alias.strip_prefix(IN_PLACE_OF)?).ok()
+}
+
+/// An interface of the host's, plugged into a bridge of ours. What the bridge bears in its place (addresses, routes,
+/// rules, neighbours) is nobody's record: whatever is on the bridge when it is pulled out goes back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// The bridge.
+    pub master: IfName,
+    /// Whether the bridge bears all that the interface bore. False where that was begun and not finished, too.
+    pub carries: bool,
+    /// The bridge's addresses that did not come from the interface, and do not go there.
+    pub own: Vec<IpNet>,
+    /// What the interface was.
+    pub was: PortWas,
+}
+
+/// What of an interface is changed by plugging it in, as it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortWas {
+    /// Whether it was switched on.
+    pub up: bool,
+    /// How IPv6 made its link-local address (IN6_ADDR_GEN_MODE_* of linux/if_link.h), with IPv6.
+    pub addr_gen: Option<u8>,
+    /// Its addresses, when it was plugged in first.
+    #[serde(default)]
+    pub addresses: Vec<IpNet>,
+}
+
+impl Default for PortWas {
+    fn default() -> Self {
+        Self { up: true, addr_gen: None, addresses: Vec::new() }
+    }
+}
 
 /// The kinds of links that we make.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -196,6 +240,9 @@ pub struct Baseline {
     /// Switches on interfaces that are not ours.
     #[serde(with = "as_pairs")]
     pub sysctls: BTreeMap<Sysctl, String>,
+    /// Interfaces that we plugged in.
+    #[serde(default)]
+    pub ports: BTreeMap<IfName, PortWas>,
     /// Whether IPv4 forwarding was on for the whole host: where it was not and is by the time of `down`, somebody
     /// else has come to need it.
     pub global_forwarding: bool,
@@ -291,6 +338,13 @@ impl fmt::Display for LinkKind {
             Self::Veth(_) => "cable",
             Self::Ifb => "queue",
         })
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.master)?;
+        if self.carries { f.write_str(", which takes its place: addresses, routes, rules, neighbours") } else { Ok(()) }
     }
 }
 

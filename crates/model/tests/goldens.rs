@@ -125,7 +125,7 @@ fn every_plan_is_what_it_should_be() {
         let forwarding = |family| Sysctl::new(family, "eth0", "forwarding");
         let force = Sysctl::new(IpFamilyWord::Ipv6, "eth0", "force_forwarding");
         let switches = [(forwarding(IpFamilyWord::Ipv4), "0".to_owned()), (force, "0".to_owned())];
-        let baseline = Baseline { sysctls: switches.into(), global_forwarding: false };
+        let baseline = Baseline { sysctls: switches.into(), ..Baseline::default() };
         let state = |network: &network::Network| desired(network, &baseline, &Ids::default());
         let wanted = network_of(&case, "warren.toml").unwrap();
         let current = network_of(&case, "current.toml").map_or_else(|| nothing(&baseline), |n| state(&n));

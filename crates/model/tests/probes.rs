@@ -45,8 +45,8 @@ fn lan(bridge: &str, mode: Mode, addresses: &[&str], snat4: Snat, snat6: Snat) -
         nat66: false,
         egress_denied: false,
         ingress_allowed: false,
+        outer: None,
         port_isolation: false,
-        external: false,
         answers: Answers::default(),
     }
 }
@@ -64,6 +64,7 @@ fn guest(text: &str, bridge: &str, kind: GuestKind, addresses: &[&str]) -> Guest
         allowed: Vec::new(),
         snat: None,
         limit: None,
+        max_connections: 65536,
     }
 }
 
@@ -305,10 +306,16 @@ fn holds(network: &Network, tables: &[Table], probe: &Probe) -> Result<(), Strin
             let next = beside.find(|other| other.addresses.contains(&to)).map_or(lan.mac, |g| g.mac);
             (Origin::Port(guest.port.clone()), *guest.addresses.iter().find(|a| like(a)).unwrap(), next)
         }
-        Spot::World => (Origin::Interface(name("eth0")), *outside.world.iter().find(|a| like(a)).unwrap(), Mac([2; 6])),
-        Spot::Neighbour => {
-            (Origin::Interface(name("eth0")), *outside.neighbour.iter().find(|a| like(a)).unwrap(), Mac([2; 6]))
-        }
+        Spot::World => (
+            Origin::Interface(network.uplink.name.clone()),
+            *outside.world.iter().find(|a| like(a)).unwrap(),
+            Mac([2; 6]),
+        ),
+        Spot::Neighbour => (
+            Origin::Interface(network.uplink.name.clone()),
+            *outside.neighbour.iter().find(|a| like(a)).unwrap(),
+            Mac([2; 6]),
+        ),
     };
     let ether_source = match &probe.from {
         Spot::Guest(name) => network.guest(name).unwrap().mac,

@@ -122,10 +122,6 @@ fn every_row_is_tried_and_every_try_is_a_row() {
     let tried: Vec<&str> = ROWS.iter().map(|(name, _)| *name).collect();
     assert_eq!(documented, tried);
     assert_eq!(documented.iter().collect::<BTreeSet<_>>().len(), documented.len(), "a name stands twice");
-    for row in table() {
-        let bridged = row.cell(Mode::Bridged);
-        assert!(matches!(bridged, Cell::NotBuilt | Cell::Absent), "{}: bridged is not built", row.name);
-    }
 }
 
 proptest! {
@@ -176,7 +172,7 @@ fn every_cell_is_tried_in_both_families() {
         }
     }
     for row in table() {
-        for mode in [Mode::Nat, Mode::Isolated, Mode::Routed] {
+        for mode in MODES {
             // ARP is IPv4's, and tags are of no version.
             let families: &[bool] = if row.name.starts_with("A-") {
                 &[false]
@@ -191,6 +187,9 @@ fn every_cell_is_tried_in_both_families() {
             for six in families {
                 let count = tried.get(&(row.name.clone(), mode.word(), *six)).copied().unwrap_or_default();
                 let wanted = row.cell(mode) != Cell::Absent;
+                if row.cell(mode) == Cell::NotBuilt {
+                    continue;
+                }
                 assert_eq!(count > 0, wanted, "{} in {}, IPv6 {six}: {count} packets", row.name, mode.word());
             }
         }
@@ -212,8 +211,13 @@ fn every_rule_and_element_is_missed() {
         "nobody hears himself",
         "neighbours are not heard",
         "what guests are sent",
+        // A flow alone is never one too many.
+        "more connections than it may hold",
     ];
-    let sets_beside = |name: &str| name.starts_with("tried_") || matches!(name, "same_port" | "guest_received");
+    let sets_beside = |name: &str| {
+        ["tried_", "held", "refused"].iter().any(|word| name.starts_with(word))
+            || matches!(name, "same_port" | "guest_received")
+    };
     let mut missed: BTreeMap<String, bool> = BTreeMap::new();
     for network in samples(240) {
         let tables = build(&network);

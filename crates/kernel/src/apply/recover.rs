@@ -160,12 +160,7 @@ impl Engine {
     /// Goes on past what fails: as much as can be is put back, and what is left is told.
     fn converge_back(&self, journal: &Journal) -> Result<Plan, ApplyError> {
         let wanted = &self.wanted(journal)?;
-        // A zone of another's is only looked at by name.
-        let mut looked = wanted.clone();
-        looked.mends.extend(journal.plan.steps.iter().filter_map(|step| match step {
-            Step::AddMend { mend } | Step::DeleteMend { mend } => Some(mend.clone()),
-            _ => None,
-        }));
+        let look = &look(wanted, journal);
         // Once put back, our tables are known by what the record of then says of them.
         let then = journal.prior.record.clone().unwrap_or_default();
         let mut record = self.store.record()?.unwrap_or_default();
@@ -173,7 +168,7 @@ impl Engine {
         let mut done = Plan::default();
         let mut troubles = Vec::new();
         for _ in 0..ROUNDS {
-            let back = plan(&self.observe_by(&looked, &record)?.state, wanted);
+            let back = plan(&self.observe_by(look, &record)?.state, wanted);
             record.clone_from(&then);
             if back.is_empty() {
                 return Ok(done);
@@ -189,7 +184,7 @@ impl Engine {
                 }
             }
         }
-        let left = plan(&self.observe_by(&looked, &record)?.state, wanted);
+        let left = plan(&self.observe_by(look, &record)?.state, wanted);
         if left.is_empty() {
             return Ok(done);
         }
@@ -198,4 +193,25 @@ impl Engine {
         }
         Err(ApplyError::NotPutBack(troubles))
     }
+}
+
+/// What the run had plugged in, and given to a bridge, is told from what stands there otherwise by its plan alone.
+fn look(wanted: &State, journal: &Journal) -> State {
+    let mut look = wanted.clone();
+    for step in &journal.plan.steps {
+        match step {
+            Step::PlugPort { name, port } | Step::UnplugPort { name, port } => {
+                look.ports.entry(name.clone()).or_insert_with(|| port.clone());
+            }
+            Step::AddAddress { address } | Step::DeleteAddress { address } => {
+                look.addresses.insert(address.clone());
+            }
+            // A zone of another's is only looked at by name.
+            Step::AddMend { mend } | Step::DeleteMend { mend } => {
+                look.mends.insert(mend.clone());
+            }
+            _ => {}
+        }
+    }
+    look
 }

@@ -44,7 +44,8 @@ impl Nft {
             let from = unpack(from, &set.key)?;
             let to = unpack(to, &set.key)?;
             let key = from.into_iter().zip(to).map(|(a, b)| key_part(a, b)).collect();
-            Ok(Element { key, data: unpack(data, &set.data)? })
+            let most = if set.held { most(element) } else { None };
+            Ok(Element { key, data: unpack(data, &set.data)?, most })
         })
         .collect()
     }
@@ -92,6 +93,14 @@ impl Nft {
     }
 }
 
+/// How many flows an element takes, where it is one that holds them.
+fn most(element: &[u8]) -> Option<u32> {
+    let expression = find_attr(element, NFTA_SET_ELEM_EXPR)?;
+    let is_count = find_attr(expression, NFTA_EXPR_NAME).map(text).as_deref() == Some("connlimit");
+    let data = find_attr(expression, NFTA_EXPR_DATA).filter(|_| is_count)?;
+    (number(data, NFTA_CONNLIMIT_FLAGS) == NFT_CONNLIMIT_F_INV).then(|| number(data, NFTA_CONNLIMIT_COUNT))
+}
+
 fn key_part(from: Value, to: Value) -> KeyPart {
     if from == to { KeyPart::One(from) } else { KeyPart::Range(from, to) }
 }
@@ -119,7 +128,7 @@ fn intervals<'a>(raw: impl Iterator<Item = &'a [u8]>, set: &Set) -> Result<BTree
         let from = unpack(bound.key, &set.key)?;
         let to = unpack(&last, &set.key)?;
         let key = from.into_iter().zip(to).map(|(a, b)| key_part(a, b)).collect();
-        out.insert(Element { key, data: unpack(bound.data, &set.data)? });
+        out.insert(Element { key, data: unpack(bound.data, &set.data)?, most: None });
     }
     Ok(out)
 }

@@ -231,6 +231,9 @@ fn write_set(w: &mut Writer, name: &str, set: &Set) {
             w.nest(NFTA_EXPR_DATA, |_| {});
         });
     }
+    if set.held {
+        w.nest(NFTA_SET_EXPR, |w| write_count(w, text::DECLARED_COUNT));
+    }
     // The kernel wants a number; rules name their sets by name.
     w.attr_be32(NFTA_SET_ID, 1);
     if set.interval && set.key.len() > 1 {
@@ -353,6 +356,9 @@ fn write_element(w: &mut Writer, set: &Set, element: &Element, counts: Option<&C
             pack(element.data.iter(), &mut data);
             write_data(w, NFTA_SET_ELEM_DATA, &data);
         }
+        if let Some(most) = element.most {
+            w.nest(NFTA_SET_ELEM_EXPR, |w| write_count(w, most));
+        }
         if let Some(counts) = counts {
             w.nest(NFTA_SET_ELEM_EXPR, |w| {
                 w.attr_str(NFTA_EXPR_NAME, "counter");
@@ -374,6 +380,15 @@ fn write_element(w: &mut Writer, set: &Set, element: &Element, counts: Option<&C
             });
         }
     }
+}
+
+/// `ct count over`
+fn write_count(w: &mut Writer, most: u32) {
+    w.attr_str(NFTA_EXPR_NAME, "connlimit");
+    w.nest(NFTA_EXPR_DATA, |w| {
+        w.attr_be32(NFTA_CONNLIMIT_COUNT, most);
+        w.attr_be32(NFTA_CONNLIMIT_FLAGS, NFT_CONNLIMIT_F_INV);
+    });
 }
 
 /// A value in its nest (nft_data_attributes).

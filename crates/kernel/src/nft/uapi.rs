@@ -265,3 +265,10 @@ pub const NFTA_SET_ELEM_EXPR: u16 = 7;
 pub const NFTA_COUNTER_BYTES: u16 = 1;
 /// See [`NFTA_COUNTER_BYTES`].
 pub const NFTA_COUNTER_PACKETS: u16 = 2;
+
+/// enum nft_connlimit_attributes
+pub const NFTA_CONNLIMIT_COUNT: u16 = 1;
+/// See [`NFTA_CONNLIMIT_COUNT`].
+pub const NFTA_CONNLIMIT_FLAGS: u16 = 2;
+/// NFT_CONNLIMIT_F_INV: matches over the count, not up to it.
+pub const NFT_CONNLIMIT_F_INV: u32 = 1;

@@ -12,6 +12,9 @@ pub const RTM_GETADDR: u16 = 22;
 pub const RTM_NEWROUTE: u16 = 24;
 pub const RTM_DELROUTE: u16 = 25;
 pub const RTM_GETROUTE: u16 = 26;
+pub const RTM_NEWRULE: u16 = 32;
+pub const RTM_DELRULE: u16 = 33;
+pub const RTM_GETRULE: u16 = 34;
 pub const RTM_NEWNEIGH: u16 = 28;
 pub const RTM_DELNEIGH: u16 = 29;
 pub const RTM_GETNEIGH: u16 = 30;
@@ -72,8 +75,10 @@ pub const NETNSA_FD: u16 = 3;
 
 pub const IFA_ADDRESS: u16 = 1;
 pub const IFA_LOCAL: u16 = 2;
+pub const IFA_LABEL: u16 = 3;
 pub const IFA_BROADCAST: u16 = 4;
 pub const IFA_FLAGS: u16 = 8;
+pub const IFA_F_SECONDARY: u32 = 0x01;
 pub const IFA_F_NODAD: u32 = 0x02;
 pub const IFA_F_DADFAILED: u32 = 0x08;
 pub const IFA_F_DEPRECATED: u32 = 0x20;
@@ -81,19 +86,30 @@ pub const IFA_F_TENTATIVE: u32 = 0x40;
 pub const IFA_F_PERMANENT: u32 = 0x80;
 
 pub const RTA_DST: u16 = 1;
+pub const RTA_IIF: u16 = 3;
 pub const RTA_OIF: u16 = 4;
 pub const RTA_GATEWAY: u16 = 5;
 pub const RTA_PRIORITY: u16 = 6;
 pub const RTA_PREFSRC: u16 = 7;
 pub const RTA_MULTIPATH: u16 = 9;
+pub const RTA_CACHEINFO: u16 = 12;
 pub const RTA_TABLE: u16 = 15;
 pub const RTA_VIA: u16 = 18;
+pub const RTA_EXPIRES: u16 = 23;
+pub const RTA_NH_ID: u16 = 30;
+pub const RTNH_F_ONLINK: u32 = 4;
+pub const FRA_IIFNAME: u16 = 3;
+pub const FRA_OIFNAME: u16 = 17;
+pub const FIB_RULE_INVERT: u32 = 2;
 pub const RT_TABLE_UNSPEC: u8 = 0;
 pub const RT_TABLE_MAIN: u8 = 254;
+pub const RT_TABLE_LOCAL: u8 = 255;
 pub const RTN_UNICAST: u8 = 1;
 /// Learnt by an ICMP redirect; told of routes here for completeness' sake.
 pub const RTPROT_REDIRECT: u8 = 1;
 pub const RTPROT_KERNEL: u8 = 2;
+/// Made by a person.
+pub const RTPROT_STATIC: u8 = 4;
 /// Learnt from a router advertisement.
 pub const RTPROT_RA: u8 = 9;
 pub const RT_SCOPE_UNIVERSE: u8 = 0;
@@ -104,6 +120,8 @@ pub const RTM_F_CLONED: u32 = 0x200;
 
 pub const NDA_DST: u16 = 1;
 pub const NDA_LLADDR: u16 = 2;
+pub const NDA_CACHEINFO: u16 = 3;
+pub const NDA_PROBES: u16 = 4;
 pub const NDA_PROTOCOL: u16 = 12;
 pub const RTM_NEWQDISC: u16 = 36;
 pub const RTM_DELQDISC: u16 = 37;
@@ -134,4 +152,10 @@ pub const TC_ACT_STOLEN: u32 = 4;
 
 pub const NTF_PROXY: u8 = 1 << 3;
 pub const NTF_ROUTER: u8 = 1 << 7;
+pub const NUD_REACHABLE: u16 = 0x02;
+pub const NUD_STALE: u16 = 0x04;
 pub const NUD_PERMANENT: u16 = 0x80;
+/// Reachable, stale, delay, probe, permanent: it has a hardware address that was right.
+pub const NUD_KNOWN: u16 = 0x02 | 0x04 | 0x08 | 0x10 | NUD_PERMANENT;
+/// linux/if_arp.h
+pub const ARPHRD_ETHER: u16 = 1;

@@ -29,6 +29,8 @@ pub struct LinkInfo {
     pub mtu: u32,
     /// Whether it is switched on (IFF_UP).
     pub up: bool,
+    /// What sort of hardware it is (ARPHRD_* of linux/if_arp.h): 1 Ethernet.
+    pub hardware: u16,
     /// Whether it is the loopback interface (IFF_LOOPBACK).
     pub loopback: bool,
     /// The index of the bridge, bond or VRF that it belongs to.
@@ -387,8 +389,10 @@ fn ifinfomsg(index: u32, flags: u32, change: u32) -> [u8; 16] {
 fn parse(payload: &[u8]) -> Option<LinkInfo> {
     let index = ne_u32(payload.get(4..8)?);
     let state = ne_u32(payload.get(8..12)?);
+    let hardware = payload.get(2..4).map_or(0, |b| u16::from_ne_bytes([b[0], b[1]]));
     let mut link = LinkInfo {
         index,
+        hardware,
         up: state & IFF_UP != 0,
         loopback: state & IFF_LOOPBACK != 0,
         carrier: state & IFF_LOWER_UP != 0,

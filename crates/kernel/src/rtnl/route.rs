@@ -58,13 +58,15 @@ pub struct NewRoute<'a> {
     pub metric: Option<u32>,
     /// The source address to prefer.
     pub source: Option<IpAddr>,
+    /// Who makes it (RTPROT_*): [`PROTOCOL`], where it is warren.
+    pub protocol: u8,
 }
 
 impl<'a> NewRoute<'a> {
     /// A route without metric and source.
     #[must_use]
     pub fn new(to: IpNet, via: Option<IpAddr>, link: &'a IfName) -> Self {
-        Self { to, via, link, metric: None, source: None }
+        Self { to, via, link, metric: None, source: None, protocol: PROTOCOL }
     }
 
     fn what(&self) -> String {
@@ -121,7 +123,7 @@ impl Rtnl {
                 (true, Some(_)) => RT_SCOPE_UNIVERSE,
             };
             // As matches of a removal 0 and RT_SCOPE_NOWHERE stand for any.
-            let (protocol, unicast) = if adding { (PROTOCOL, RTN_UNICAST) } else { (0, 0) };
+            let (protocol, unicast) = if adding { (route.protocol, RTN_UNICAST) } else { (0, 0) };
             let family = family_of(route.to.addr());
             w.raw(&rtmsg(family, route.to.prefix_len(), RT_TABLE_MAIN, protocol, scope, unicast));
             write_route(w, route, index);

@@ -225,8 +225,11 @@ fn neighbouring_ranges_stay_apart() {
         let mut set = Set { interval: true, ..Set::of(&[Type::Port]) };
         for at in 0..500_u16 {
             let (from, to) = (at * 100, at * 100 + 99);
-            set.elements
-                .insert(Element { key: vec![KeyPart::Range(Value::Port(from), Value::Port(to))], data: Vec::new() });
+            set.elements.insert(Element {
+                key: vec![KeyPart::Range(Value::Port(from), Value::Port(to))],
+                data: Vec::new(),
+                most: None,
+            });
         }
         let table =
             Table { family: Family::Inet, sets: [("ranges-in".to_owned(), set.clone())].into(), chains: vec![] };
@@ -235,8 +238,11 @@ fn neighbouring_ranges_stay_apart() {
         assert_eq!(nft.elements(Family::Inet, "ranges-in", &set).unwrap(), set.elements);
         // What nft itself adds is read as well.
         tool(&["nft", "add element inet warren ranges-in { 60000-60010, 65535 }"], "");
-        set.elements
-            .insert(Element { key: vec![KeyPart::Range(Value::Port(60000), Value::Port(60010))], data: Vec::new() });
+        set.elements.insert(Element {
+            key: vec![KeyPart::Range(Value::Port(60000), Value::Port(60010))],
+            data: Vec::new(),
+            most: None,
+        });
         set.elements.insert(Element::of([Value::Port(65535)]));
         assert_eq!(nft.elements(Family::Inet, "ranges-in", &set).unwrap(), set.elements);
     });

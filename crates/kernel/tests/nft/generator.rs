@@ -41,7 +41,7 @@ fn plain(key: &'static [Type], data: &'static [Type]) -> impl Strategy<Value = S
     vec((values(key), values(data)), 0..6).prop_map(|all| {
         let unique: BTreeMap<Vec<Value>, Vec<Value>> = all.into_iter().collect();
         let elements = unique.into_iter().map(|(key, data)| Element::of(key).to(data)).collect();
-        Set { key: key.to_vec(), data: data.to_vec(), interval: false, counted: false, elements }
+        Set { key: key.to_vec(), data: data.to_vec(), interval: false, counted: false, held: false, elements }
     })
 }
 
@@ -58,10 +58,10 @@ fn interval(kind: Type, data: &'static [Type]) -> impl Strategy<Value = Set> {
                     [a, ..] => KeyPart::One(a.clone()),
                     [] => unreachable!("chunks are never empty"),
                 };
-                Element { key: vec![key], data }
+                Element { key: vec![key], data, most: None }
             })
             .collect();
-        Set { key: vec![kind], data: data.to_vec(), interval: true, counted: false, elements }
+        Set { key: vec![kind], data: data.to_vec(), interval: true, counted: false, held: false, elements }
     })
 }
 
@@ -72,7 +72,7 @@ fn port_ranges() -> impl Strategy<Value = Set> {
         let elements = ports.elements.into_iter().map(|e| {
             let mut key = vec![KeyPart::One(Value::Ipv4([192, 0, 2, 1].into())), KeyPart::One(Value::Proto(protocol))];
             key.extend(e.key);
-            Element { key, data: e.data }
+            Element { key, data: e.data, most: None }
         });
         Set { key: FORWARD_KEY.to_vec(), elements: elements.collect(), ..ports }
     })

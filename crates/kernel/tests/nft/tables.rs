@@ -70,7 +70,7 @@ fn base(name: &str, at: HookPoint, kind: ChainKind, priority: i32, rules: Vec<Ru
 }
 
 fn range(from: Value, to: Value) -> Element {
-    Element { key: vec![KeyPart::Range(from, to)], data: Vec::new() }
+    Element { key: vec![KeyPart::Range(from, to)], data: Vec::new(), most: None }
 }
 
 pub fn inet() -> Table {
@@ -87,6 +87,7 @@ pub fn inet() -> Table {
             KeyPart::Range(Value::Port(60000), Value::Port(61000)),
         ],
         data: vec![v4("10.1.1.6"), Value::Port(5000)],
+        most: None,
     });
     ranges.elements.insert(forward(7));
     sets.insert("range-4".into(), ranges);
@@ -98,6 +99,7 @@ pub fn inet() -> Table {
             KeyPart::Range(Value::Port(7000), Value::Port(7999)),
         ],
         data: vec![v4("10.1.1.7")],
+        most: None,
     });
     sets.insert("same-4".into(), same);
     let mut six = Set::map(&[Type::Ipv6, Type::Proto, Type::Port], &[Type::Ipv6, Type::Port]);
@@ -140,9 +142,25 @@ pub fn inet() -> Table {
             KeyPart::Range(Value::Port(1), Value::Port(65535)),
         ],
         data: Vec::new(),
+        most: None,
     });
     sets.insert("allowed-4".into(), allowed);
+    let mut held = Set { held: true, ..Set::of(&[Type::IfName, Type::Ipv4]) };
+    held.elements.insert(Element::of([name("br1"), v4("10.1.1.6")]).at_most(40));
+    held.elements.insert(Element::of([name("br1"), v4("10.1.1.7")]).at_most(65536));
+    sets.insert("held-4".into(), held);
+    let mut held = Set { held: true, interval: true, ..Set::of(&[Type::IfName, Type::Ipv6]) };
+    held.elements.insert(Element {
+        key: vec![KeyPart::One(name("br1")), KeyPart::Range(v6("fd09::"), v6("fd09::ffff"))],
+        data: Vec::new(),
+        most: Some(1),
+    });
+    sets.insert("held-nets-6".into(), held);
 
+    let held = [
+        rule([in_set(&[Field::IifName, Field::IpSaddr], "held-4"), DROP]),
+        rule([in_set(&[Field::OifName, Field::Ip6Daddr], "held-nets-6"), DROP]),
+    ];
     let mut drops = rule([Statement::Counter, DROP]);
     drops.comment = "nobody asked for \"it\"".into();
     table.chains.push(Chain {
@@ -243,6 +261,7 @@ pub fn inet() -> Table {
     ];
     table.chains.push(base("forward-all", HookPoint::Forward, ChainKind::Filter, 0, all));
     table.chains.push(base("input-all", HookPoint::Input, ChainKind::Filter, -5, vec![]));
+    table.chains.push(base("held-forward", HookPoint::Forward, ChainKind::Filter, 200, held.into()));
     table
 }
 
@@ -276,7 +295,7 @@ pub fn bridge() -> Table {
         let (first, last) = range;
         let last = if first == last { KeyPart::One(first) } else { KeyPart::Range(first, last) };
         let key = vec![KeyPart::One(name("tap0")), KeyPart::One(mac("02:00:5e:10:00:01")), last];
-        targets.elements.insert(Element { key, data: Vec::new() });
+        targets.elements.insert(Element { key, data: Vec::new(), most: None });
     }
     table.sets.insert("pin-targets".into(), targets);
     let mut targets = Set::of(&[Type::NdTarget]);

@@ -24,6 +24,7 @@ mod lans;
 mod leases;
 mod links;
 mod management;
+mod outer;
 mod sites;
 mod stations;
 
@@ -42,6 +43,7 @@ pub fn resolve(config: &Config, facts: &HostFacts) -> Result<Network, Vec<Proble
     leases::check(&scope, &mut problems);
     guests::check(&scope, &mut problems);
     stations::check(&scope, &mut problems);
+    outer::check(&scope, &mut problems);
     let ports = links::assign(&scope, &mut problems);
     let (forwards, dmzs, claims) = forwards::resolve(&scope, &mut problems);
     claims::check_each_other(&scope, &claims, &mut problems);
@@ -123,6 +125,9 @@ impl<'a> Scope<'a> {
             None => only,
         });
         let uplink = config.host.uplink.as_ref().map(|name| &name.value).or(facts.default_uplink.as_ref());
+        // A bridge that plays the uplink may be named for it.
+        let port = uplink.and_then(|name| outer::playing(config, name)).and_then(|lan| outer::carried(lan, uplink));
+        let uplink = port.or(uplink);
         let mut holders = HashMap::new();
         for (i, guest) in config.guests.iter().enumerate() {
             for address in elements(guest.address.as_ref()) {
@@ -209,7 +214,9 @@ impl<'a> Scope<'a> {
 
 fn find_uplink(scope: &Scope<'_>, problems: &mut Vec<Problem>) -> Option<Uplink> {
     if let Some(name) = scope.uplink {
-        return Some(Uplink { name: name.clone(), present: scope.facts.interface(name).is_some() });
+        let plays = outer::playing(scope.config, name).and_then(|lan| lan.bridge.as_ref());
+        let present = scope.facts.interface(name).is_some();
+        return Some(Uplink { name: plays.unwrap_or(name).clone(), present });
     }
     // One that could not be read was told of already.
     if !scope.config.host.broken {
@@ -278,5 +285,10 @@ fn learners(lans: &[super::Lan], facts: &HostFacts) -> Vec<IfName> {
     // accept_ra 0 was somebody's choice. 2 is told too, for it may be so since we made it.
     let learns =
         |interface: &&crate::facts::Interface| interface.learnt_route && interface.accept_ra.is_some_and(|v| v > 0);
-    facts.interfaces.iter().filter(learns).map(|interface| interface.name.clone()).collect()
+    // Where a bridge takes an interface's place, it learns in its stead.
+    let played = |interface: &crate::facts::Interface| {
+        let lan = lans.iter().find(|lan| lan.carries() == Some(&interface.name));
+        lan.map_or(&interface.name, |lan| &lan.bridge).clone()
+    };
+    facts.interfaces.iter().filter(learns).map(played).collect()
 }

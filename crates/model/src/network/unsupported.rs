@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::Mode;
-use crate::config::{Config, Guest, Lan, Spanned};
+use crate::config::{Config, Lan, Spanned};
 use crate::problem::{self, Problem};
 
 /// Every part of `config` that this version does not build, in the file's order. In a `rehearsal`, sites, SOCKS and
@@ -18,7 +18,6 @@ pub fn unsupported(config: &Config, rehearsal: bool) -> Vec<Problem> {
     let host = &config.host;
     found(on(&host.take_over), "`take-over`");
     config.lans.iter().for_each(|lan| of_lan(lan, &mut found));
-    config.guests.iter().for_each(|guest| of_guest(guest, &mut found));
     if !rehearsal {
         config.sites.iter().for_each(|site| found(Some(site.span.clone()), "[[site]]"));
         found(config.acme.as_ref().map(|acme| acme.span.clone()), "[acme]");
@@ -31,15 +30,12 @@ pub fn unsupported(config: &Config, rehearsal: bool) -> Vec<Problem> {
 }
 
 fn of_lan(lan: &Lan, found: &mut impl FnMut(Option<Range<usize>>, &str)) {
-    if let Some(mode) = lan.mode.as_ref().filter(|mode| mode.value == Mode::Bridged) {
-        found(Some(mode.span.clone()), &format!("a {} LAN", mode.value.word()));
-    }
-    found(on(&lan.external), "`external`");
-    found(at(&lan.ports), "`ports` of a LAN");
-}
-
-fn of_guest(guest: &Guest, found: &mut impl FnMut(Option<Range<usize>>, &str)) {
-    found(at(&guest.max_connections), "`max-connections`");
+    // Its outer side would have to be kept apart too.
+    found(on(&lan.port_isolation).filter(|_| lan.mode() == Mode::Bridged), "`port-isolation` of a bridged LAN");
+    // On a bridged LAN they are plugged in; elsewhere an interface would be taken from whoever has it.
+    found(at(&lan.ports).filter(|_| lan.mode() != Mode::Bridged), "`ports` of a LAN that is not bridged");
+    // The outer network leases there.
+    found(at(&lan.dhcp).filter(|_| lan.mode() == Mode::Bridged), "`dhcp` of a bridged LAN");
 }
 
 fn at<T>(value: &Option<Spanned<T>>) -> Option<Range<usize>> {

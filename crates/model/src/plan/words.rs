@@ -39,6 +39,8 @@ impl fmt::Display for Step {
             Self::DeleteAddress { address } => write!(f, "- address {} on {}", address.net, address.at),
             Self::AddRoute { route } => write!(f, "+ {route}"),
             Self::DeleteRoute { route } => write!(f, "- {route}"),
+            Self::PlugPort { name, port } => write!(f, "+ {name} plugged into {port}"),
+            Self::UnplugPort { name, port } => write!(f, "- {name} plugged into {port}"),
             Self::AddMend { mend } => write!(f, "+ {mend}"),
             Self::DeleteMend { mend } => write!(f, "- {mend}"),
             Self::SetShaper { link, from: None, to: Some(to) } => write!(f, "+ limit at {link}: {to}"),

@@ -21,6 +21,7 @@ use crate::network::{Lan, Mode, Network, Public, Snat};
 
 mod allows;
 pub(super) mod bridge;
+pub(super) mod caps;
 mod forwards;
 
 /// Priority of destination NAT (NF_IP_PRI_NAT_DST, linux/netfilter_ipv4.h).
@@ -49,13 +50,9 @@ const ND_FOR_US: [u32; 3] = [133, 135, 136];
 /// The tables that carry `network`; none where it has no LAN that is ours to filter.
 #[must_use]
 pub fn build(network: &Network) -> Vec<Table> {
-    let filtered = network.lans.iter().any(|lan| lan.mode != Mode::Bridged);
-    if !filtered {
-        return Vec::new();
-    }
-    let mut tables = vec![inet(network)];
-    tables.extend(bridge::table(network));
-    tables
+    let routes = network.lans.iter().any(|lan| !lan.is_bridged());
+    let tables = routes.then(|| inet(network));
+    tables.into_iter().chain(bridge::table(network)).collect()
 }
 
 fn inet(network: &Network) -> Table {
@@ -83,6 +80,8 @@ fn inet(network: &Network) -> Table {
     ]);
     table.chains.extend(redirects(network));
     table.chains.extend([clamp(), forward(network), postrouting(network)]);
+    let caps = caps::chains(&table.sets);
+    table.chains.extend(caps);
     table
 }
 
@@ -144,6 +143,7 @@ fn sets(network: &Network) -> BTreeMap<String, Set> {
     sets.extend(forwards::sets(network));
     sets.extend(allows::sets(network));
     sets.extend(snat_sets(network));
+    sets.extend(caps::sets(network));
     sets
 }
 

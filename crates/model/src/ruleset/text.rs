@@ -180,12 +180,18 @@ fn write_set(out: &mut String, name: &str, set: &Set) {
     if set.counted {
         out.push_str("\t\tcounter\n");
     }
+    if set.held {
+        let _ = writeln!(out, "\t\tct count over {DECLARED_COUNT}");
+    }
     if !set.elements.is_empty() {
         let all: Vec<String> = set.elements.iter().map(element).collect();
         let _ = writeln!(out, "\t\telements = {{\n\t\t\t{}\n\t\t}}", all.join(",\n\t\t\t"));
     }
     out.push_str("\t}\n");
 }
+
+/// What a `held` set is declared with; each of its elements has a number of its own.
+pub const DECLARED_COUNT: u32 = 65536;
 
 /// The raw field that [`Field::NdTarget`] is to nft: bit and length behind the transport header's beginning.
 const ND_TARGET: &str = "@th,64,128";
@@ -212,6 +218,9 @@ fn types(types: &[Type]) -> String {
 #[must_use]
 pub fn element(element: &Element) -> String {
     let mut text = element.key.iter().map(part).collect::<Vec<_>>().join(" . ");
+    if let Some(most) = element.most {
+        let _ = write!(text, " ct count over {most}");
+    }
     if !element.data.is_empty() {
         text.push_str(" : ");
         text.push_str(&element.data.iter().map(value).collect::<Vec<_>>().join(" . "));

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
-    ALIAS_PREFIX, Address, Baseline, IpFamilyWord, Link, LinkKind, PROXY_DELAY, Peer, Place, Proxy, Route, Shaper,
-    State, Sysctl, TableState,
+    ALIAS_PREFIX, Address, Baseline, IN_PLACE_OF, IpFamilyWord, Link, LinkKind, PROXY_DELAY, Peer, Place, Port, Proxy,
+    Route, Shaper, State, Sysctl, TableState,
 };
 use crate::address::{IfName, Mac};
-use crate::network::{Guest, GuestKind, Ipv6Forwarding, Lan, Mode, Network, Outward, Tap};
+use crate::network::{Guest, GuestKind, Ipv6Forwarding, Lan, Mode, Network, Outer, Outward, Tap};
 use crate::ruleset;
 
 /// The name of a guest's interface inside the guest.
@@ -23,6 +23,9 @@ pub fn desired(network: &Network, baseline: &Baseline, ids: &Ids) -> State {
     let mut state = nothing(baseline);
     for lan in &network.lans {
         add_lan(&mut state, network, lan, ids);
+        if let Some(outer) = &lan.outer {
+            add_outer(&mut state, network, lan, outer, baseline);
+        }
     }
     // Whom a forward means may ask for itself at the public address. Gathered once: 500 guests times 10,000
     // forwards would be felt.
@@ -75,31 +78,63 @@ impl Ids {
 }
 
 fn add_lan(state: &mut State, network: &Network, lan: &Lan, ids: &Ids) {
-    if lan.mode == Mode::Bridged {
-        return;
+    if !lan.is_external() {
+        let alias = match lan.carries() {
+            Some(port) => format!("{IN_PLACE_OF}{port}"),
+            None => format!("{ALIAS_PREFIX}{} LAN", lan.mode.word()),
+        };
+        let (kind, mac) = (LinkKind::Bridge, Some(lan.mac));
+        let bridge = Link { kind, mac, mtu: lan.mtu, up: true, master: None, hairpin: false, isolated: false, alias };
+        state.links.insert(lan.bridge.clone(), bridge);
     }
-    state.links.insert(
-        lan.bridge.clone(),
-        Link {
-            kind: LinkKind::Bridge,
-            mac: Some(lan.mac),
-            mtu: lan.mtu,
-            up: true,
-            master: None,
-            hairpin: false,
-            isolated: false,
-            alias: format!("{ALIAS_PREFIX}{} LAN", lan.mode.word()),
-        },
-    );
-    for net in &lan.addresses {
-        state.addresses.insert(Address { at: Place::host(&lan.bridge), net: *net });
+    if !lan.is_bridged() {
+        for net in &lan.addresses {
+            state.addresses.insert(Address { at: Place::host(&lan.bridge), net: *net });
+        }
+        bridge_switches(state, network, lan);
     }
     for Tap { name, owner, group } in &lan.taps {
         let kind = LinkKind::Tap { owner: ids.user(owner.as_ref()), group: ids.group(group.as_ref()) };
         let settings = PortSettings { hairpin: false, isolated: lan.isolates(false) };
         state.links.insert(name.clone(), port(kind, lan, name.as_str(), settings, "tap"));
     }
-    bridge_switches(state, network, lan);
+}
+
+/// What is plugged into a bridge that the outer network stands on. Addresses that its carried interface had before are
+/// that one's, declared or not.
+fn add_outer(state: &mut State, network: &Network, lan: &Lan, outer: &Outer, baseline: &Baseline) {
+    if outer.external {
+        return;
+    }
+    let was = |port: &IfName| baseline.ports.get(port).cloned().unwrap_or_default();
+    let moved = outer.carries.as_ref().map(was).unwrap_or_default().addresses;
+    let own: Vec<IpNet> = lan.addresses.iter().copied().filter(|net| !moved.contains(net)).collect();
+    for net in &own {
+        state.addresses.insert(Address { at: Place::host(&lan.bridge), net: *net });
+    }
+    for port in &outer.ports {
+        let carries = outer.carries.as_ref() == Some(port);
+        let own = if carries { own.clone() } else { Vec::new() };
+        state.ports.insert(port.clone(), Port { master: lan.bridge.clone(), carries, own, was: was(port) });
+    }
+    let Some(port) = &outer.carries else { return };
+    // An address that goes takes no others along (net.ipv4.conf.IF.promote_secondaries).
+    let promote = Sysctl::new(IpFamilyWord::Ipv4, lan.bridge.as_str(), "promote_secondaries");
+    state.sysctls.insert(promote, "1".to_owned());
+    // As the interface forwarded before: others may have come to need it there.
+    let mut switch = |family, key: &str, forwarded: bool| {
+        let before = baseline.sysctls.get(&Sysctl::new(family, port.as_str(), key));
+        let value = before.map_or(forwarded, |value| value == "1");
+        state.sysctls.insert(Sysctl::new(family, lan.bridge.as_str(), key), if value { "1" } else { "0" }.to_owned());
+    };
+    switch(IpFamilyWord::Ipv4, "forwarding", outer.forwarded.0);
+    if network.ipv6_forwarding != Ipv6Forwarding::Absent {
+        switch(IpFamilyWord::Ipv6, "forwarding", outer.forwarded.1);
+        switch(IpFamilyWord::Ipv6, "proxy_ndp", false);
+        if network.ipv6_forwarding.is_per_interface() {
+            switch(IpFamilyWord::Ipv6, "force_forwarding", false);
+        }
+    }
 }
 
 /// Every switch that we ever set on a bridge of ours is always set: a LAN that changes its mode takes nothing along.
@@ -179,7 +214,7 @@ fn add_guest(state: &mut State, network: &Network, guest: &Guest, hairpin: bool,
             }
             for family in [IpAddr::V4([0; 4].into()), IpAddr::V6([0; 16].into())] {
                 let has = !guest.leased && guest.addresses.iter().any(|a| a.is_ipv4() == family.is_ipv4());
-                if let (true, Some(gateway)) = (has, lan.gateway_for(family)) {
+                if let (true, Some(gateway)) = (has, lan.router_for(family)) {
                     let to = if family.is_ipv4() { Ipv4Net::default().into() } else { Ipv6Net::default().into() };
                     state.routes.insert(Route { at: at.clone(), to, via: Some(gateway) });
                     // Who has no address of the LAN's prefixes must be told that the gateway is on the link.

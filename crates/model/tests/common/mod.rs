@@ -11,8 +11,8 @@ use ipnet::IpNet;
 use model::address::{IfName, Mac, Ports, Transport};
 use model::foreign::{Layer, Mend, TRUSTED, Way};
 use model::network::{
-    Allow, Answers, Dmz, Forward, Guest, GuestKind, Ipv6Forwarding, Kept, Lan, Limit, Mode, Network, Outward, Public,
-    Side, Snat, Tap, Uplink, is_ula,
+    Allow, Answers, Dmz, Forward, Guest, GuestKind, Ipv6Forwarding, Kept, Lan, Limit, Mode, Network, Outer, Outward,
+    Public, Side, Snat, Tap, Uplink, is_ula,
 };
 use model::ruleset::evaluate::{Interface, Place};
 use proptest::prelude::*;
@@ -30,9 +30,9 @@ pub struct Sketch {
 
 #[derive(Clone, Debug)]
 struct LanSketch {
-    /// 0 and 1 nat, 2 isolated, 3 routed.
+    /// 0 and 1 nat, 2 isolated, 3 routed, 4 bridged.
     mode: u8,
-    /// routed: whether the host answers on the uplink for its guests.
+    /// routed: whether the host answers on the uplink for its guests. bridged: whether it has the uplink as its port.
     answers: bool,
     /// 0 only IPv4, 1 both, 2 only IPv6.
     families: u8,
@@ -93,7 +93,7 @@ struct ForwardSketch {
 
 /// Networks of up to so many LANs, guests and forwards.
 pub fn networks_up_to(lans: usize, guests: usize, forwards: usize) -> impl Strategy<Value = Network> {
-    let lan = (0u8..4, 0u8..3, any::<bool>(), prop::bool::weighted(0.2), 0u8..4, any::<bool>());
+    let lan = (0u8..5, 0u8..3, any::<bool>(), prop::bool::weighted(0.2), 0u8..4, any::<bool>());
     let rare = || prop::bool::weighted(0.2);
     let lan = (lan, (rare(), rare(), rare(), any::<bool>()), (prop::bool::weighted(0.3), any::<bool>()));
     let lan = lan.prop_map(|((mode, families, global6, second4, snat, tap), rest, (apart, carved))| {
@@ -205,16 +205,25 @@ fn build(sketch: &Sketch) -> Network {
         4 => listed(&[2, 0]),
         _ => listed(&[1]),
     };
-    let lans: Vec<Lan> = sketch.lans.iter().enumerate().map(|(nth, lan)| build_lan(nth, lan, &public)).collect();
+    let mut sketches = sketch.lans.clone();
+    // The uplink is plugged in once, where it is there at all.
+    let mut free = sketch.uplink_present;
+    for lan in sketches.iter_mut().filter(|lan| lan.mode == 4) {
+        lan.answers &= free;
+        free &= !lan.answers;
+    }
+    let lans: Vec<Lan> = sketches.iter().enumerate().map(|(nth, lan)| build_lan(nth, lan, &public)).collect();
+    let plays = lans.iter().find(|lan| lan.carries().is_some_and(|port| port.as_str() == "eth0"));
+    let uplink = plays.map_or_else(|| name("eth0"), |lan| lan.bridge.clone());
     let guests: Vec<Guest> =
         sketch.guests.iter().enumerate().map(|(nth, g)| build_guest(nth, g, &lans, &public)).collect();
     let (forwards, dmzs) = build_forwards(&sketch.forwards, &guests, &lans, &public);
     let allows = sketch.allows.iter().filter_map(|allow| build_allow(allow, &lans, &guests)).collect();
     let host_keeps = if dmzs.is_empty() { Vec::new() } else { kept(&public) };
     let mends = build_mends(&sketch.lans, &lans);
-    let six = lans.iter().any(|lan| lan.gateway6().is_some());
+    let six = lans.iter().any(|lan| lan.meets_world() && lan.gateway6().is_some());
     Network {
-        uplink: Uplink { name: name("eth0"), present: sketch.uplink_present },
+        uplink: Uplink { name: uplink, present: sketch.uplink_present },
         public,
         lans,
         guests,
@@ -267,7 +276,8 @@ fn build_lan(nth: usize, sketch: &LanSketch, public: &Public) -> Lan {
     let mode = match sketch.mode {
         0 | 1 => Mode::Nat,
         2 => Mode::Isolated,
-        _ => Mode::Routed,
+        3 => Mode::Routed,
+        _ => Mode::Bridged,
     };
     let snat = |six: bool| {
         if mode != Mode::Nat {
@@ -285,9 +295,13 @@ fn build_lan(nth: usize, sketch: &LanSketch, public: &Public) -> Lan {
         }
     };
     let bridge = format!("br{}", nth + 1);
-    let carved = sketch.global6 && sketch.carved && sketch.families != 0;
+    let outer = (mode == Mode::Bridged).then(|| outer(sketch, block, &addresses));
+    if mode == Mode::Bridged {
+        addresses.clear();
+    }
+    let carved = sketch.global6 && sketch.carved && sketch.families != 0 && mode != Mode::Bridged;
     Lan {
-        port_isolation: sketch.apart,
+        port_isolation: sketch.apart && mode != Mode::Bridged,
         bridge: name(&bridge),
         mode,
         mac: Mac::derived(&[&bridge]),
@@ -304,13 +318,40 @@ fn build_lan(nth: usize, sketch: &LanSketch, public: &Public) -> Lan {
         snat4: snat(false),
         snat6: snat(true),
         nat66: sketch.nat66 && mode == Mode::Nat,
-        egress_denied: sketch.egress_denied && mode != Mode::Isolated,
-        ingress_allowed: sketch.ingress_allowed && mode != Mode::Isolated,
-        external: false,
+        egress_denied: sketch.egress_denied && matches!(mode, Mode::Nat | Mode::Routed),
+        ingress_allowed: sketch.ingress_allowed && matches!(mode, Mode::Nat | Mode::Routed),
+        outer,
         answers: Answers {
             v4: sketch.answers && mode == Mode::Routed,
             v6: sketch.answers && mode == Mode::Routed || carved,
         },
+    }
+}
+
+/// An outer network: the uplink's own, or one of an interface beside it; the second of two has its bridge from others.
+fn outer(sketch: &LanSketch, block: u8, addresses: &[IpNet]) -> Outer {
+    let held: Vec<IpNet> = if sketch.answers { uplink_addresses() } else { addresses.to_vec() };
+    let router = |net: &IpNet| match net.addr() {
+        IpAddr::V4(a) => {
+            let [x, y, z, _] = a.octets();
+            IpAddr::from([x, y, z, 254])
+        }
+        IpAddr::V6(a) => {
+            let mut segments = a.segments();
+            segments[7] = 0xfe;
+            IpAddr::from(segments)
+        }
+    };
+    let external = !sketch.answers && block == 2;
+    let port = if sketch.answers { name("eth0") } else { name(&format!("en{block}")) };
+    Outer {
+        external,
+        ports: if external { Vec::new() } else { vec![port.clone()] },
+        carries: (!external).then_some(port),
+        nets: held.iter().map(IpNet::trunc).collect(),
+        held: held.iter().map(IpNet::addr).collect(),
+        routers: held.iter().map(router).collect(),
+        forwarded: (false, false),
     }
 }
 
@@ -338,7 +379,7 @@ fn build_guest(nth: usize, sketch: &GuestSketch, lans: &[Lan], public: &Public) 
         }
     };
     let mut addresses: Vec<IpAddr> = Vec::new();
-    for net in &lan.addresses {
+    for net in &lan.held() {
         let another4 = net.addr().is_ipv4() && addresses.iter().any(IpAddr::is_ipv4);
         if !another4 || sketch.second4 {
             addresses.push(with_host(net));
@@ -372,7 +413,7 @@ fn build_guest(nth: usize, sketch: &GuestSketch, lans: &[Lan], public: &Public) 
         leased: false,
         aliases: Vec::new(),
         allowed: match sketch.allowed {
-            3 => lan.addresses.iter().map(|net| further(net.addr(), own)).collect(),
+            3 => lan.held().iter().map(|net| further(net.addr(), own)).collect(),
             4 => vec![
                 IpNet::new(Ipv4Addr::new(10, 9, own, 0).into(), 24).unwrap(),
                 IpNet::new(Ipv6Addr::new(0xfd09, 0, 0, u16::from(own), 0, 0, 0, 0).into(), 64).unwrap(),
@@ -385,6 +426,7 @@ fn build_guest(nth: usize, sketch: &GuestSketch, lans: &[Lan], public: &Public) 
         },
         addresses: if keep.is_empty() { addresses } else { keep },
         limit: limit(sketch, &guest),
+        max_connections: 1000 + 500 * u32::from(sketch.snat),
         name: guest,
     }
 }
@@ -540,7 +582,7 @@ pub fn assert_valid(network: &Network) {
         assert!(guest.addresses.iter().all(placed));
     }
     for lan in &network.lans {
-        assert!(lan.gateway4().is_some() || lan.gateway6().is_some());
+        assert!(!lan.held().is_empty());
         for (snat, six) in [(lan.snat4, false), (lan.snat6, true)] {
             assert!(!matches!(snat, Snat::To(address) if address.is_ipv6() != six));
         }

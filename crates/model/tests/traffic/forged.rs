@@ -38,6 +38,9 @@ pub fn arp_of_guest(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
 
 /// The question reaches the host, and no guest holds the address.
 pub fn arp_for_gateway(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    if lan.is_bridged() {
+        return Vec::new();
+    }
     assert!(lan.addresses.iter().all(|net| scene.guest_at(net.addr()).is_none()));
     let mut cases = arp_of_guest(scene, lan);
     for case in &mut cases {
@@ -60,7 +63,8 @@ pub fn arp_for_public(scene: &Scene<'_>, _: &Lan) -> Vec<Case> {
 /// The addresses of others on a guest's LAN: the host's and its neighbours'.
 fn of_others(scene: &Scene<'_>, lan: &Lan, name: &str) -> Vec<IpAddr> {
     let neighbours = scene.sources(lan).filter(|(guest, _)| guest.name != name).map(|(_, address)| address);
-    lan.addresses.iter().map(ipnet::IpNet::addr).chain(neighbours).collect()
+    let routers = lan.outer.iter().flat_map(|outer| outer.routers.iter().copied());
+    lan.held().iter().map(ipnet::IpNet::addr).chain(neighbours).chain(routers).collect()
 }
 
 pub fn spoofed_ip(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
@@ -68,7 +72,7 @@ pub fn spoofed_ip(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
     for guest in scene.guests(lan) {
         for source in of_others(scene, lan, &guest.name) {
             let mut to = vec![world(source)];
-            to.extend(lan.gateway_for(source));
+            to.extend(lan.host_for(source));
             to.extend(scene.sources(lan).map(|(_, address)| address).find(|a| a.is_ipv4() == source.is_ipv4()));
             for destination in to {
                 cases.push(Case::new(scene.guest_sends(guest, source, destination, udp(53)), Pass::Anywhere));
@@ -99,14 +103,16 @@ pub fn spoofed_mac(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
     for (guest, source) in scene.sources(lan) {
         let others = scene.guests(lan).filter(|other| other.name != guest.name).map(|other| other.mac);
         for ether_source in others.chain([lan.mac, Mac::derived(&["nobody"])]) {
-            let gateway = lan.gateway_for(source).unwrap();
+            let gateway = lan.host_for(source).unwrap();
             let packet = scene.guest_sends(guest, source, gateway, udp(53));
             cases.push(Case::new(Packet { ether_source, ..packet }, Pass::Anywhere));
         }
     }
     for tap in taps(scene, lan) {
         for ether_source in scene.guests(lan).map(|guest| guest.mac).chain([lan.mac]) {
-            let free = if lan.gateway4().is_some() { "10.1.1.200" } else { "fd00::200" }.parse().unwrap();
+            let free = if lan.host_for(Ipv4Addr::UNSPECIFIED.into()).is_some() { "10.1.1.200" } else { "fd00::200" }
+                .parse()
+                .unwrap();
             let packet = scene.tap_sends(&tap, free, world(free), udp(53));
             cases.push(Case::new(Packet { ether_source, ..packet }, Pass::Anywhere));
         }
@@ -204,7 +210,7 @@ pub fn ether_types(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
     for (guest, source) in scene.sources(lan) {
         // 802.1Q, 802.1ad, LLDP.
         for ether_type in [0x8100, 0x88a8, 0x88cc] {
-            let packet = scene.guest_sends(guest, source, lan.gateway_for(source).unwrap(), tcp(0));
+            let packet = scene.guest_sends(guest, source, lan.host_for(source).unwrap(), tcp(0));
             cases.push(Case::new(Packet { body: Body::Other(ether_type), ..packet }, Pass::Anywhere));
             for tap in taps(scene, lan) {
                 let packet = scene.tap_sends(&tap, source, source, tcp(0));

@@ -1,6 +1,6 @@
 //! The packets of each row of docs/traffic.md, for a LAN of whatever mode: the document says what becomes of them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use model::address::Transport;
 use model::network::{Lan, Snat};
@@ -134,6 +134,26 @@ fn same_lan(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
             }
         }
     }
+    // Who learns its addresses from the outer network has one of nobody else's.
+    for guest in scene.guests(lan).filter(|_| lan.is_bridged()) {
+        for (other, to) in scene.sources(lan).filter(|(other, _)| other.name != guest.name) {
+            if guest.addresses.iter().all(|own| own.is_ipv4() != to.is_ipv4()) {
+                let source = free(lan, to);
+                let mut claim = scene.guest_sends(guest, source, to, tcp(22));
+                cases.push(Case::new(claim.clone(), at_guest(lan, to, source)));
+                claim.body = match source {
+                    IpAddr::V4(sender) => Body::Arp { sender_mac: guest.mac, sender },
+                    IpAddr::V6(target) => Body::Ip {
+                        source: guest.mac.link_local().into(),
+                        destination: to,
+                        payload: Payload::Neighbour { advertises: true, target },
+                    },
+                };
+                claim.ether_destination = other.mac;
+                cases.push(Case::new(claim, Pass::Anywhere));
+            }
+        }
+    }
     // Whoever is behind a tap has an address of nobody else's.
     for tap in taps(scene, lan) {
         for (_, to) in scene.sources(lan) {
@@ -153,7 +173,7 @@ fn same_lan(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
 
 /// An address of the LAN's that nobody has, of that one's family.
 pub fn free(lan: &Lan, like: IpAddr) -> IpAddr {
-    match lan.gateway_for(like).unwrap() {
+    match lan.host_for(like).unwrap() {
         IpAddr::V4(a) => {
             let [x, y, z, _] = a.octets();
             IpAddr::from([x, y, z, 250])
@@ -165,7 +185,8 @@ pub fn free(lan: &Lan, like: IpAddr) -> IpAddr {
 /// From the guests of a LAN to those of the others, where an allow says so, or where none does.
 fn across(scene: &Scene<'_>, lan: &Lan, allowed: bool) -> Vec<Case> {
     let mut cases = Vec::new();
-    for other in scene.other_lans(lan) {
+    // To and from an outer network its own router decides; to the other LANs it is the world.
+    for other in scene.other_lans(lan).filter(|other| !lan.is_bridged() && !other.is_bridged()) {
         for (guest, source, to) in pairs(scene, lan, other) {
             for payload in some_of_each(to).into_iter().chain([tcp(31), udp(30)]) {
                 if scene.allowed(Party::Inside(source), Party::Inside(to), payload) == allowed {
@@ -208,6 +229,12 @@ fn from_all(scene: &Scene<'_>, lan: &Lan, to: fn(IpAddr) -> IpAddr, oif: &str) -
 
 /// To the world and to a neighbour, where that is allowed or where it is not.
 fn out(scene: &Scene<'_>, lan: &Lan, may: bool) -> Vec<Case> {
+    if lan.is_bridged() {
+        // By the outer network's router, in the frames that the guest wrote.
+        let mut cases = from_all(scene, lan, world, scene.uplink().as_str());
+        cases.iter_mut().for_each(|case| case.pass = Pass::Bridged(lan.bridge.clone()));
+        return cases;
+    }
     if !scene.network.uplink.present {
         return Vec::new();
     }
@@ -241,7 +268,7 @@ fn out(scene: &Scene<'_>, lan: &Lan, may: bool) -> Vec<Case> {
         };
         let allowed = || scene.allowed(Party::Inside(source), Party::World(world(source)), tcp(443));
         let here = !lan.meets_world() || (!lan.egress_denied || allowed()) == may;
-        if here && lan.gateway_for(source).is_some() {
+        if here && lan.host_for(source).is_some() {
             let packet = scene.guest_sends(guest, source, world(source), tcp(443));
             cases.push(Case::new(packet, Pass::Out(scene.uplink().clone(), seen)));
         }
@@ -260,6 +287,9 @@ fn denied_world(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
 /// To another network of the host's, where that is allowed or where it is not.
 fn beyond(scene: &Scene<'_>, lan: &Lan, may: bool) -> Vec<Case> {
     let mut cases = Vec::new();
+    if lan.is_bridged() {
+        return cases;
+    }
     for mut case in from_all(scene, lan, container, "docker0") {
         let source = case.packet.body.source().unwrap();
         let Body::Ip { payload, .. } = case.packet.body else { continue };
@@ -281,7 +311,7 @@ fn to_container(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
 }
 
 fn to_metadata(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
-    if !scene.network.uplink.present {
+    if !scene.network.uplink.present && !lan.is_bridged() {
         return Vec::new();
     }
     let metadata = |like: IpAddr| if like.is_ipv4() { "169.254.169.254" } else { "fd00:ec2::254" }.parse().unwrap();
@@ -291,9 +321,12 @@ fn to_metadata(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
 fn to_gateway(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
     let mut cases = Vec::new();
     for (guest, source) in scene.sources(lan) {
-        let gateway = lan.gateway_for(source).unwrap();
+        let gateway = lan.host_for(source).unwrap();
         let lease = if source.is_ipv4() { udp(67) } else { udp(547) };
         for payload in [udp(53), tcp(53), lease, echo(source)] {
+            if lan.is_bridged() && scene.taken(gateway, payload).is_some() {
+                continue;
+            }
             cases.push(Case::new(scene.guest_sends(guest, source, gateway, payload), Pass::AtHost));
         }
     }
@@ -308,10 +341,10 @@ fn to_everybody(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
             let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
             cases.push(Case::new(scene.guest_sends(guest, source, destination, payload), Pass::AtHost));
         };
-        if lan.gateway4().is_some() {
+        if lan.host_for(Ipv4Addr::UNSPECIFIED.into()).is_some() {
             to("0.0.0.0", "255.255.255.255", asks(68, 67));
         }
-        if let Some(gateway) = lan.gateway6() {
+        if let Some(gateway) = lan.host_for(Ipv6Addr::UNSPECIFIED.into()) {
             to("fe80::6", "ff02::1:2", asks(546, 547));
             to("fe80::6", "ff02::2", Payload::Icmp(133));
             // Neighbour discovery, and of one's own addresses with no source yet.
@@ -382,7 +415,8 @@ fn advertises(target: &str) -> Payload {
 /// The IPv6 addresses that a guest has, makes itself, or was allowed.
 fn own6(scene: &Scene<'_>, lan: &Lan, guest: &model::network::Guest) -> Vec<String> {
     let fixed = guest.addresses.iter().copied();
-    let made = lan.addresses.iter().filter_map(|net| match net.network() {
+    let held = lan.held();
+    let made = held.iter().filter_map(|net| match net.network() {
         IpAddr::V6(made) if net.prefix_len() == 64 => Some(IpAddr::V6(guest.mac.address_in(made))),
         _ => None,
     });
@@ -400,7 +434,14 @@ fn to_host(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
         let mut to = |destination: IpAddr, payload| {
             cases.push(Case::new(scene.guest_sends(guest, source, destination, payload), Pass::AtHost));
         };
-        let gateway = lan.gateway_for(source).unwrap();
+        let gateway = lan.host_for(source).unwrap();
+        if lan.is_bridged() {
+            // As for any neighbour there.
+            for payload in some_of_each(source).into_iter().filter(|p| scene.taken(gateway, *p).is_none()) {
+                to(gateway, payload);
+            }
+            continue;
+        }
         // Timestamp requests and redirects are not echo.
         let odd = Payload::Icmp(if source.is_ipv4() { 13 } else { 137 });
         for payload in [tcp(22), tcp(67), udp(123), Payload::Other(47), odd] {
@@ -428,7 +469,7 @@ fn to_host(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
 
 fn to_other_gateway(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
     let mut cases = Vec::new();
-    for (guest, source) in scene.sources(lan) {
+    for (guest, source) in scene.sources(lan).filter(|_| !lan.is_bridged()) {
         for net in scene.other_lans(lan).flat_map(|other| &other.addresses) {
             if net.addr().is_ipv4() != source.is_ipv4() {
                 continue;
@@ -445,7 +486,7 @@ fn to_other_gateway(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
 fn from_host(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
     let mut cases = Vec::new();
     for (_, to) in scene.sources(lan) {
-        let source = lan.gateway_for(to).unwrap();
+        let source = lan.host_for(to).unwrap();
         for payload in some_of_each(to) {
             cases.push(Case::new(scene.host_sends(source, to, payload), at_guest(lan, to, source)));
         }
@@ -571,15 +612,37 @@ fn to_guests(scene: &Scene<'_>, lan: &Lan, may: bool, from: fn(&str) -> bool) ->
     cases
 }
 
+/// From the outer network's wire to a guest on it.
+fn from_the_wire(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for port in lan.outer.iter().flat_map(|outer| &outer.ports) {
+        for (guest, to) in scene.sources(lan) {
+            for payload in some_of_each(to) {
+                let mut packet = scene.wire_brings(port.as_str(), world(to), to, payload);
+                packet.origin = model::ruleset::evaluate::Origin::Port(port.clone());
+                packet.ether_destination = guest.mac;
+                cases.push(Case::new(packet, at_guest(lan, to, world(to))));
+            }
+        }
+    }
+    cases
+}
+
 fn inward(scene: &Scene<'_>, lan: &Lan, may: bool) -> Vec<Case> {
     to_guests(scene, lan, may, |_| true)
 }
 
 fn world_to_guest(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    if lan.is_bridged() {
+        return from_the_wire(scene, lan);
+    }
     to_guests(scene, lan, false, |name| name != "docker0")
 }
 
 fn container_to_guest(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    if lan.is_bridged() {
+        return Vec::new();
+    }
     to_guests(scene, lan, false, |name| name == "docker0")
 }
 
@@ -587,7 +650,7 @@ fn foreign_source(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
     let mut cases = Vec::new();
     for (guest, own) in scene.sources(lan).filter(|_| scene.network.uplink.present) {
         let mut foreign = vec![neighbour(own), container(own)];
-        foreign.extend(scene.other_lans(lan).filter_map(|other| other.gateway_for(own)));
+        foreign.extend(scene.other_lans(lan).filter_map(|other| other.host_for(own)));
         for source in foreign {
             for payload in some_of_each(own) {
                 let packet = scene.guest_sends(guest, source, world(own), payload);
@@ -630,6 +693,9 @@ fn errors(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
 }
 
 fn invalid(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    if lan.is_bridged() {
+        return Vec::new();
+    }
     // Allowed or not.
     let mut cases = to_world(scene, lan);
     cases.extend(other_lan(scene, lan));

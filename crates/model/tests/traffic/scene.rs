@@ -34,6 +34,8 @@ pub enum Pass {
     AtGuest { bridge: IfName, address: IpAddr, port: Option<u16>, source: IpAddr },
     /// Back where the question came from, as from whom it was asked.
     Answered { from: IpAddr, to: IpAddr, at: Outcome },
+    /// On by the bridge, as it is.
+    Bridged(IfName),
     /// Anywhere: no rule drops it.
     Anywhere,
 }
@@ -75,6 +77,7 @@ impl Case {
                 let bridged = matches!((&fate.outcome, at), (Outcome::Bridged(a), Outcome::Sent(b)) if a == b);
                 (fate.outcome == *at || bridged) && (source, destination) == (Some(*from), Some(*to))
             }
+            Pass::Bridged(bridge) => fate.outcome == Outcome::Bridged(bridge.clone()) && fate.body == self.packet.body,
             Pass::Anywhere => !fate.is_dropped(),
         };
         if passed { Ok(()) } else { Err(format!("must pass, but {fate:?}")) }
@@ -161,6 +164,10 @@ impl Scene<'_> {
             _ => match self.guest_at(destination) {
                 // Whom it may reach of neighbours that are kept apart, it reaches by the host.
                 Some(guest) if guest.lan == lan.bridge && !lan.port_isolation => guest.mac,
+                // On an outer network the host is a station, and another one the router.
+                _ if lan.is_bridged() && !lan.held().iter().any(|net| net.addr() == destination) => {
+                    Mac::derived(&["router"])
+                }
                 _ => lan.mac,
             },
         }

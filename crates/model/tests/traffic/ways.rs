@@ -27,6 +27,9 @@ pub fn hairpin(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
 }
 
 pub fn hairpin_from_other_lan(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    if lan.is_bridged() {
+        return Vec::new();
+    }
     let all = scene.other_lans(lan).flat_map(|there| hairpins(scene, lan, there));
     // Who may reach the guest may reach it here too.
     let denied = |case: &Case| {
@@ -68,7 +71,7 @@ pub fn forwards(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
 pub fn world_with_our_source(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
     let mut cases = Vec::new();
     for way in scene.ways_in(lan) {
-        let lans = std::iter::once(lan).chain(scene.other_lans(lan));
+        let lans = std::iter::once(lan).chain(scene.other_lans(lan)).filter(|lan| !lan.is_bridged());
         let ours = lans.flat_map(|lan| scene.sources(lan).map(|(_, source)| source).chain(lan.gateway_for(way.to)));
         // Whom it is not open to, it is not there for: the packet is the host's.
         for source in ours.filter(|source| source.is_ipv4() == way.to.is_ipv4() && way.lets_in(*source)) {

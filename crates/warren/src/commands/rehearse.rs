@@ -84,6 +84,8 @@ fn facts(lab: &Lab) -> Result<HostFacts, Failure> {
     facts.resolvers.clone_from(&lab.plan().answering);
     facts.ssh_ports.clear();
     facts.machine_id = None;
+    // Who is plugged in on the real host is not here.
+    facts.assumed = true;
     Ok(facts)
 }
 

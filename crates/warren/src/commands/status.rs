@@ -2,8 +2,8 @@
 
 use kernel::nft::{Counts, Tally};
 use model::address::IfName;
-use model::network::{GuestKind, Network, Public};
-use model::ruleset::{Family, KeyPart, RECEIVED, SENT, TRIES, Try, Value};
+use model::network::{Guest, GuestKind, Network, Public};
+use model::ruleset::{KeyPart, RECEIVED, REFUSED, SENT, TRIES, Try, Value};
 use model::state::{State, TableState};
 use services::protocol::Status;
 
@@ -29,6 +29,7 @@ pub fn run(context: &Context) -> Outcome {
     let unfinished = engine.is_unfinished()?;
     let pending = engine.pending()?.map(|pending| pending.left().map_or(0, |left| left.as_secs() + 1));
     let tally = tally(&survey.observed)?;
+    let refused = |guest: &Guest| refused(&tally, guest);
     let serving = control::status(&context.run_dir);
     let drift: Vec<String> = survey.plan.steps.iter().map(ToString::to_string).collect();
     if context.json {
@@ -50,6 +51,7 @@ pub fn run(context: &Context) -> Outcome {
                 "name": guest.name, "kind": kind(&guest.kind), "lan": guest.lan, "mac": guest.mac, "port": guest.port,
                 "addresses": guest.addresses, "plugged": plugged(&survey.observed, guest),
                 "sent": traffic(&tally, SENT, &guest.port), "received": traffic(&tally, RECEIVED, &guest.port),
+                "max_connections": guest.max_connections, "refused": refused(guest),
                 "tried": tried(&tally, &guest.port).iter()
                     .map(|(tried, packets)| serde_json::json!({ "what": tried.words(), "packets": packets }))
                     .collect::<Vec<_>>(),
@@ -79,6 +81,16 @@ pub fn run(context: &Context) -> Outcome {
             ));
         }
     }
+    for guest in network.guests.iter().filter(|guest| refused(guest) > 0) {
+        output::line(&format!(
+            "{}{} is, or was, at its cap of {} connections: {} packets of further ones were dropped{}",
+            output::YELLOW,
+            guest.name,
+            guest.max_connections,
+            refused(guest),
+            output::RESET
+        ));
+    }
     if unfinished {
         output::line("\nAn earlier run was ended on its way: `warren up` or `warren down` puts it right.");
     }
@@ -101,12 +113,32 @@ pub fn run(context: &Context) -> Outcome {
     Ok(Exit::Done)
 }
 
-/// What the ports have counted; nothing where their table is not as it should be.
+/// What our tables have counted; nothing where they are not as they should be.
 fn tally(observed: &State) -> Result<Tally, crate::context::Failure> {
-    match observed.tables.get(&Family::Bridge) {
-        Some(TableState::Intact(table)) => Ok(kernel::nft::tally(table)?),
-        _ => Ok(Tally::new()),
+    let mut all = Tally::new();
+    for table in observed.tables.values() {
+        if let TableState::Intact(table) = table {
+            all.extend(kernel::nft::tally(table)?);
+        }
     }
+    Ok(all)
+}
+
+/// Packets of connections that a guest was refused, since it held as many as it may.
+fn refused(tally: &Tally, guest: &Guest) -> u64 {
+    let lan = KeyPart::One(Value::IfName(guest.lan.clone()));
+    let of_guest = |key: &[KeyPart]| match key {
+        [bridge, part] if *bridge == lan => match part {
+            KeyPart::One(Value::Ipv4(address)) => guest.has((*address).into()),
+            KeyPart::One(Value::Ipv6(address)) => guest.has((*address).into()),
+            KeyPart::Range(Value::Ipv4(first), _) => guest.has((*first).into()),
+            KeyPart::Range(Value::Ipv6(first), _) => guest.has((*first).into()),
+            _ => false,
+        },
+        _ => false,
+    };
+    let sets = REFUSED.iter().filter_map(|set| tally.get(*set));
+    sets.flatten().filter(|(key, _)| of_guest(key)).map(|(_, counts)| counts.packets).sum()
 }
 
 fn counted<'a>(tally: &'a Tally, set: &str, port: &'a IfName) -> impl Iterator<Item = Counts> + 'a {

@@ -150,6 +150,11 @@ impl Scene {
             tool(line);
         }
         settle(&[]);
+        Self::bare()
+    }
+
+    /// The folder alone: whoever asks has made a place of another shape.
+    pub fn bare() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("warren.toml");
         Self { folder, config }

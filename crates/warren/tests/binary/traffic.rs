@@ -68,7 +68,7 @@ fn everywhere(scene: &Scene) -> Vec<Running> {
 }
 
 /// Switched on by others' doing on many a machine, and in every new namespace of some.
-fn bridge_netfilter(value: u8) {
+pub fn bridge_netfilter(value: u8) {
     for family in ["iptables", "ip6tables", "arptables"] {
         let path = format!("/proc/sys/net/bridge/bridge-nf-call-{family}");
         // Where the kernel has no br_netfilter there is nothing to be switched.

@@ -125,6 +125,37 @@ fn two_guests_live_from_up_to_down() {
     });
 }
 
+/// A container's port is one that LXC plugs in, at its start and whenever it restarts itself, and that warren plugs in
+/// again where it runs.
+#[test]
+fn neighbours_in_containers_are_kept_apart_but_for_what_an_allow_names() {
+    lab(|| {
+        let place = Place::new();
+        let allow = "[[allow]]\nfrom = [\"cnx6\"]\nto = [\"cnx7\"]\nports = [\"80/tcp\"]\n";
+        place.write(&[CNX6, CNX7], allow);
+        let file = std::fs::read_to_string(place.scene.folder().join("warren.toml")).unwrap();
+        place.scene.write(&file.replace("[lan.br1]\n", "[lan.br1]\nport-isolation = true\n"));
+        place.warren("up").says(0, &["cnx6: running", "cnx7: running"]);
+        publish(&place, "cnx6");
+        publish(&place, "cnx7");
+        let holds = || {
+            for guest in ["cnx6", "cnx7"] {
+                let shown = tool(&format!("bridge -details link show dev {guest}"));
+                assert!(shown.contains("isolated on"), "{shown}");
+                place.inside(guest, "ping -c 1 -W 5 10.1.1.1").ends(0);
+            }
+            place.inside("cnx6", "wget -q -O - http://10.1.1.7/").says(0, &["cnx7"]);
+            place.inside("cnx6", "ping -c 1 -W 1 10.1.1.7").ends(1);
+            place.inside("cnx7", "ping -c 1 -W 1 10.1.1.6").ends(1);
+        };
+        holds();
+        place.warren("down").ends(0);
+        place.warren("up").says(0, &["cnx6: plugged in", "cnx7: plugged in"]);
+        holds();
+        place.warren("down --guests").ends(0);
+    });
+}
+
 #[test]
 fn a_guest_is_created_started_restarted_and_destroyed_while_another_serves() {
     lab(|| {

@@ -118,6 +118,10 @@ fn check_snat(guest: &config::Guest, lan: &config::Lan, problems: &mut Vec<Probl
     problems.push(Problem::config(snat.span.clone(), message).help("leave it out"));
 }
 
+/// The connections that a kernel tracks at once with a gigabyte of memory or more (nf_conntrack_init_start of
+/// net/netfilter/nf_conntrack_core.c).
+const ASSUMED_TABLE: u32 = 262_144;
+
 /// Bandwidth is limited at the guest's port, and only a port that warren knows can be found.
 fn check_limit(guest: &config::Guest, problems: &mut Vec<Problem>) {
     let Some(limit) = guest.limit.as_ref().filter(|_| guest.kind() == Kind::Reserved) else { return };
@@ -199,6 +203,10 @@ fn build_one(scope: &Scope<'_>, at: usize, guest: &config::Guest, lan: &config::
         aliases: elements(guest.aliases.as_ref()).iter().map(|alias| alias.value.clone()).collect(),
         allowed: elements(guest.allowed_addresses.as_ref()).iter().map(|net| net.value.trunc()).collect(),
         snat: guest.snat.as_ref().map(|snat| snat.value),
+        max_connections: match &guest.max_connections {
+            Some(most) => u32::try_from(most.value).unwrap_or(u32::MAX),
+            None => (scope.facts.conntrack_max.unwrap_or(ASSUMED_TABLE) / 4).max(1),
+        },
         limit: limit.filter(|limit| limit.inward.is_some() || limit.outward.is_some()),
     })
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::Scope;
+use super::{Scope, outer};
 use crate::address::Mac;
 use crate::config::{self, Spanned, elements};
 use crate::network::{Answers, Lan, LeaseRange, Mode, Snat, Tap};
@@ -197,7 +197,7 @@ fn build_one(scope: &Scope<'_>, lan: &config::Lan) -> Option<Lan> {
     };
     Some(Lan {
         mode: lan.mode(),
-        mac: Mac::derived(&["lan", bridge.as_str()]),
+        mac: mac(scope, lan, bridge.as_str()),
         mtu: lan.mtu.as_ref().map_or(uplink_mtu, |mtu| mtu.value),
         addresses: elements(lan.address.as_ref()).iter().map(|net| net.value).collect(),
         taps: elements(lan.taps.as_ref()).iter().map(tap).collect(),
@@ -209,8 +209,8 @@ fn build_one(scope: &Scope<'_>, lan: &config::Lan) -> Option<Lan> {
         nat66: is_true(&lan.nat66),
         egress_denied: lan.egress.as_ref().is_some_and(|egress| egress.value == config::Verdict::Deny),
         ingress_allowed: lan.ingress.as_ref().is_some_and(|ingress| ingress.value == config::Verdict::Allow),
+        outer: (lan.mode() == Mode::Bridged).then(|| outer::build(scope, lan)),
         port_isolation: is_true(&lan.port_isolation),
-        external: is_true(&lan.external),
         answers: answers(scope, lan),
         bridge,
     })
@@ -224,6 +224,13 @@ fn answers(scope: &Scope<'_>, lan: &config::Lan) -> Answers {
     let carved =
         elements(lan.address.as_ref()).iter().any(|net| net.value.addr().is_ipv6() && held(&net.value.trunc()));
     Answers { v4: is_true(&lan.proxy_arp), v6: is_true(&lan.proxy_arp) || carved }
+}
+
+/// A bridge that takes an interface's place has its hardware address: to the outer network nothing changes.
+fn mac(scope: &Scope<'_>, lan: &config::Lan, bridge: &str) -> Mac {
+    let carries = (lan.mode() == Mode::Bridged).then(|| outer::build(scope, lan).carries).flatten();
+    let carried = carries.and_then(|port| scope.facts.interface(&port)?.mac);
+    carried.unwrap_or_else(|| Mac::derived(&["lan", bridge]))
 }
 
 /// The LAN's DNS zone, the default where none is written.

@@ -93,7 +93,8 @@ fn check_place(scope: &Scope<'_>, address: &Spanned<IpAddr>, lan: &config::Lan, 
     let nets = elements(lan.address.as_ref());
     let Some(net) = nets.iter().find(|net| net.value.contains(&address.value)) else {
         // On a routed LAN it is a host route; a bridged one may leave its addresses to the outer network.
-        let free = lan.mode() == Mode::Routed || (lan.mode() == Mode::Bridged && nets.is_empty());
+        let of_family = nets.iter().any(|net| net.value.addr().is_ipv4() == address.value.is_ipv4());
+        let free = lan.mode() == Mode::Routed || (lan.mode() == Mode::Bridged && !of_family);
         let mut others = scope.config.lans.iter().flat_map(|other| elements(other.address.as_ref()));
         if let Some(net) = others.find(|net| free && net.value.contains(&address.value)) {
             let message = format!("{} is in another LAN's subnet", address.value);

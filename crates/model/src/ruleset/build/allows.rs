@@ -54,7 +54,10 @@ fn merged(nets: &[&IpNet], family: IpFamily) -> BTreeSet<Element> {
     let of_family: Vec<IpNet> =
         nets.iter().filter(|net| IpFamily::of(net.addr()) == family).map(|net| net.trunc()).collect();
     let key = |net: &IpNet| range(net.network().into(), net.broadcast().into());
-    IpNet::aggregate(&of_family).iter().map(|net| Element { key: vec![key(net)], data: Vec::new() }).collect()
+    IpNet::aggregate(&of_family)
+        .iter()
+        .map(|net| Element { key: vec![key(net)], data: Vec::new(), most: None })
+        .collect()
 }
 
 /// The ports, those that touch or overlap as one.
@@ -74,6 +77,7 @@ fn services(allow: &Allow) -> BTreeSet<Element> {
     let element = |(protocol, first, last)| Element {
         key: vec![KeyPart::One(Value::Proto(protocol)), range(Value::Port(first), Value::Port(last))],
         data: Vec::new(),
+        most: None,
     };
     apart.into_iter().map(element).collect()
 }

@@ -13,9 +13,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv6Net};
 
 use super::forwards::range;
-use super::{accept, address_type, goto, hook, in_set, is, named, rule, saddr, udp, verdict};
+use super::{METADATA4, METADATA6, accept, address_type, goto, hook, in_set, is, named, rule, saddr, udp, verdict};
 use crate::address::{IfName, Mac};
-use crate::network::{Guest, Lan, Mode, Network, Public};
+use crate::network::{Guest, Lan, Network, Public};
 use crate::ruleset::{
     Chain, ChainKind, Element, Family, Field, HookPoint, IpFamily, KeyPart, Operand, Rule, Set, Statement, Table, Type,
     Value, Verdict,
@@ -105,10 +105,10 @@ pub(super) fn table(network: &Network) -> Option<Table> {
     let mut chains = Vec::new();
     if !ports.guests.is_empty() {
         chains.extend([
-            guest_claims(),
-            guest_arp(&nested),
-            guest_ip4(&nested),
-            guest_ip6(&nested),
+            guest_claims(&ports.learns()),
+            guest_arp(&nested, &ports.learns()),
+            guest_ip4(&nested, &ports.learns()),
+            guest_ip6(&nested, &ports.learns()),
             ethertypes("guest_frames", "guest"),
             guest(),
         ]);
@@ -155,7 +155,7 @@ struct Ports<'a> {
 
 impl<'a> Ports<'a> {
     fn of(network: &'a Network) -> Self {
-        let lans: Vec<&Lan> = network.lans.iter().filter(|lan| lan.mode != Mode::Bridged).collect();
+        let lans: Vec<&Lan> = network.lans.iter().collect();
         let lan_of = |guest: &'a Guest| lans.iter().find(|lan| lan.bridge == guest.lan).map(|lan| (*lan, guest));
         Self {
             guests: network.guests.iter().filter_map(lan_of).collect(),
@@ -163,6 +163,24 @@ impl<'a> Ports<'a> {
             apart: lans.iter().any(|lan| lan.port_isolation),
             lans,
         }
+    }
+
+    /// Guests that learn their addresses of that family from an outer network: what they will be is not known.
+    fn learning(&self, family: IpFamily) -> impl Iterator<Item = &'a Guest> {
+        let none = move |guest: &Guest| guest.addresses.iter().all(|a| IpFamily::of(*a) != family);
+        self.guests.iter().filter(move |(lan, guest)| lan.is_bridged() && none(guest)).map(|(_, guest)| *guest)
+    }
+
+    fn learns(&self) -> Vec<IpFamily> {
+        let both = [IpFamily::V4, IpFamily::V6].into_iter();
+        both.filter(|family| self.learning(*family).next().is_some()).collect()
+    }
+
+    /// Every port of a LAN that the outer network stands on.
+    fn bridged(&self) -> impl Iterator<Item = &'a IfName> {
+        let guests = self.guests.iter().filter(|(lan, _)| lan.is_bridged()).map(|(_, guest)| &guest.port);
+        let lans = self.lans.iter().filter(|lan| lan.is_bridged());
+        guests.chain(lans.flat_map(|lan| lan.taps.iter().map(|tap| &tap.name)))
     }
 }
 
@@ -187,6 +205,10 @@ fn sets(network: &Network, ports: &Ports<'_>, nested: &[IpFamily]) -> BTreeMap<S
         .map(|lan| lan.mac)
         .chain(ports.guests.iter().map(|(_, guest)| guest.mac))
         .map(Mac::link_local)
+        .chain(known_addresses(network, ports).filter_map(|address| match address {
+            IpAddr::V6(address) => Some(address).filter(Ipv6Addr::is_unicast_link_local),
+            IpAddr::V4(_) => None,
+        }))
         .collect();
     let elements = link_locals.iter().map(|a| Element::of([Value::Ipv6(*a)]));
     add("known_link_locals", Set::of(&[Type::Ipv6]), elements.collect());
@@ -212,7 +234,7 @@ fn sets(network: &Network, ports: &Ports<'_>, nested: &[IpFamily]) -> BTreeMap<S
                 for net in guest.allowed.iter().filter(|net| IpFamily::of(net.addr()) == family) {
                     let key = |range| {
                         let one = |value: &Value| KeyPart::One(value.clone());
-                        Element { key: vec![one(&port), one(&mac), range], data: Vec::new() }
+                        Element { key: vec![one(&port), one(&mac), range], data: Vec::new(), most: None }
                     };
                     nets.insert(key(range(net.network().into(), net.broadcast().into())));
                     if let IpNet::V6(net) = net {
@@ -231,7 +253,7 @@ fn sets(network: &Network, ports: &Ports<'_>, nested: &[IpFamily]) -> BTreeMap<S
     }
     // A guest's own have been let through when it is looked for in here, so of those they may be all.
     let mut known: BTreeSet<Ipv6Addr> = link_locals;
-    if !ports.taps.is_empty() {
+    if !ports.taps.is_empty() || ports.learns().contains(&IpFamily::V6) {
         known.extend(known_addresses(network, ports).filter_map(|address| match address {
             IpAddr::V6(address) => Some(address),
             IpAddr::V4(_) => None,
@@ -243,12 +265,22 @@ fn sets(network: &Network, ports: &Ports<'_>, nested: &[IpFamily]) -> BTreeMap<S
         add("tap_ports", Set::of(&[Type::IfName]), ports.taps.iter().copied().map(one).collect());
         let macs = ports.lans.iter().map(|lan| lan.mac).chain(ports.guests.iter().map(|(_, guest)| guest.mac));
         add("known_macs", Set::of(&[Type::Ether]), macs.map(|mac| Element::of([Value::Ether(mac)])).collect());
-        for family in [IpFamily::V4, IpFamily::V6] {
+    }
+    for family in [IpFamily::V4, IpFamily::V6] {
+        let learning: BTreeSet<Element> = ports.learning(family).map(|guest| one(&guest.port)).collect();
+        if !ports.taps.is_empty() || !learning.is_empty() {
             let all = known_addresses(network, ports);
             let of_family = all.filter(|address| IpFamily::of(*address) == family);
             let elements = of_family.map(|address| Element::of([address.into()])).collect();
             add(&named("known_addresses", family), Set::of(&[address_type(family)]), elements);
         }
+        if !learning.is_empty() {
+            add(&named("learning", family), Set::of(&[Type::IfName]), learning);
+        }
+    }
+    let bridged: BTreeSet<Element> = ports.bridged().map(one).collect();
+    if !bridged.is_empty() {
+        add("bridged_ports", Set::of(&[Type::IfName]), bridged);
     }
     sets
 }
@@ -259,13 +291,15 @@ fn known_addresses<'a>(network: &'a Network, ports: &'a Ports<'_>) -> impl Itera
         Public::Listed(listed) => listed,
         Public::Dynamic => &[],
     };
-    let held = ports.lans.iter().flat_map(|lan| &lan.addresses).map(IpNet::addr);
+    let outer = ports.lans.iter().filter_map(|lan| lan.outer.as_ref());
+    let routers = outer.clone().flat_map(|outer| outer.held.iter().chain(&outer.routers).copied());
+    let held = ports.lans.iter().flat_map(|lan| &lan.addresses).map(IpNet::addr).chain(routers);
     let of_guests = ports.guests.iter().flat_map(|(_, guest)| guest.addresses.iter().copied());
     held.chain(of_guests).chain(public.iter().copied())
 }
 
 /// What a guest may be: [`Lan::addresses_of`], and its link-local address.
-fn addresses<'a>(lan: &'a Lan, guest: &'a Guest) -> impl Iterator<Item = IpAddr> + 'a {
+pub(super) fn addresses<'a>(lan: &'a Lan, guest: &'a Guest) -> impl Iterator<Item = IpAddr> + 'a {
     lan.addresses_of(guest).chain([guest.mac.link_local().into()])
 }
 
@@ -320,6 +354,15 @@ fn drop_when(when: &[Statement], tried: Try, comment: &str) -> [Rule; 2] {
 
 fn prerouting(ports: &Ports<'_>) -> Chain {
     let mut rules = Vec::new();
+    for metadata in [IpAddr::V4(METADATA4), IpAddr::V6(METADATA6)] {
+        if ports.bridged().next().is_some() {
+            // Elsewhere it is routed, and stopped there.
+            let to = is(super::daddr(IpFamily::of(metadata)), Operand::Value(metadata.into()));
+            let port = in_set(&[Field::IifName], "bridged_ports");
+            let rest = [port, to, Statement::Counter, verdict(Verdict::Drop)];
+            rules.push(rule("cloud metadata is not for guests", rest));
+        }
+    }
     if !ports.guests.is_empty() {
         rules.push(rule("", [in_set(&[Field::IifName], "guest_ports"), goto("guest")]));
     }
@@ -369,7 +412,25 @@ fn own(fields: &[Field], family: IpFamily, nested: &[IpFamily], pass: Verdict) -
     rules
 }
 
-fn guest_arp(nested: &[IpFamily]) -> Chain {
+/// The rules that let pass who learns its address from the outer network, as whatever is nobody else's that is known.
+fn learnt(family: IpFamily, learns: &[IpFamily], source: Field, more: &[Statement], tried: Try) -> Vec<Rule> {
+    if !learns.contains(&family) {
+        return Vec::new();
+    }
+    let learns = || in_set(&[Field::IifName], &named("learning", family));
+    let known = in_set(&[source], &named("known_addresses", family));
+    let mut rules: Vec<Rule> = drop_when(&[learns(), known], tried, "the host's, the router's or a neighbour's").into();
+    let nobody: IpAddr = match family {
+        IpFamily::V4 => Ipv4Addr::UNSPECIFIED.into(),
+        IpFamily::V6 => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let somebody = Statement::Match { field: source, not: true, with: Operand::Value(nobody.into()) };
+    let statements = more.iter().cloned().chain([learns(), somebody, accept()]);
+    rules.push(rule("what the outer network gave it", statements));
+    rules
+}
+
+fn guest_arp(nested: &[IpFamily], learns: &[IpFamily]) -> Chain {
     let fields = [Field::IifName, Field::ArpSaddrEther, Field::ArpSaddrIp];
     let mut rules = own(&fields, IpFamily::V4, nested, Verdict::Accept);
     let unspecified = Operand::Value(Value::Ipv4(Ipv4Addr::UNSPECIFIED));
@@ -377,6 +438,8 @@ fn guest_arp(nested: &[IpFamily]) -> Chain {
         "duplicate address detection: a question from no address",
         [in_set(&[Field::IifName, Field::ArpSaddrEther], "guest_macs"), is(Field::ArpSaddrIp, unspecified), accept()],
     ));
+    let mac = in_set(&[Field::IifName, Field::ArpSaddrEther], "guest_macs");
+    rules.extend(learnt(IpFamily::V4, learns, Field::ArpSaddrIp, &[mac], Try::Claim));
     rules.extend(drop_as(Try::Claim, "claims another's address"));
     Chain { name: "guest_arp".into(), hook: None, rules }
 }
@@ -400,18 +463,19 @@ fn lease_question() -> Rule {
     )
 }
 
-fn guest_ip4(nested: &[IpFamily]) -> Chain {
+fn guest_ip4(nested: &[IpFamily], learns: &[IpFamily]) -> Chain {
     let mut rules: Vec<Rule> = no_offers().into();
     let fields = [Field::IifName, Field::EtherSaddr, saddr(IpFamily::V4)];
     rules.extend(own(&fields, IpFamily::V4, nested, Verdict::Accept));
     rules.push(lease_question());
+    rules.extend(learnt(IpFamily::V4, learns, saddr(IpFamily::V4), &[], Try::Address));
     rules.extend(drop_as(Try::Address, "another's address"));
     Chain { name: "guest_ip4".into(), hook: None, rules }
 }
 
 /// Link-local addresses are drawn in many ways, so one that nobody is known to have may be a guest's. What it says of
 /// its own neighbours' addresses is held the same.
-fn guest_ip6(nested: &[IpFamily]) -> Chain {
+fn guest_ip6(nested: &[IpFamily], learns: &[IpFamily]) -> Chain {
     let mut rules = no_routes();
     rules.extend(no_offers());
     rules.push(rule("", [is(Field::Icmp6Type, Operand::Number(ADVERTISEMENT)), jump("guest_claims")]));
@@ -422,18 +486,24 @@ fn guest_ip6(nested: &[IpFamily]) -> Chain {
     rules.push(nobody_yet());
     rules.extend(drop_when(&[in_set(&[Field::Ip6Saddr], "known_link_locals")], Try::Address, "another's link-local"));
     rules.push(rule("a link-local address of nobody else's", [is(Field::Ip6Saddr, link_local()), accept()]));
+    rules.extend(learnt(IpFamily::V6, learns, saddr(IpFamily::V6), &[], Try::Address));
     rules.extend(drop_as(Try::Address, "another's address"));
     Chain { name: "guest_ip6".into(), hook: None, rules }
 }
 
 /// Neighbour discovery about an address of one's own goes back to where it came from.
-fn guest_claims() -> Chain {
+fn guest_claims(learns: &[IpFamily]) -> Chain {
     let own = in_set(&[Field::IifName, Field::EtherSaddr, Field::NdTarget], "guest_targets");
     let mut rules = vec![rule("its own address", [nd(), own, verdict(Verdict::Return)])];
     let known = [nd(), in_set(&[Field::NdTarget], "known_targets")];
     rules.extend(drop_when(&known, Try::Claim, "claims another's link-local"));
     let free = [nd(), is(Field::NdTarget, link_local()), verdict(Verdict::Return)];
     rules.push(rule("a link-local address of nobody else's", free));
+    if learns.contains(&IpFamily::V6) {
+        let learns = in_set(&[Field::IifName], &named("learning", IpFamily::V6));
+        let given = [nd(), learns, verdict(Verdict::Return)];
+        rules.push(rule("what the outer network gave it", given));
+    }
     rules.extend(drop_as(Try::Claim, "claims another's address"));
     Chain { name: "guest_claims".into(), hook: None, rules }
 }

@@ -77,7 +77,7 @@ impl Sets {
             let like = Set::map(&types, &[kind, Type::Port]);
             for port in forward.ports.first..=forward.ports.last {
                 let Some(to_port) = forward.to_port_of(port) else { continue };
-                let element = Element { key: with(KeyPart::One(Value::Port(port))), data: Vec::new() };
+                let element = Element { key: with(KeyPart::One(Value::Port(port))), data: Vec::new(), most: None };
                 self.add(
                     &named(&format!("forwards{at}"), family),
                     &like,
@@ -86,16 +86,16 @@ impl Sets {
             }
         } else {
             let like = Set { interval: true, ..Set::map(&types, &[kind]) };
-            let element = Element { key: with(all.clone()), data: vec![(*to).into()] };
+            let element = Element { key: with(all.clone()), data: vec![(*to).into()], most: None };
             self.add(&named(&format!("ranges{at}"), family), &like, element);
         }
         let intervals = |types: &[Type]| Set { interval: true, ..Set::of(types) };
         if !forward.hairpin {
-            let element = Element { key: with(all.clone()), data: Vec::new() };
+            let element = Element { key: with(all.clone()), data: Vec::new(), most: None };
             self.add(&named(&format!("outside_only{at}"), family), &intervals(&types), element);
         }
         if !forward.sources.is_empty() {
-            let element = Element { key: with(all.clone()), data: Vec::new() };
+            let element = Element { key: with(all.clone()), data: Vec::new(), most: None };
             self.add(&named(&format!("selective{at}"), family), &intervals(&types), element);
             types.insert(0, kind);
             // Where none is of this family, nobody is.
@@ -103,7 +103,7 @@ impl Sets {
             self.0.entry(name.clone()).or_insert_with(|| intervals(&types));
             for client in clients(&forward.sources, family) {
                 let key = [vec![client], with(all.clone())].concat();
-                self.add(&name, &intervals(&types), Element { key, data: Vec::new() });
+                self.add(&name, &intervals(&types), Element { key, data: Vec::new(), most: None });
             }
         }
     }
@@ -116,7 +116,7 @@ impl Sets {
                 let name = named("dmz_from", family);
                 self.0.entry(name.clone()).or_insert_with(|| intervals(&[kind]));
                 for client in clients(&dmz.sources, family) {
-                    self.add(&name, &intervals(&[kind]), Element { key: vec![client], data: Vec::new() });
+                    self.add(&name, &intervals(&[kind]), Element { key: vec![client], data: Vec::new(), most: None });
                 }
             }
             return;
@@ -135,7 +135,7 @@ impl Sets {
             let like = intervals(&[kind, kind]);
             for client in clients(&sources, family) {
                 let key = vec![KeyPart::One(address.into()), client];
-                self.add(&named("dmz_from_at", family), &like, Element { key, data: Vec::new() });
+                self.add(&named("dmz_from_at", family), &like, Element { key, data: Vec::new(), most: None });
             }
         }
     }

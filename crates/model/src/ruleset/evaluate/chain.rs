@@ -100,6 +100,11 @@ fn step(walk: &mut Walk<'_>, site: Site<'_>, statement: &Statement) -> Result<St
         }
         Statement::InSet { fields, not, set } => {
             let set_value = site.set(set)?;
+            if set_value.held {
+                // A flow alone is never one too many.
+                site.no_ct_in_bridge("ct count")?;
+                return Ok(Step::Break);
+            }
             let Some(key) = key(walk, site, fields, set_value)? else { return Ok(Step::Break) };
             let found = lookup(site, set, set_value, &key)?.is_some();
             Ok(on_if(found != *not))

@@ -56,7 +56,8 @@ impl Place {
     #[must_use]
     pub fn of(network: &Network, uplink: &[IpNet]) -> Self {
         let mut interfaces: Vec<Interface> = Vec::new();
-        if network.uplink.present {
+        let plays = network.lan(&network.uplink.name).is_some();
+        if network.uplink.present && !plays {
             interfaces.push(Interface {
                 name: network.uplink.name.clone(),
                 mac: Mac::derived(&["uplink"]),
@@ -66,11 +67,12 @@ impl Place {
             });
         }
         for lan in &network.lans {
-            let taps = lan.taps.iter().map(|tap| tap.name.clone());
+            let plugged = lan.outer.iter().flat_map(|outer| outer.ports.iter().cloned());
+            let taps = lan.taps.iter().map(|tap| tap.name.clone()).chain(plugged);
             interfaces.push(Interface {
                 name: lan.bridge.clone(),
                 mac: lan.mac,
-                addresses: lan.addresses.clone(),
+                addresses: lan.held(),
                 behind: network.alone(lan).map(|(_, address)| address.into()).collect(),
                 ports: network.guests_of(lan).map(|guest| guest.port.clone()).chain(taps).collect(),
             });

@@ -195,7 +195,7 @@ fn sets_of_values_and_ranges() {
     let mut ranges = Set::of(&[Type::Port]);
     ranges.interval = true;
     let range = KeyPart::Range(Value::Port(1000), Value::Port(2000));
-    ranges.elements.insert(Element { key: vec![range], data: vec![] });
+    ranges.elements.insert(Element { key: vec![range], data: vec![], most: None });
     let hit = |set: &Set, fields: &[Field], not: bool, p: &Packet| {
         let rules = [Statement::InSet { fields: fields.to_vec(), not, set: "s".to_owned() }, DROP];
         evaluate(&table(&[("s", set.clone())], vec![chain("f", FORWARD, &[&rules])]), &place(), p)
@@ -334,7 +334,7 @@ fn two_values_for_one_key_are_a_fault() {
     map.interval = true;
     let key = vec![KeyPart::One(Value::Proto(6)), KeyPart::Range(Value::Port(22000), Value::Port(23000))];
     let data = vec![Value::Ipv4("10.1.1.7".parse().unwrap()), Value::Port(22)];
-    map.elements.insert(Element { key, data });
+    map.elements.insert(Element { key, data, most: None });
     let fate = evaluate(&tables, &place(), &from_world("203.0.113.2", tcp(22210)));
     assert_eq!(fate, Err(Fault::Ambiguous { map: "m".to_owned() }));
     let fate = evaluate(&tables, &place(), &from_world("203.0.113.2", tcp(22500))).unwrap();

@@ -1,0 +1,240 @@
+//! Programs that configure an interface, and what they would have to be told for a bridge to take its place: text to
+//! text. They would else put back, or renew on the interface, what moves.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+use crate::address::{IfName, Mac};
+
+/// Who configures an interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Managed {
+    /// The program.
+    pub by: Manager,
+    /// Its files that name the interface: path and text.
+    pub files: Vec<(String, String)>,
+}
+
+/// A program that configures interfaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Manager {
+    /// ifupdown: interfaces(5).
+    Ifupdown,
+    /// systemd.network(5).
+    Networkd,
+    /// netplan(5), before networkd or NetworkManager.
+    Netplan,
+    /// NetworkManager(8).
+    NetworkManager,
+    /// A DHCP client by itself.
+    DhcpClient,
+    /// Nobody that is known, but an address has an end.
+    Somebody,
+}
+
+impl Manager {
+    /// What people call it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ifupdown => "ifupdown",
+            Self::Networkd => "systemd-networkd",
+            Self::Netplan => "netplan",
+            Self::NetworkManager => "NetworkManager",
+            Self::DhcpClient => "a DHCP client",
+            Self::Somebody => "a DHCP client that is not known",
+        }
+    }
+}
+
+impl Managed {
+    /// What to write so that the program itself makes `bridge` with `port` in it, and gives it what `port` has: files
+    /// with their whole text, or lines to run.
+    #[must_use]
+    pub fn what_to_write(&self, port: &IfName, bridge: &IfName, mac: Option<Mac>) -> String {
+        let mut text = String::new();
+        for (path, after) in self.for_bridge(port, bridge, mac) {
+            let _ = writeln!(text, "{path}:");
+            for line in after.lines() {
+                let _ = writeln!(text, "    {line}");
+            }
+        }
+        match self.by {
+            Manager::Ifupdown | Manager::Networkd => {}
+            Manager::Netplan => {
+                let file = self.files.first().map_or("the file below /etc/netplan", |(path, _)| path);
+                let address = mac.map(|mac| format!("      macaddress: {mac}\n")).unwrap_or_default();
+                let _ = write!(
+                    text,
+                    "{file}: leave `{port}: {{ dhcp4: false, dhcp6: false }}` below `ethernets:`, and put all else that \
+                     stands there below\n  bridges:\n    {bridge}:\n      interfaces: [{port}]\n{address}      parameters: {{ \
+                     stp: false, forward-delay: 0 }}\nthen `netplan try`\n",
+                );
+            }
+            Manager::NetworkManager => {
+                let _ = write!(
+                    text,
+                    "nmcli connection add type bridge ifname {bridge} con-name {bridge} bridge.stp no{}\n\
+                     nmcli connection add type ethernet slave-type bridge ifname {port} con-name {bridge}-{port} master {bridge}\n\
+                     and to the former what the connection of {port} has of ipv4.* and ipv6.*\n",
+                    mac.map(|mac| format!(" bridge.mac-address {mac}")).unwrap_or_default(),
+                );
+            }
+            Manager::DhcpClient | Manager::Somebody => {
+                let _ = writeln!(text, "make {bridge} with {port} in it, and let the DHCP client run on {bridge}");
+            }
+        }
+        text
+    }
+
+    /// Its files as they would have to be: those that change, and new ones.
+    #[must_use]
+    pub fn for_bridge(&self, port: &IfName, bridge: &IfName, mac: Option<Mac>) -> Vec<(String, String)> {
+        match self.by {
+            Manager::Ifupdown => {
+                let of = |(path, text): &(String, String)| (path.clone(), ifupdown(text, port, bridge));
+                self.files.iter().map(of).collect()
+            }
+            Manager::Networkd => networkd(&self.files, port, bridge, mac),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// interfaces(5): the stanzas of the port become the bridge's, with the port in it; the port itself is left to the
+/// bridge.
+fn ifupdown(text: &str, port: &IfName, bridge: &IfName) -> String {
+    let mut out = String::new();
+    // The bridge's own options stand in the first stanza alone.
+    let mut told = false;
+    for line in text.lines() {
+        let indent = line.len() - line.trim_start().len();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let rest = words.get(1..).unwrap_or_default();
+        match words.first().copied() {
+            Some("auto") if rest.contains(&port.as_str()) => {
+                let names: Vec<&str> =
+                    rest.iter().map(|n| if *n == port.as_str() { bridge.as_str() } else { n }).collect();
+                let _ = writeln!(out, "auto {}", names.join(" "));
+            }
+            Some(allow) if allow.starts_with("allow-") && rest.contains(&port.as_str()) => {
+                let others: Vec<&str> = rest.iter().copied().filter(|n| *n != port.as_str()).collect();
+                if !others.is_empty() {
+                    let _ = writeln!(out, "{allow} {}", others.join(" "));
+                }
+                // The bridge is no device that is found: it is made.
+                let _ = writeln!(out, "auto {bridge}");
+            }
+            Some("iface") if rest.first() == Some(&port.as_str()) => {
+                let _ = writeln!(out, "iface {bridge} {}", rest.get(1..).unwrap_or_default().join(" "));
+                if !told {
+                    told = true;
+                    for option in ["bridge_ports", "bridge_hw"] {
+                        let _ = writeln!(out, "    {option} {port}");
+                    }
+                    out.push_str("    bridge_stp off\n    bridge_fd 0\n    bridge_maxwait 0\n");
+                }
+            }
+            // Lines that people run by name.
+            Some(_) if indent > 0 && words.contains(&port.as_str()) => {
+                let of = |word: &str| if word == port.as_str() { bridge.to_string() } else { word.to_owned() };
+                let words: Vec<String> = words.iter().map(|word| of(word)).collect();
+                let _ = writeln!(out, "{}{}", &line[..indent], words.join(" "));
+            }
+            _ => {
+                let _ = writeln!(out, "{line}");
+            }
+        }
+    }
+    out
+}
+
+/// systemd.network(5), systemd.netdev(5).
+fn networkd(files: &[(String, String)], port: &IfName, bridge: &IfName, mac: Option<Mac>) -> Vec<(String, String)> {
+    let mut after = Vec::new();
+    let address = mac.map(|mac| format!("MACAddress={mac}\n")).unwrap_or_default();
+    let device = format!("[NetDev]\nName={bridge}\nKind=bridge\n{address}\n[Bridge]\nSTP=no\nForwardDelaySec=0\n");
+    after.push((format!("/etc/systemd/network/05-{bridge}.netdev"), device));
+    let plugged = format!("[Match]\nName={port}\n\n[Network]\nBridge={bridge}\n");
+    after.push((format!("/etc/systemd/network/05-{bridge}-{port}.network"), plugged));
+    for (path, text) in files {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        let mut section = "";
+        let mut out = String::new();
+        for line in text.lines() {
+            let trimmed = line.trim();
+            if trimmed.starts_with('[') {
+                section = trimmed;
+                let _ = writeln!(out, "{line}");
+                if section == "[Match]" {
+                    let _ = writeln!(out, "Name={bridge}");
+                }
+            } else if section != "[Match]" {
+                let _ = writeln!(out, "{line}");
+            } else if trimmed.is_empty() {
+                out.push('\n');
+            }
+        }
+        after.push((format!("/etc/systemd/network/{name}"), out));
+    }
+    after
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn name(text: &str) -> IfName {
+        IfName::new(text).unwrap()
+    }
+
+    fn managed(by: Manager, path: &str, text: &str) -> Managed {
+        Managed { by, files: vec![(path.to_owned(), text.to_owned())] }
+    }
+
+    #[test]
+    fn the_note_s_interfaces_come_about() {
+        let before = "# The loopback network interface\nauto lo\niface lo inet loopback\n\nauto eth0\niface eth0 inet static\n    \
+                      address 10.0.0.100\n    netmask 255.255.255.0\n    gateway 10.0.0.1\n    up ip route add 10.9.0.0/16 dev eth0\n\
+                      iface eth0 inet6 auto\n";
+        let after = ifupdown(before, &name("eth0"), &name("br0"));
+        let wanted = "# The loopback network interface\nauto lo\niface lo inet loopback\n\nauto br0\niface br0 inet static\n    \
+                      bridge_ports eth0\n    bridge_hw eth0\n    bridge_stp off\n    bridge_fd 0\n    bridge_maxwait 0\n    \
+                      address 10.0.0.100\n    netmask 255.255.255.0\n    gateway 10.0.0.1\n    up ip route add 10.9.0.0/16 dev br0\n\
+                      iface br0 inet6 auto\n";
+        assert_eq!(after, wanted);
+    }
+
+    #[test]
+    fn a_hotplugged_interface_becomes_a_bridge_that_is_made() {
+        let after = ifupdown("allow-hotplug eth0 eth1\niface eth0 inet dhcp\n", &name("eth0"), &name("br0"));
+        assert!(
+            after.starts_with("allow-hotplug eth1\nauto br0\niface br0 inet dhcp\n    bridge_ports eth0\n"),
+            "{after}"
+        );
+    }
+
+    #[test]
+    fn networkd_is_told_in_three_files() {
+        let before = "[Match]\nName=eth0\nMACAddress=02:00:00:00:00:01\n\n[Network]\nDHCP=yes\n";
+        let found = managed(Manager::Networkd, "/run/systemd/network/10-lan.network", before);
+        let mac = "02:00:00:00:00:01".parse().ok();
+        let after = found.for_bridge(&name("eth0"), &name("br0"), mac);
+        assert_eq!(after.len(), 3);
+        assert!(after[0].1.contains("Kind=bridge\nMACAddress=02:00:00:00:00:01\n"), "{}", after[0].1);
+        assert_eq!(after[1].1, "[Match]\nName=eth0\n\n[Network]\nBridge=br0\n");
+        assert_eq!(after[2].0, "/etc/systemd/network/10-lan.network");
+        assert_eq!(after[2].1, "[Match]\nName=br0\n\n[Network]\nDHCP=yes\n");
+    }
+
+    #[test]
+    fn everybody_is_told_something() {
+        for by in [Manager::Netplan, Manager::NetworkManager, Manager::DhcpClient, Manager::Somebody] {
+            let text = managed(by, "/etc/netplan/50.yaml", "").what_to_write(&name("eth0"), &name("br0"), None);
+            assert!(text.contains("br0") && text.contains("eth0"), "{text}");
+        }
+    }
+}
