@@ -271,6 +271,10 @@ fn observe_ports(
         let in_its_place = bridge.alias.as_deref().and_then(in_place_of).as_ref() == Some(&name);
         let left = addresses.iter().any(|address| address.index == link.index);
         let known = wanted.ports.get(&name);
+        // What others plug in is theirs: machines' taps, containers' cables.
+        if known.is_none() && !in_its_place {
+            continue;
+        }
         let own = known.map(|port| port.own.clone()).unwrap_or_default();
         let was = known.map(|port| port.was.clone()).unwrap_or_default();
         found.state.ports.insert(name, Port { master, carries: in_its_place && !left, own, was });
