@@ -26,6 +26,9 @@ const PACKAGES: &[(&str, &str)] = &[
     ("util-linux", "nsenter"),
     ("procps", "sysctl"),
     ("strace", "strace"),
+    // What the units that `install` writes are for: it runs in a container that plays the server.
+    ("systemd", "systemd-run"),
+    ("dbus", "dbus-daemon"),
     // Real containers, and what their templates call.
     ("lxc", "lxc-create"),
     ("lxc-templates", "/usr/share/lxc/templates/lxc-debian"),

@@ -119,6 +119,8 @@ fn lines(block: &Block<'_>) -> Vec<String> {
         say("lxc.console.logfile", block.console);
         say("lxc.console.size", "128KB");
     }
+    // warren starts it, once its LAN is there.
+    say("lxc.start.auto", "0");
     say("lxc.net.0.type", "veth");
     say("lxc.net.0.link", lan.as_str());
     say("lxc.net.0.veth.pair", port.as_str());

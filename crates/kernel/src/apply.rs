@@ -17,6 +17,7 @@ use crate::{carry, nft, tap};
 
 mod confirm;
 mod recover;
+mod repair;
 pub use confirm::{Answer, Confirm, Vigil};
 pub use recover::PutBack;
 

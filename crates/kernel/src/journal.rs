@@ -15,6 +15,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use model::address::IfName;
 use model::network::Network;
 use model::plan::Plan;
 use model::ruleset::{Family, Table};
@@ -179,6 +180,13 @@ pub struct Kept {
     pub config: PathBuf,
     /// What the file said.
     pub text: String,
+    /// The uplink of then: at a boot there may be no default route yet that tells it.
+    #[serde(default)]
+    pub uplink: Option<IfName>,
+    /// The interfaces that had learnt a route from a router advertisement by then: at a boot none has yet, and once
+    /// the host forwards IPv6 they learn none unless they are told to all the same.
+    #[serde(default)]
+    pub learners: Vec<IfName>,
 }
 
 impl Boot {

@@ -31,7 +31,7 @@ pub use dump::{DumpError, RawTable};
 pub use elements::{Counts, Tally};
 pub use fingerprint::fingerprint;
 pub use hooks::ForeignChain;
-pub use keeper::{keep, let_go};
+pub use keeper::{keep, keeps, let_go};
 pub use mends::{ForeignTable, add_mend, delete_mend, legacy_tables, mends};
 pub use tables::{Found, commit, fingerprint_of, look, tally};
 pub use trace::{Dropped, Tracer};

@@ -260,25 +260,32 @@ fn observe_ports(
     wanted: &State,
     found: &mut Observation,
 ) {
+    let ours = |master: &IfName| found_bridge(found, master);
+    let mut ports = Vec::new();
     for link in by_index.values().filter(|link| !is_ours(link)) {
-        let Some(bridge) = link.master.and_then(|master| by_index.get(&master)) else { continue };
-        let (Ok(name), Ok(master)) = (IfName::new(link.name.clone()), IfName::new(bridge.name.clone())) else {
-            continue;
-        };
-        if !found.state.links.get(&master).is_some_and(|link| link.kind == LinkKind::Bridge) {
-            continue;
-        }
-        let in_its_place = bridge.alias.as_deref().and_then(in_place_of).as_ref() == Some(&name);
-        let left = addresses.iter().any(|address| address.index == link.index);
+        let Ok(name) = IfName::new(link.name.clone()) else { continue };
+        let stands_for = |bridge: &LinkInfo| bridge.alias.as_deref().and_then(in_place_of).as_ref() == Some(&name);
+        let plugged = link.master.and_then(|master| by_index.get(&master)).copied();
+        // One that somebody has pulled out, past the bridge that bears all that it bore, is not forgotten.
+        let replaced = || by_index.values().copied().find(|bridge| link.master.is_none() && stands_for(bridge));
+        let Some(bridge) = plugged.or_else(replaced) else { continue };
+        let Ok(master) = IfName::new(bridge.name.clone()) else { continue };
         let known = wanted.ports.get(&name);
-        // What others plug in is theirs: machines' taps, containers' cables.
-        if known.is_none() && !in_its_place {
+        // Containers, machines and whatever else plugs itself in have their own who unplugs them.
+        if !ours(&master) || (known.is_none() && !stands_for(bridge)) {
             continue;
         }
+        let left = addresses.iter().any(|address| address.index == link.index);
+        let carries = plugged.is_some() && stands_for(bridge) && !left;
         let own = known.map(|port| port.own.clone()).unwrap_or_default();
         let was = known.map(|port| port.was.clone()).unwrap_or_default();
-        found.state.ports.insert(name, Port { master, carries: in_its_place && !left, own, was });
+        ports.push((name, Port { master, carries, own, was }));
     }
+    found.state.ports.extend(ports);
+}
+
+fn found_bridge(found: &Observation, name: &IfName) -> bool {
+    found.state.links.get(name).is_some_and(|link| link.kind == LinkKind::Bridge)
 }
 
 /// Host routes by our links, to what lies behind guests.

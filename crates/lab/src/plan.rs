@@ -47,8 +47,10 @@ impl Segment {
 /// A world to be built.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabPlan {
-    /// The uplink's name in the server.
+    /// The uplink's name in the server: what holds its addresses.
     pub uplink: IfName,
+    /// Bridges that are there already, others'; the uplink may be one of them.
+    pub bridges: Vec<IfName>,
     /// A segment for each address family, at most one each; IPv4 first.
     pub segments: Vec<Segment>,
     /// What else in the world answers: resolvers, and the addresses of `[check]`.
@@ -98,7 +100,18 @@ impl LabPlan {
         }
         let public = if listed.is_empty() { server } else { listed.to_vec() };
         let guests = network.guests.iter().map(|g| g.name.clone()).collect();
-        Ok(Self { uplink: network.uplink.name.clone(), segments, answering, lans, public, guests })
+        // Where a bridge of warren's will play the uplink, its port is what is there.
+        let played = network.lan(&network.uplink.name).and_then(|lan| lan.carries());
+        let uplink = played.unwrap_or(&network.uplink.name).clone();
+        let bridges = network.lans.iter().filter(|lan| lan.is_external()).map(|lan| lan.bridge.clone()).collect();
+        Ok(Self { uplink, bridges, segments, answering, lans, public, guests })
+    }
+
+    /// What the cable of the uplink is called in the server.
+    #[must_use]
+    pub fn cable(&self) -> IfName {
+        let port = IfName::new("outer0").ok().filter(|_| self.bridges.contains(&self.uplink));
+        port.unwrap_or_else(|| self.uplink.clone())
     }
 
     /// The segment of `address`'s family.

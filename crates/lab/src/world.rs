@@ -179,8 +179,7 @@ impl Lab {
         let (bridge, lo) = (name("segment"), name("lo"));
         let mut rtnl = Rtnl::open()?;
         rtnl.create_bridge(&bridge, Some(Mac::derived(&["lab", "router"])), MTU, "the uplink's segment")?;
-        let ends =
-            [("to-server", &self.server, self.plan.uplink.clone()), ("to-neighbour", &self.neighbour, name("eth0"))];
+        let ends = [("to-server", &self.server, self.plan.cable()), ("to-neighbour", &self.neighbour, name("eth0"))];
         for (near, place, far) in ends {
             let near = name(near);
             let mac = mac_of(place);
@@ -229,6 +228,17 @@ impl Lab {
     fn lay_server(&self) -> Result<(), LabError> {
         let uplink = &self.plan.uplink;
         let mut rtnl = Rtnl::open()?;
+        for bridge in &self.plan.bridges {
+            let mac = (bridge == uplink).then(|| mac_of(&self.server));
+            rtnl.create_bridge(bridge, mac, MTU, "another's bridge")?;
+            // It is no link of warren's, and must not look like one to what is rehearsed here.
+            rtnl.set_link(bridge, &LinkChange { group: Some(0), up: Some(true), ..LinkChange::default() })?;
+        }
+        let cable = self.plan.cable();
+        if cable != *uplink {
+            let plug = LinkChange { master: Some(Some(uplink.clone())), up: Some(true), ..LinkChange::default() };
+            rtnl.set_link(&cable, &plug)?;
+        }
         for segment in &self.plan.segments {
             for address in &segment.server {
                 rtnl.add_address(uplink, segment.with_prefix(*address))?;

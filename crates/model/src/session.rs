@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use crate::address::IfName;
 use crate::plan::{Plan, Step};
 use crate::state::State;
 
 /// A TCP connection from somewhere to this host's sshd.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     /// The other end's address.
     pub peer: IpAddr,

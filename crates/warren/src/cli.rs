@@ -130,6 +130,24 @@ pub enum Command {
     },
     /// Write the manual page
     Man,
+    /// Write systemd's units: the network comes up at boot, behind every firewall service, and its guests after it
+    Install {
+        /// Print them, and change nothing
+        #[arg(long)]
+        print: bool,
+    },
+    /// Take the units out again; the network stays up
+    Uninstall,
+    /// What the units call
+    #[command(hide = true)]
+    Boot {
+        /// Start the guests of the network that is up
+        #[arg(long)]
+        guests: bool,
+        /// Stop them
+        #[arg(long, conflicts_with = "guests")]
+        stop: bool,
+    },
     /// Put back what was unless it is confirmed in time
     #[command(hide = true)]
     Watchdog {

@@ -4,12 +4,14 @@ use crate::cli::{Arguments, Command};
 use crate::context::{Context, Outcome};
 use crate::foreign;
 
+mod boot;
 mod check;
 mod confirm;
 mod down;
 mod export;
 mod forward;
 mod guest;
+mod install;
 mod manual;
 mod map;
 mod plan;
@@ -41,6 +43,11 @@ pub fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Up { replace, no_guests, confirm } => up::run(context, replace, no_guests, confirm),
         Command::Confirm => confirm::confirm(context),
         Command::Rollback => confirm::rollback(context),
+        Command::Install { print } => install::install(context, print),
+        Command::Uninstall => install::uninstall(context),
+        Command::Boot { guests: true, .. } => boot::guests(context),
+        Command::Boot { stop: true, .. } => boot::stop(context),
+        Command::Boot { .. } => boot::network(context),
         Command::Watchdog { detach } => confirm::watchdog(context, detach),
         Command::Down { guests } => down::run(context, guests),
         Command::Serve => serve::run(context),

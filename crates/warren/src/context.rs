@@ -13,6 +13,7 @@ use model::config::Config;
 use model::facts::HostFacts;
 use model::network::{self, Network};
 use model::problem::{self, Kind, Problem};
+use model::session::Session;
 
 use crate::cli::Arguments;
 use crate::diagnostics;
@@ -179,6 +180,8 @@ pub struct Context {
     pub verbose: bool,
     /// Who follows the network, within `serve`.
     pub applied: Option<Hook>,
+    /// The SSH session that the command is given in, wherever it is done.
+    pub session: Option<Session>,
 }
 
 /// A file that was read.
@@ -200,6 +203,7 @@ impl Context {
             quiet: arguments.quiet,
             verbose: arguments.verbose > 0,
             applied: None,
+            session: kernel::session::current(),
         }
     }
 
@@ -306,7 +310,7 @@ fn unreadable(config: &Path, error: &std::io::Error) -> Failure {
 }
 
 /// The file and its folder belong to root, or to who runs sudo, and nobody else may write to them.
-fn trusted(config: &Path) -> Result<(), Failure> {
+pub fn trusted(config: &Path) -> Result<(), Failure> {
     let path = fs::canonicalize(config).map_err(|e| unreadable(config, &e))?;
     let sudo = std::env::var("SUDO_UID").ok().and_then(|uid| uid.parse::<u32>().ok());
     let folder = path.parent().map(Path::to_owned);

@@ -14,6 +14,7 @@ mod foreign;
 mod output;
 mod picture;
 mod proof;
+mod units;
 mod watchdog;
 
 fn main() -> ExitCode {

@@ -50,7 +50,13 @@ pub enum Answer {
 
 /// What a boot brings up of a record.
 pub(super) fn kept(record: &Record) -> Option<Kept> {
-    (!record.text.is_empty()).then(|| Kept { config: record.config.clone(), text: record.text.clone() })
+    let network = record.network.as_ref();
+    (!record.text.is_empty()).then(|| Kept {
+        config: record.config.clone(),
+        text: record.text.clone(),
+        uplink: network.map(|network| network.uplink.name.clone()),
+        learners: network.map(|network| network.learners.clone()).unwrap_or_default(),
+    })
 }
 
 impl Engine {
@@ -150,8 +156,12 @@ impl Engine {
     }
 
     fn note_kept(&self, record: Option<&Record>) -> Result<(), StoreError> {
-        let boot = Boot { confirmed: record.and_then(kept), refused: None };
-        if boot == self.store.boot()? { Ok(()) } else { self.store.write_boot(&boot) }
+        let before = self.store.boot()?;
+        let confirmed = record.and_then(kept);
+        // One text that was kept says nothing of another that was not.
+        let own = confirmed.as_ref().map(|kept| fingerprint(&kept.text));
+        let boot = Boot { confirmed, refused: before.refused.clone().filter(|refused| own.as_ref() != Some(refused)) };
+        if boot == before { Ok(()) } else { self.store.write_boot(&boot) }
     }
 
     /// Keeps what awaits its confirmation.
@@ -199,8 +209,8 @@ impl Engine {
 
     /// The watchdog: stays until what awaits its confirmation has it, or puts back what was. Says what it did; nothing
     /// where it was not needed. It holds what it needs in memory: where the folder of our files is
-    /// taken away the network comes back all the same.
-    pub fn watch_over(&self) -> Result<Option<String>, ApplyError> {
+    /// taken away the network comes back all the same. `before` is called before it changes anything.
+    pub fn watch_over(&self, before: impl Fn()) -> Result<Option<String>, ApplyError> {
         let Some(mut pending) = self.pending()? else { return Ok(None) };
         self.store.write_watched(Some(pending.prior.run))?;
         loop {
@@ -211,6 +221,7 @@ impl Engine {
                 Ok(None) | Err(_) => {}
             }
             if pending.left().is_none() {
+                before();
                 match self.bite(&pending) {
                     Ok(Some(why)) => return Ok(Some(why)),
                     Ok(None) => {}

@@ -30,6 +30,9 @@ pub(super) struct Keeper {
 /// Keeps our tables from now on, in the network namespace of the calling thread, until the process ends. They become
 /// this process's with the next `up`. Says whether the kernel can.
 pub fn keep() -> Result<bool> {
+    if matches!(keeper().as_ref(), Some(keeper) if keeper.netns == here()?) {
+        return Ok(true);
+    }
     let mut nft = Nft::open().context("open", "a socket for the tables")?;
     // A name that nobody else has, gone with the same transaction.
     let name = format!("warren-keeper-{}", std::process::id());
@@ -48,6 +51,11 @@ pub fn keep() -> Result<bool> {
     let netns = here()?;
     *keeper() = Some(Keeper { nft, port, netns });
     Ok(true)
+}
+
+/// Whether this process keeps them.
+pub fn keeps() -> bool {
+    keeper().is_some()
 }
 
 /// Keeps them no longer; they stay.

@@ -110,6 +110,12 @@ fn first_word(line: &str) -> String {
 /// A table with the elements of its sets and maps in a steady order: the kernel's is that of their coming.
 fn sorted(table: &str) -> String {
     const OPENING: &str = "elements = {";
+    // Whether a process keeps a table is no part of what it does.
+    let table: String = table
+        .lines()
+        .filter(|line| !line.starts_with("\tflags ") && !line.is_empty())
+        .map(|line| line.split(" # progname").next().unwrap_or(line).to_owned() + "\n")
+        .collect();
     let mut pieces = table.split(OPENING);
     let mut text = pieces.next().unwrap_or_default().to_owned();
     for piece in pieces {
@@ -118,6 +124,7 @@ fn sorted(table: &str) -> String {
         elements.sort_unstable();
         text.push_str(&format!("{OPENING} {} }}{rest}", elements.join(",\n")));
     }
+    text.truncate(text.trim_end_matches(['}', '\n']).len());
     text
 }
 

@@ -6,13 +6,15 @@ use kernel::apply::{Answer, Engine, PutBack};
 
 use super::guest;
 use super::serve::control;
-use crate::context::{Context, Exit, Failure, Outcome};
+use crate::context::{Context, Exit, Failure, Hook, Outcome};
 use crate::{output, watchdog};
 
 /// The last `up` stays.
 pub fn confirm(context: &Context) -> Outcome {
     context.require_privilege("change this network")?;
     let engine = context.engine()?;
+    // Too late, it is put back by whoever comes first, and that may be us.
+    control::let_go(&context.run_dir);
     let (kept, words) = match engine.confirm()? {
         Answer::Kept => (true, "The network stays."),
         Answer::NothingPending => (false, "Nothing awaits a confirmation: the network stays."),
@@ -21,6 +23,7 @@ pub fn confirm(context: &Context) -> Outcome {
         }
         Answer::TooLate(why) => {
             replug(&engine)?;
+            control::follow(&context.run_dir);
             return Err(Failure::new(Exit::Failed, format!("too late to confirm: {why}")));
         }
     };
@@ -39,6 +42,9 @@ pub fn rollback(context: &Context) -> Outcome {
     let Some(back) = engine.rollback()? else {
         return Err(Failure::new(Exit::Failed, "there is no `up` to be put back"));
     };
+    if let Some(Hook(applied)) = &context.applied {
+        applied();
+    }
     let guests = replug(&engine)?;
     let failed = guests.iter().any(|guest| guest.result.is_err());
     if context.json {
@@ -101,9 +107,10 @@ pub fn watchdog(context: &Context, detach: bool) -> Outcome {
     }
     watchdog::endure();
     let engine = context.engine()?;
-    if let Some(why) = engine.watch_over()? {
+    if let Some(why) = engine.watch_over(|| control::let_go(&context.run_dir))? {
         // Of a unit, for its journal.
         output::note(&why);
+        control::follow(&context.run_dir);
         control::follow(&context.run_dir);
         for report in replug(&engine)? {
             if let Err(error) = report.result {

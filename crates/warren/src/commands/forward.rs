@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::Path;
 
+use kernel::apply::Wish;
 use model::address::Transport;
 use model::network::{Forward, Network, Public};
 
@@ -106,7 +107,8 @@ fn change(context: &Context, edit: impl Fn(&str) -> Result<String, EditError>) -
         }
         return Ok(Exit::Done);
     }
-    match engine.up(&network, &path, false, &mut |_, _| Ok(())) {
+    let wish = Wish { network: &network, config: &path, text: &changed.text, replace: false, confirm: None };
+    match engine.carry(wish, &mut |_, _| Ok(())) {
         Ok(report) => {
             if let Some(Hook(applied)) = &context.applied {
                 applied();

@@ -10,6 +10,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kernel::watch::Seen;
 use model::services::Services;
 use services::log;
 use services::protocol::{FromWorker, Status};
@@ -19,6 +20,7 @@ use tokio::task::{LocalSet, spawn_local};
 use self::control::Said;
 use self::jobs::{Done, Job, Jobs};
 use self::sockets::Held;
+use self::watchman::Watchman;
 use self::worker::{Gone, Workers};
 use super::up;
 use crate::cli::Command;
@@ -27,6 +29,7 @@ use crate::context::{Context, Exit, Failure, Hook, Outcome};
 pub mod control;
 mod jobs;
 mod sockets;
+pub mod watchman;
 mod worker;
 
 /// The lock that one `serve` holds in a run folder.
@@ -54,6 +57,10 @@ enum Event {
     Gone(Gone),
     /// A worker may be started again.
     Again,
+    /// The kernel tells of changes.
+    Heard(Vec<Seen>),
+    /// It is time to look after the network.
+    Look,
 }
 
 /// Serves until it is told to end. The network stays when it ends.
@@ -61,12 +68,14 @@ pub fn run(context: &Context) -> Outcome {
     context.require_privilege("serve this network")?;
     let _lock = lock(context)?;
     control::end_orphan(&context.run_dir)?;
+    // Before the first `up`, which makes them ours.
+    let kept = kernel::nft::keep()?;
     up::network(context)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| Failure::new(Exit::Failed, format!("cannot start the runtime: {e}")))?;
-    let outcome = LocalSet::new().block_on(&runtime, serve(context));
+    let outcome = LocalSet::new().block_on(&runtime, serve(context, kept));
     // A job that hangs is left to its journal.
     runtime.shutdown_background();
     outcome
@@ -116,19 +125,22 @@ struct Supervisor {
     held: Held,
     workers: Workers,
     jobs: Jobs,
+    watchman: Watchman,
     /// Who waits for the worker's words.
     asking: Vec<mpsc::UnboundedSender<Said>>,
 }
 
-async fn serve(context: &Context) -> Outcome {
+async fn serve(context: &Context, kept: bool) -> Outcome {
     let (events, mut happens) = mpsc::unbounded_channel();
     signals(&events)?;
     control::listen(&context.run_dir, &events)?;
+    watchman::listen(events.clone())?;
     let mut supervisor = Supervisor {
         context: context.clone(),
         held: Held::default(),
         workers: Workers::new(&context.run_dir, &context.state_dir, events.clone())?,
-        jobs: Jobs::start(events.clone()),
+        jobs: Jobs::start(events.clone())?,
+        watchman: Watchman::new(kept),
         asking: Vec::new(),
     };
     // At the start, what cannot be served is a reason to end: somebody sits before it, or a unit tells.
@@ -139,12 +151,20 @@ async fn serve(context: &Context) -> Outcome {
     }
     log::info("serving");
     supervisor.reload();
-    while let Some(event) = happens.recv().await {
+    loop {
+        let event = match supervisor.watchman.due() {
+            None => happens.recv().await,
+            Some(due) => tokio::select! {
+                biased;
+                event = happens.recv() => event,
+                () = tokio::time::sleep_until(due.into()) => Some(Event::Look),
+            },
+        };
+        let Some(event) = event else { return Ok(Exit::Done) };
         if let Some(outcome) = supervisor.handle(event).await {
             return outcome;
         }
     }
-    Ok(Exit::Done)
 }
 
 fn signals(events: &mpsc::UnboundedSender<Event>) -> Result<(), Failure> {
@@ -178,6 +198,10 @@ impl Supervisor {
             }
             Event::Asked(control::Request::Status, asker) => self.ask(asker.said).await,
             Event::Asked(control::Request::Run(asked), asker) => self.run_for(asked, asker),
+            Event::Asked(control::Request::LetGo, asker) => {
+                kernel::nft::let_go();
+                let _ = asker.said.send(Said::End(Exit::Done.number()));
+            }
             Event::Asked(control::Request::Follow, asker) => {
                 self.follow_and_tell().await;
                 let _ = asker.said.send(Said::End(Exit::Done.number()));
@@ -186,13 +210,17 @@ impl Supervisor {
                 self.follow_and_tell().await;
                 let _ = followed.send(());
             }
-            Event::Done(done) => {
-                let down = done.was_down && done.exit == Exit::Done;
-                self.follow_and_tell().await;
-                if let Some(asker) = done.asker {
-                    let _ = asker.said.send(Said::End(done.exit.number()));
+            Event::Done(Done::Look(result)) => {
+                if self.watchman.looked(result) {
+                    self.follow_and_tell().await;
                 }
-                if down {
+            }
+            Event::Done(Done::Command { exit, was_down, asker }) => {
+                self.follow_and_tell().await;
+                if let Some(asker) = asker {
+                    let _ = asker.said.send(Said::End(exit.number()));
+                }
+                if was_down && exit == Exit::Done {
                     self.end().await;
                     // So that who waits at the control socket reads it.
                     tokio::task::yield_now().await;
@@ -207,6 +235,11 @@ impl Supervisor {
                 self.workers.lost(gone);
             }
             Event::Again => self.follow_and_tell().await,
+            Event::Heard(seen) => self.watchman.heard(seen),
+            Event::Look => {
+                self.watchman.begins();
+                self.jobs.add(Job::Look(self.context.clone()));
+            }
         }
         None
     }
@@ -219,12 +252,12 @@ impl Supervisor {
             context.config = record.config;
         }
         let command = Command::Up { replace: false, no_guests: false, confirm: None };
-        self.jobs.add(Job { context, command, asker: None });
+        self.jobs.add(Job::Command { context, command, asker: None });
     }
 
     fn run_for(&mut self, asked: control::Asked, asker: control::Asker) {
         match asked.parse() {
-            Ok((context, command)) => self.jobs.add(Job { context, command, asker: Some(asker) }),
+            Ok((context, command)) => self.jobs.add(Job::Command { context, command, asker: Some(asker) }),
             Err(why) => {
                 let _ = asker.said.send(Said::Err(why));
                 let _ = asker.said.send(Said::End(Exit::Usage.number()));
@@ -253,14 +286,20 @@ impl Supervisor {
         if self.workers.ask().await {
             self.asking.push(said);
         } else {
-            let _ = said.send(Said::Status(None));
+            let _ = said.send(self.served(None));
         }
     }
 
     fn tell(&mut self, status: Option<&Status>) {
-        for said in self.asking.drain(..) {
-            let _ = said.send(Said::Status(status.cloned()));
+        let asking = std::mem::take(&mut self.asking);
+        for said in asking {
+            let _ = said.send(self.served(status));
         }
+    }
+
+    fn served(&self, services: Option<&Status>) -> Said {
+        let repairs = self.watchman.repairs.clone();
+        Said::Status(Box::new(control::Served { services: services.cloned(), repairs }))
     }
 
     /// Waits for the job that runs, as long as is sensible: killed, it would be undone by the next run.

@@ -9,6 +9,7 @@ use services::protocol::Status;
 
 use super::forward;
 use super::serve::control;
+use super::serve::watchman::Repairs;
 use crate::context::{Context, Exit, Outcome};
 use crate::output;
 
@@ -29,8 +30,8 @@ pub fn run(context: &Context) -> Outcome {
     let unfinished = engine.is_unfinished()?;
     let pending = engine.pending()?.map(|pending| pending.left().map_or(0, |left| left.as_secs() + 1));
     let tally = tally(&survey.observed)?;
+    let served = control::status(&context.run_dir);
     let refused = |guest: &Guest| refused(&tally, guest);
-    let serving = control::status(&context.run_dir);
     let drift: Vec<String> = survey.plan.steps.iter().map(ToString::to_string).collect();
     if context.json {
         output::json(&serde_json::json!({
@@ -58,7 +59,8 @@ pub fn run(context: &Context) -> Outcome {
                 "container": matches!(guest.kind, GuestKind::Lxc(_)).then(|| super::guest::state_word(&host, &guest.name)),
             })).collect::<Vec<_>>(),
             "forwards": forward::documents(&network),
-            "services": serving,
+            "services": served.as_ref().and_then(|served| served.services.as_ref()),
+            "serve": served.as_ref().map(|served| &served.repairs),
             "drift": drift,
             "conflicts": survey.conflicts.iter().map(|c| format!("{}: {}", c.object, c.detail)).collect::<Vec<_>>(),
             "unfinished": unfinished,
@@ -67,8 +69,9 @@ pub fn run(context: &Context) -> Outcome {
         return Ok(Exit::Done);
     }
     people(&network, &survey.observed);
-    if let Some(serving) = &serving {
-        services(serving);
+    if let Some(served) = &served {
+        served.services.iter().for_each(services);
+        repairs(&served.repairs);
     }
     for guest in &network.guests {
         for (tried, packets) in tried(&tally, &guest.port).into_iter().filter(|(_, packets)| *packets > 0) {
@@ -210,6 +213,20 @@ fn people(network: &Network, observed: &State) {
             guest.name, guest.port, guest.mac
         ));
     }
+}
+
+/// What a running `serve` has repaired.
+fn repairs(repairs: &Repairs) {
+    let Some(last) = repairs.last.back() else { return };
+    let causes = if last.causes.is_empty() { String::new() } else { format!(", after {}", last.causes.join(", ")) };
+    output::line(&format!(
+        "{}repaired {} times; the last within {} ms{causes}: {}{}",
+        output::YELLOW,
+        repairs.count,
+        last.took_ms,
+        last.steps.join("; "),
+        output::RESET
+    ));
 }
 
 /// What the services of a running `serve` have done.

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use kernel::answers::{self, Witness};
 use kernel::apply::{ApplyError, Confirm, Engine, Report, Wish};
-use kernel::session;
 use model::network::Network;
 use model::plan::Step;
 
@@ -82,7 +81,7 @@ fn carry(
         None => None,
     };
     if patience.is_none() {
-        refuse_to_cut(engine, network)?;
+        refuse_to_cut(context, engine, network)?;
     }
     let verbose = context.verbose && !context.json;
     let mut watch = |_: usize, step: &Step| {
@@ -91,7 +90,7 @@ fn carry(
         }
         Ok(())
     };
-    let answered = if patience.is_some() { ask(&witnesses()?, BEFORE)? } else { Vec::new() };
+    let answered = if patience.is_some() { ask(&witnesses(context)?, BEFORE)? } else { Vec::new() };
     let mut arm = |run: u64| watchdog::start(context, engine, run);
     let mut holds = || {
         let again = ask(&answered, AFTER).map_err(|failure| failure.message)?;
@@ -108,8 +107,8 @@ fn carry(
 }
 
 /// A change that would cut the SSH session that it is made in is refused where nobody would put back what was.
-fn refuse_to_cut(engine: &Engine, network: &Network) -> Result<(), Failure> {
-    let Some(session) = session::current() else { return Ok(()) };
+fn refuse_to_cut(context: &Context, engine: &Engine, network: &Network) -> Result<(), Failure> {
+    let Some(session) = context.session else { return Ok(()) };
     let survey = engine.survey(network)?;
     if !survey.conflicts.is_empty() {
         return Err(ApplyError::Conflicts(survey.conflicts).into());
@@ -124,11 +123,11 @@ fn refuse_to_cut(engine: &Engine, network: &Network) -> Result<(), Failure> {
 }
 
 /// Who should answer, whatever the change is.
-fn witnesses() -> Result<Vec<Witness>, Failure> {
+fn witnesses(context: &Context) -> Result<Vec<Witness>, Failure> {
     let facts = kernel::facts::gather()?;
     let routers = facts.routers.into_iter().map(Witness::Router);
     let resolvers = facts.resolvers.into_iter().map(Witness::Resolver);
-    let peer = session::current().map(|session| Witness::Peer(session.peer));
+    let peer = context.session.map(|session| Witness::Peer(session.peer));
     Ok(routers.chain(resolvers).chain(peer).collect())
 }
 

@@ -15,7 +15,7 @@ use crate::common::snapshot::{assert_same, take};
 use crate::common::{lab, tool};
 use crate::support::{PATIENCE, Running, Scene, Talk, all, at, listen, reaches, serve, settle, silent};
 
-const OFFICE: &str = r#"
+pub const OFFICE: &str = r#"
 [host]
 uplink = "eth0"
 [lan.br0]
@@ -29,7 +29,7 @@ kind = "netns"
 "#;
 
 /// The note's office: a router 10.0.0.1 that leases, a laptop 10.0.0.20, and the server 10.0.0.100, where we are.
-fn office() -> Scene {
+pub fn office() -> Scene {
     for line in [
         "ip netns add router",
         "ip netns add laptop",
@@ -444,5 +444,21 @@ fn from_nat_to_bridged_and_back_with_guests_running() {
         settle(&[]);
         assert_same(&before, &take(), "after down");
         drop(listen("server", "TCP4-LISTEN:9,reuseaddr", "EXEC:true"));
+    });
+}
+
+#[test]
+fn a_bridged_lan_can_be_rehearsed_beside_another() {
+    lab(|| {
+        let scene = Scene::bare();
+        let beside = "[lan.br1]\naddress = [\"10.1.1.1/24\"]\n[guest.b]\nkind = \"netns\"\nlan = \"br1\"\naddress = [\"10.1.1.5\"]\n\
+                      [[forward]]\nlisten = \"8080\"\nto = \"b:80\"\n";
+        let ports = "[host]\nuplink = \"eth0\"\n[lan.br0]\nmode = \"bridged\"\nports = [\"eth0\"]\n";
+        let external = "[host]\nuplink = \"br0\"\n[lan.br0]\nmode = \"bridged\"\nexternal = true\n";
+        let guest = "[guest.a]\nkind = \"netns\"\nlan = \"br0\"\n";
+        for outer in [ports, external] {
+            scene.write(&format!("{outer}{guest}{beside}"));
+            scene.warren("rehearse").says(0, &["forward 8080/tcp", "b out to the world"]);
+        }
     });
 }

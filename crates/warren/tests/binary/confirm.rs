@@ -306,3 +306,36 @@ fn a_change_that_cuts_the_session_that_it_is_made_in() {
         scene.warren("confirm").ends(0);
     });
 }
+
+/// A change of the uplink itself awaits its confirmation unasked, until it has had it once; and comes back whole.
+#[test]
+fn an_uplink_that_nobody_confirms() {
+    lab(|| {
+        let scene = crate::bridged::office();
+        let before = take();
+        scene.write(crate::bridged::OFFICE);
+        let session = |arguments: &str| {
+            let mut command = scene.command();
+            command.env("SSH_CONNECTION", "10.0.0.20 40000 10.0.0.100 22").args(arguments.split_whitespace());
+            crate::support::Ran::of(&mut command)
+        };
+        session("up").says(0, &["comes back in 60 s"]);
+        assert!(tool("ip -br address show br0").contains("10.0.0.100/24"));
+        scene.warren("rollback").ends(0);
+        comes_back(&scene, &before, &[], "rolled back");
+        session("up --confirm 1").ends(0);
+        comes_back(&scene, &before, &[], "nobody confirmed it");
+        // Unplugged meanwhile by somebody else, and given another address.
+        session("up --confirm 2").ends(0);
+        tool("ip link set eth0 nomaster");
+        comes_back(&scene, &before, &[], "disturbed, and not confirmed");
+        session("up").says(0, &["comes back in 60 s"]);
+        scene.warren("confirm").ends(0);
+        scene.warren("down").ends(0);
+        comes_back(&scene, &before, &[], "down");
+        let ran = session("up").ends(0);
+        assert!(!ran.out.contains("comes back"), "it was confirmed before: {ran:?}");
+        scene.warren("down").ends(0);
+        comes_back(&scene, &before, &[], "down");
+    });
+}

@@ -33,7 +33,11 @@ struct Server {
 
 impl Server {
     fn new() -> Self {
-        Self { scene: Scene::new(), folder: tempfile::tempdir_in("/run").unwrap() }
+        Self::of(Scene::new())
+    }
+
+    fn of(scene: Scene) -> Self {
+        Self { scene, folder: tempfile::tempdir_in("/run").unwrap() }
     }
 
     fn engine(&self) -> Engine {
@@ -134,37 +138,42 @@ fn is(expected: &Snapshot, when: &str) {
     assert_same(expected, &take_here(), when);
 }
 
+/// How many steps `up` was killed after.
+fn kill_each_up(server: &Server, nothing: &Snapshot, name: &str, network: &Network) -> usize {
+    server.goes_up(network);
+    settle(&[]);
+    let up = take();
+    server.goes_down();
+    let mut tried = 0;
+    for at in 0.. {
+        let was_last = server.killed_in_up(network, at);
+        let report = if at % 4 != 1 { server.goes_down() } else { server.goes_up(network) };
+        assert!(report.recovered.is_some(), "{name}: killed before step {at}, and the journal was not found");
+        if at % 4 == 1 {
+            server.goes_down();
+        }
+        is(nothing, &format!("{name}: killed before step {at}"));
+        tried += 1;
+        if was_last {
+            assert!(at >= 4, "{name} has only {at} steps");
+            break;
+        }
+    }
+    // What comes up after all that is what came up before it.
+    server.goes_up(network);
+    settle(&[]);
+    assert_same(&up, &take(), name);
+    server.goes_down();
+    tried
+}
+
 #[test]
 fn up_of_every_example_killed_after_any_step() {
     lab(|| {
         let server = Server::new();
         let nothing = take_here();
-        let mut tried = 0;
-        for (name, network) in networks() {
-            server.goes_up(&network);
-            settle(&[]);
-            let up = take();
-            server.goes_down();
-            for at in 0.. {
-                let was_last = server.killed_in_up(&network, at);
-                let report = if at % 4 != 1 { server.goes_down() } else { server.goes_up(&network) };
-                assert!(report.recovered.is_some(), "{name}: killed before step {at}, and the journal was not found");
-                if at % 4 == 1 {
-                    server.goes_down();
-                }
-                is(&nothing, &format!("{name}: killed before step {at}"));
-                tried += 1;
-                if was_last {
-                    assert!(at >= 4, "{name} has only {at} steps");
-                    break;
-                }
-            }
-            // What comes up after all that is what came up before it.
-            server.goes_up(&network);
-            settle(&[]);
-            assert_same(&up, &take(), &name);
-            server.goes_down();
-        }
+        let tried: usize =
+            networks().iter().map(|(name, network)| kill_each_up(&server, &nothing, name, network)).sum();
         println!("up was killed after each of {tried} steps");
         assert!(tried > 100, "only {tried}");
     });
@@ -202,32 +211,49 @@ fn every_example_turned_into_another_killed_after_any_step() {
     });
 }
 
+/// How many steps `down` was killed after.
+fn kill_each_down(server: &Server, nothing: &Snapshot, name: &str, network: &Network) -> usize {
+    server.goes_up(network);
+    settle(&[]);
+    let up = take_here();
+    for at in 0.. {
+        if server.killed_in_down(at) {
+            assert!(at >= 4, "{name} has only {at} steps");
+            is(nothing, &format!("{name}, down"));
+            return at;
+        }
+        let what = format!("{name}, down, killed before step {at}");
+        let report = server.goes_up(network);
+        assert!(report.recovered.is_some(), "{what}: the journal was not found");
+        assert!(report.done.is_empty(), "{what}: what was undone was not what was:\n{}", report.done);
+        is(&up, &what);
+    }
+    0
+}
+
 #[test]
 fn down_of_every_example_killed_after_any_step() {
     lab(|| {
         let server = Server::new();
         let nothing = take_here();
-        let mut tried = 0;
-        for (name, network) in networks() {
-            server.goes_up(&network);
-            settle(&[]);
-            let up = take_here();
-            for at in 0.. {
-                if server.killed_in_down(at) {
-                    assert!(at >= 4, "{name} has only {at} steps");
-                    break;
-                }
-                let what = format!("{name}, down, killed before step {at}");
-                let report = server.goes_up(&network);
-                assert!(report.recovered.is_some(), "{what}: the journal was not found");
-                assert!(report.done.is_empty(), "{what}: what was undone was not what was:\n{}", report.done);
-                is(&up, &what);
-                tried += 1;
-            }
-            is(&nothing, &format!("{name}, down"));
-        }
+        let tried: usize =
+            networks().iter().map(|(name, network)| kill_each_down(&server, &nothing, name, network)).sum();
         println!("down was killed after each of {tried} steps");
         assert!(tried > 100, "only {tried}");
+    });
+}
+
+/// The uplink itself, plugged into a bridge and out again: no address is lost.
+#[test]
+fn an_uplink_that_moves_killed_after_any_step() {
+    lab(|| {
+        let server = Server::of(crate::bridged::office());
+        let nothing = take_here();
+        let text = crate::bridged::OFFICE;
+        let (_, network) = model::network::load(text, &kernel::facts::gather().unwrap(), false).unwrap();
+        let ups = kill_each_up(&server, &nothing, "bridged", &network);
+        let downs = kill_each_down(&server, &nothing, "bridged", &network);
+        println!("a moving uplink was killed after each of {} steps", ups + downs);
     });
 }
 

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::common::{lab, nft, tool};
+use crate::serve::Serve;
 use crate::support::Scene;
+use crate::watch;
 
 const NETWORK: &str = r#"
 [host]
@@ -125,9 +127,19 @@ fn every_key_is_documented_and_every_documented_key_is_there() {
         assert_eq!(print("confirm", "confirm", 0)["confirmed"], true);
         assert_eq!(print("rollback", "rollback", 0)["config"], Value::Null);
         print("failure", "rollback", 1);
+        assert_eq!(print("install and uninstall", "install --print", 0)["units"][0]["name"], "warren-network.service");
         print("forward list", "forward list", 0);
         let pid = print("rehearse", "rehearse --keep", 0)["kept"]["pid"].as_u64().unwrap();
         tool(&format!("kill {pid}"));
+
+        scene.write(NETWORK);
+        let serving = Serve::start(&scene);
+        serving.worker();
+        tool("ip link set cnx6 nomaster");
+        watch::repaired(&scene, 0);
+        assert_eq!(print("status", "status", 0)["serve"]["last"][0]["steps"].as_array().unwrap().len(), 1);
+        scene.warren("down").ends(0);
+        drop(serving);
 
         let mut documented = documented();
         documented.remove("other guest commands").unwrap();

@@ -24,3 +24,4 @@ mod serve;
 mod stream;
 mod support;
 mod traffic;
+mod watch;

@@ -11,7 +11,7 @@ use crate::support::{Ran, Scene};
 /// The inode of the network namespace that the test was started in, told to the process inside.
 const OUTSIDE: &str = "WARREN_GUESTS_OUTSIDE";
 /// The folder of the control groups that the lab's guests are in.
-const GROUPS: &str = "WARREN_GUESTS_GROUPS";
+pub const GROUPS: &str = "WARREN_GUESTS_GROUPS";
 
 /// What LXC needs to see of a machine. Its tools look for interfaces in /sys/class/net, which is that of the namespace
 /// that /sys was mounted in; the control groups that this hides are put back. What is written to /etc (usermod's

@@ -8,6 +8,7 @@ mod stream;
 mod support;
 
 mod bad;
+mod boot;
 mod busybox;
 mod debian;
 mod lab;

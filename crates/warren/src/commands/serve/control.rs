@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser as _;
+use model::session::Session;
 use serde::{Deserialize, Serialize};
 use services::protocol::Status;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
@@ -18,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
 use super::Event;
+use super::watchman::Repairs;
 use crate::cli::{Arguments, Command, ForwardCommand};
 use crate::context::{Context, Exit, Failure, Outcome};
 use crate::output::{self, Stream};
@@ -27,6 +29,10 @@ const WORKER: &str = "worker.sock";
 /// How long a client may take to say what it wants, and a worker to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How often a `serve` that hangs up without a word is called again, and after how long.
+const TRIES: u32 = 20;
+const DYING: Duration = Duration::from_millis(50);
+
 /// What is asked.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
@@ -34,6 +40,8 @@ pub enum Request {
     Status,
     /// Run a command.
     Run(Asked),
+    /// Somebody else is about to change the network: the tables must not be kept from it.
+    LetGo,
     /// Somebody else has changed the network: follow what was applied.
     Follow,
 }
@@ -55,6 +63,8 @@ pub struct Asked {
     config: PathBuf,
     state_dir: PathBuf,
     run_dir: PathBuf,
+    /// The SSH session that it is given in.
+    session: Option<Session>,
 }
 
 /// What is answered, one after the other.
@@ -64,10 +74,19 @@ pub enum Said {
     Out(String),
     /// Text for stderr.
     Err(String),
-    /// What the services have done; nothing where none run at the moment. The last word.
-    Status(Option<Status>),
+    /// What it has done. The last word.
+    Status(Box<Served>),
     /// The command's exit code. The last word.
     End(u8),
+}
+
+/// What a `serve` has done.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Served {
+    /// Its services; nothing where none run at the moment.
+    pub services: Option<Status>,
+    /// Its watch over the network.
+    pub repairs: Repairs,
 }
 
 impl Said {
@@ -89,7 +108,8 @@ impl Asked {
         if !changes_the_network(&arguments.command) {
             return Err("this is no command for a running serve".to_owned());
         }
-        Ok((Context::new(&arguments), arguments.command))
+        let context = Context { session: self.session, ..Context::new(&arguments) };
+        Ok((context, arguments.command))
     }
 }
 
@@ -179,21 +199,33 @@ pub fn hand_over(arguments: &Arguments) -> Option<Outcome> {
     if !changes_the_network(&arguments.command) {
         return None;
     }
-    let stream = connect(&arguments.run_dir)?;
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let request = Request::Run(Asked {
         words: std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect(),
         config: absolute(&arguments.config),
         state_dir: absolute(&arguments.state_dir),
         run_dir: absolute(&arguments.run_dir),
+        session: kernel::session::current(),
     });
-    let mut end = None;
-    let heard = converse(stream, &request, |said| match said {
-        Said::Out(text) => output::line(&text),
-        Said::Err(text) => output::drawn(&text),
-        Said::End(code) => end = Exit::of(code),
-        Said::Status(_) => {}
-    });
+    let (mut end, mut silent) = (None, true);
+    let mut tries = 0;
+    let heard = loop {
+        let heard = converse(connect(&arguments.run_dir)?, &request, |said| {
+            silent = false;
+            match said {
+                Said::Out(text) => output::line(&text),
+                Said::Err(text) => output::drawn(&text),
+                Said::End(code) => end = Exit::of(code),
+                Said::Status(_) => {}
+            }
+        });
+        tries += 1;
+        // One that dies may still be connected to, for a moment; one that lives says at least how it ended.
+        if !silent || tries == TRIES {
+            break heard;
+        }
+        std::thread::sleep(DYING);
+    };
     Some(match (end, heard) {
         (Some(exit), _) => Ok(exit),
         (None, Err(e)) => Err(Failure::new(Exit::Failed, format!("`warren serve` does not answer: {e}"))),
@@ -203,14 +235,14 @@ pub fn hand_over(arguments: &Arguments) -> Option<Outcome> {
     })
 }
 
-/// What a running `serve` says of its services; nothing where none runs, or none of its services.
-pub fn status(run_dir: &Path) -> Option<Status> {
+/// What a running `serve` says that it has done; nothing where none runs.
+pub fn status(run_dir: &Path) -> Option<Served> {
     let stream = connect(run_dir)?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     let mut found = None;
     converse(stream, &Request::Status, |said| {
         if let Said::Status(status) = said {
-            found = status;
+            found = Some(*status);
         }
     })
     .ok()?;
@@ -222,6 +254,15 @@ pub fn follow(run_dir: &Path) {
     if let Some(stream) = connect(run_dir) {
         // One that does not listen follows when it does.
         let _ = converse(stream, &Request::Follow, |_| {});
+    }
+}
+
+/// Has a running `serve` let others change our tables, which it takes back when it looks after them the next time.
+pub fn let_go(run_dir: &Path) {
+    if let Some(stream) = connect(run_dir) {
+        // One that does not answer is told by the kernel's refusal.
+        let _ = stream.set_read_timeout(Some(PATIENCE));
+        let _ = converse(stream, &Request::LetGo, |_| {});
     }
 }
 

@@ -7,31 +7,44 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use services::log;
 use tokio::sync::mpsc;
 
-use super::Event;
 use super::control::{Asker, Said};
+use super::{Event, watchman};
 use crate::cli::Command;
-use crate::context::{Context, Exit};
+use crate::context::{Context, Exit, Failure};
 use crate::{commands, output};
 
-/// A command to be run here.
-pub struct Job {
-    /// In which context.
-    pub context: Context,
-    /// The command.
-    pub command: Command,
-    /// Who hears what it says; the log does where there is nobody.
-    pub asker: Option<Asker>,
+/// What is to be done.
+pub enum Job {
+    /// A command to be run here.
+    Command {
+        /// In which context.
+        context: Context,
+        /// The command.
+        command: Command,
+        /// Who hears what it says; the log does where there is nobody.
+        asker: Option<Asker>,
+    },
+    /// A look after the network, and the repair of what is not as it should be.
+    Look(Context),
 }
 
-/// A command that was run.
-pub struct Done {
-    /// How it ended.
-    pub exit: Exit,
-    /// Whether it took the network away.
-    pub was_down: bool,
-    /// Who is told of its end.
-    pub asker: Option<Asker>,
+/// What was done.
+pub enum Done {
+    /// A command.
+    Command {
+        /// How it ended.
+        exit: Exit,
+        /// Whether it took the network away.
+        was_down: bool,
+        /// Who is told of its end.
+        asker: Option<Asker>,
+    },
+    /// A look: the steps of the repair, or why there could be none.
+    Look(Result<Vec<String>, String>),
 }
+
+/// The name of the thread: what nf_tables tells of who made a change, if it was we.
+pub const NAME: &str = "warren-jobs";
 
 /// The thread's way in.
 pub struct Jobs {
@@ -41,11 +54,11 @@ pub struct Jobs {
 
 impl Jobs {
     /// Starts the thread. It ends with the process.
-    pub fn start(events: mpsc::UnboundedSender<Event>) -> Self {
+    pub fn start(events: mpsc::UnboundedSender<Event>) -> Result<Self, Failure> {
         let (sender, receiver) = std::sync::mpsc::channel::<Job>();
         let open = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&open);
-        std::thread::spawn(move || {
+        let work = move || {
             for job in receiver {
                 let done = run(job, &events);
                 counted.fetch_sub(1, Ordering::SeqCst);
@@ -53,8 +66,10 @@ impl Jobs {
                     return;
                 }
             }
-        });
-        Self { sender, open }
+        };
+        let thread = std::thread::Builder::new().name(NAME.to_owned()).spawn(work);
+        thread.map_err(|e| Failure::new(Exit::Failed, format!("cannot start a thread: {e}")))?;
+        Ok(Self { sender, open })
     }
 
     /// Puts a job behind the others.
@@ -72,18 +87,22 @@ impl Jobs {
     }
 }
 
-fn run(mut job: Job, events: &mpsc::UnboundedSender<Event>) -> Done {
-    job.context.applied = Some(super::hook(events.clone()));
-    let was_down = matches!(job.command, Command::Down { .. });
-    let json = job.context.json;
-    let work = || match commands::dispatch(&job.context, job.command) {
+fn run(job: Job, events: &mpsc::UnboundedSender<Event>) -> Done {
+    let (mut context, command, asker) = match job {
+        Job::Command { context, command, asker } => (context, command, asker),
+        Job::Look(context) => return Done::Look(watchman::look(&context)),
+    };
+    context.applied = Some(super::hook(events.clone()));
+    let was_down = matches!(command, Command::Down { .. });
+    let json = context.json;
+    let work = || match commands::dispatch(&context, command) {
         Ok(exit) => exit,
         Err(failure) => {
             failure.report(json);
             failure.exit
         }
     };
-    let exit = match &job.asker {
+    let exit = match &asker {
         Some(asker) => {
             let said = asker.said.clone();
             // Who went away hears no more.
@@ -92,5 +111,5 @@ fn run(mut job: Job, events: &mpsc::UnboundedSender<Event>) -> Done {
         }
         None => work(),
     };
-    Done { exit, was_down, asker: job.asker }
+    Done::Command { exit, was_down, asker }
 }

@@ -1,0 +1,39 @@
+//! A network that is up, held to what its file says: what others have changed of it is changed back, by the path of `up`.
+
+use model::network::Network;
+use model::plan::{Step, plan};
+use model::state::desired;
+
+use super::{ApplyError, Engine, PATIENCE, Prior, Report, ids_of, run_number};
+use crate::conntrack;
+use crate::journal::Record;
+
+impl Engine {
+    /// Makes the kernel carry what was applied last, as `resolve` says that it means now: an uplink may have come, or
+    /// have another address. Nothing where nothing is up. What awaits its confirmation awaits it still.
+    pub fn repair(&self, resolve: impl FnOnce(&Record) -> Option<Network>) -> Result<Option<Report>, ApplyError> {
+        let _lock = self.store.lock(PATIENCE)?;
+        let mut report = Report { recovered: self.recover()?, ..Report::default() };
+        let Some(record) = self.store.record()? else { return Ok(None) };
+        let Some(network) = resolve(&record).or_else(|| record.network.clone()) else { return Ok(None) };
+        let baseline = self.baseline_for(&network)?;
+        let goal = desired(&network, &baseline, &ids_of(&network)?);
+        let found = self.observe(&goal)?;
+        if !found.conflicts.is_empty() {
+            return Err(ApplyError::Conflicts(found.conflicts));
+        }
+        if plan(&found.state, &goal).is_empty() {
+            return Ok(Some(report));
+        }
+        let before = self.store.baseline()?;
+        self.store.write_baseline(&baseline)?;
+        let now = Record { network: Some(network.clone()), ..record.clone() };
+        let prior = Prior { run: run_number(), state: found.state, record: Some(record), baseline: before };
+        let mut watch = |_: usize, _: &Step| Ok(());
+        report.done = self.converge(&prior, &goal, Some(&now), &mut watch, &mut None)?;
+        // What `rollback` returns to is what was before the last `up`, not what somebody had broken.
+        self.store.remove_journal()?;
+        report.end_flows(conntrack::reconcile(&network));
+        Ok(Some(report))
+    }
+}
