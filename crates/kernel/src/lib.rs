@@ -10,6 +10,7 @@ pub mod error;
 pub mod execute;
 pub mod facts;
 pub mod journal;
+pub mod legacy;
 pub mod listen;
 pub mod manager;
 pub mod mends;

@@ -1,5 +1,6 @@
-//! What of ours stands in others' firewalls: rules in tables of nf_tables, and zones of firewalld's, which is asked
-//! over D-Bus (org.fedoraproject.FirewallD1.zone, firewalld.dbus(5)), since a reload takes away what it does not know.
+//! What of ours stands in others' firewalls: rules in tables of nf_tables and of iptables-legacy, and zones of
+//! firewalld's, which is asked over D-Bus (org.fedoraproject.FirewallD1.zone, firewalld.dbus(5)), since a reload takes
+//! away what it does not know.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -12,7 +13,7 @@ use zbus::blocking::{Connection, Proxy, connection};
 use zbus::names::BusName;
 
 use crate::error::{Context as _, KernelError, Result, explained};
-use crate::nft;
+use crate::{legacy, nft};
 
 const SERVICE: &str = "org.fedoraproject.FirewallD1";
 const PATH: &str = "/org/fedoraproject/FirewallD1";
@@ -23,9 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Those of ours that stand. A zone is only looked for where `wanted` names it: the bridge in it is ours.
 ///
 /// # Errors
-/// Where the firewall, or a firewalld that runs, cannot be asked.
+/// Where the firewall, a firewalld that runs, or an iptables-legacy that `wanted` names cannot be asked.
 pub fn observe(wanted: &BTreeSet<Mend>) -> Result<BTreeSet<Mend>> {
     let mut found = nft::mends()?;
+    found.extend(legacy::mends(wanted)?);
     let zones = wanted.iter().filter(|mend| matches!(mend, Mend::Zone { .. }));
     let mut zones = zones.peekable();
     if zones.peek().is_none() {
@@ -45,7 +47,7 @@ pub fn observe(wanted: &BTreeSet<Mend>) -> Result<BTreeSet<Mend>> {
 /// Makes a mend.
 ///
 /// # Errors
-/// The kernel's or firewalld's refusal, and where the table, chain or firewalld is gone.
+/// The refusal of the kernel, firewalld or iptables-legacy, and where the table, chain or firewalld is gone.
 pub fn add(mend: &Mend) -> Result<()> {
     match mend {
         Mend::Accept { family, table, chain, way } => nft::add_mend(*family, table, chain, way),
@@ -53,15 +55,14 @@ pub fn add(mend: &Mend) -> Result<()> {
             Some(firewalld) => firewalld.call("addInterface", zone, interface),
             None => Err(KernelError::new("change", "firewalld's zones", io::Error::other("firewalld does not run"))),
         },
-        // Told, never made.
-        Mend::Legacy { .. } => Ok(()),
+        Mend::Legacy { family, table, chain, way } => legacy::add_mend(*family, table, chain, way),
     }
 }
 
 /// Takes a mend back.
 ///
 /// # Errors
-/// The kernel's or firewalld's refusal. One that is gone is no error.
+/// The refusal of the kernel, firewalld or iptables-legacy. One that is gone is no error.
 pub fn delete(mend: &Mend) -> Result<()> {
     match mend {
         Mend::Accept { .. } => nft::delete_mend(mend),
@@ -72,7 +73,7 @@ pub fn delete(mend: &Mend) -> Result<()> {
             // What it held in memory alone went with it.
             _ => Ok(()),
         },
-        Mend::Legacy { .. } => Ok(()),
+        Mend::Legacy { family, table, chain, way } => legacy::delete_mend(*family, table, chain, way),
     }
 }
 

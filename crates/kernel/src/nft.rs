@@ -32,8 +32,9 @@ pub use elements::{Counts, Tally};
 pub use fingerprint::fingerprint;
 pub use hooks::ForeignChain;
 pub use keeper::{keep, keeps, let_go};
-pub use mends::{ForeignTable, add_mend, delete_mend, legacy_tables, mends};
+pub use mends::{ForeignTable, add_mend, delete_mend, mends};
 pub use tables::{Found, commit, fingerprint_of, look, tally};
+pub(crate) use trace::Listener;
 pub use trace::{Dropped, Tracer};
 
 use uapi::*;

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::IfName;
 
+pub mod saved;
+
 /// What begins the comment of every rule of ours in another's table.
 pub const RULE_MARK: &str = "warren: ";
 
@@ -112,7 +114,7 @@ pub enum Mend {
         /// Ours.
         interface: IfName,
     },
-    /// A rule of iptables-legacy, the first of its chain. Told, never made.
+    /// A rule of iptables-legacy that accepts, the first of its chain, with our mark as its comment.
     Legacy {
         /// `Ip` or `Ip6`.
         family: Layer,
@@ -126,17 +128,11 @@ pub enum Mend {
 }
 
 impl Mend {
-    /// Whether warren makes it itself where `fix-foreign` is set.
-    #[must_use]
-    pub fn is_ours_to_make(&self) -> bool {
-        !matches!(self, Self::Legacy { .. })
-    }
-
     /// The line that makes it, for a person to type.
     #[must_use]
     pub fn command(&self) -> String {
         match self {
-            Self::Accept { chain, way, .. } if is_ufw(chain) => ufw(way),
+            Self::Accept { chain, way, .. } | Self::Legacy { chain, way, .. } if is_ufw(chain) => ufw(way),
             Self::Accept { family, table, chain, way } if is_iptables(*family, chain) => {
                 iptables(if *family == Layer::Ip6 { "ip6tables" } else { "iptables" }, table, chain, way)
             }
@@ -163,7 +159,10 @@ impl fmt::Display for Mend {
                 write!(f, "accept {way} in chain {chain} of table {} {table}, another's", family.word())
             }
             Self::Zone { zone, interface } => write!(f, "{interface} in firewalld's zone {zone}"),
-            Self::Legacy { table, chain, way, .. } => write!(f, "accept {way} in chain {chain} of legacy {table}"),
+            Self::Legacy { family, table, chain, way } => {
+                let family = family.word();
+                write!(f, "accept {way} in chain {chain} of table {family} {table} of iptables-legacy, another's")
+            }
         }
     }
 }
@@ -264,6 +263,8 @@ impl fmt::Display for Stop {
 /// What is known of the table and base chain in which a packet was dropped.
 #[derive(Clone, Copy, Debug)]
 pub struct Scene<'a> {
+    /// Whether the table is iptables-legacy's.
+    pub legacy: bool,
     /// The table's family.
     pub family: Layer,
     /// The table.
@@ -293,9 +294,11 @@ pub fn mends(scene: &Scene<'_>, way: &Way) -> Vec<Mend> {
         (Layer::Ip6, "OUTPUT") => &["ufw6-user-output"],
         _ => &[],
     };
-    let there = kept_for_it.iter().copied().filter(|chain| scene.chains.contains(*chain));
+    let there = kept_for_it.iter().copied().filter(|chain| scene.chains.contains(*chain)).chain([scene.base]);
+    if scene.legacy {
+        return there.filter_map(|chain| legacy_mend(scene, chain, way)).collect();
+    }
     there
-        .chain([scene.base])
         .map(|chain| Mend::Accept {
             family: scene.family,
             table: scene.table.to_owned(),
@@ -303,6 +306,18 @@ pub fn mends(scene: &Scene<'_>, way: &Way) -> Vec<Mend> {
             way: way.clone(),
         })
         .collect()
+}
+
+/// None where iptables would read an interface's name as something else.
+fn legacy_mend(scene: &Scene<'_>, chain: &str, way: &Way) -> Option<Mend> {
+    let mut way = way.clone();
+    // "Can't use -i with POSTROUTING", though the kernel knows it there.
+    if scene.base == "POSTROUTING" {
+        way.from = None;
+    }
+    let plain = [&way.from, &way.to].into_iter().flatten().all(|name| saved::is_plain(name.as_str()));
+    let (table, chain) = (scene.table.to_owned(), chain.to_owned());
+    plain.then_some(Mend::Legacy { family: scene.family, table, chain, way })
 }
 
 #[cfg(test)]
@@ -320,10 +335,37 @@ mod tests {
     }
 
     fn commands(family: Layer, table: &str, base: &str, chains: &[&str], way: &Way) -> Vec<String> {
+        commands_in(false, family, table, base, chains, way)
+    }
+
+    fn commands_in(legacy: bool, family: Layer, table: &str, base: &str, chains: &[&str], way: &Way) -> Vec<String> {
         let chains = chains.iter().map(ToString::to_string).collect();
         let ours = [name("br1")].into();
-        let scene = Scene { family, table, base, chains: &chains, ours: &ours };
+        let scene = Scene { legacy, family, table, base, chains: &chains, ours: &ours };
         mends(&scene, way).iter().map(Mend::command).collect()
+    }
+
+    #[test]
+    fn legacy_tables_are_told_by_their_own_programs() {
+        let legacy = |family, table, base, chains: &[&str], way| commands_in(true, family, table, base, chains, way);
+        let out = way("br1", "eth0");
+        assert_eq!(
+            legacy(Layer::Ip, "filter", "FORWARD", &["FORWARD", "DOCKER-USER"], &out),
+            [
+                "iptables-legacy -I DOCKER-USER -i br1 -o eth0 -j ACCEPT",
+                "iptables-legacy -I FORWARD -i br1 -o eth0 -j ACCEPT"
+            ]
+        );
+        assert_eq!(
+            legacy(Layer::Ip6, "filter", "FORWARD", &["ufw6-user-forward"], &out),
+            ["ufw route allow in on br1 out on eth0", "ip6tables-legacy -I FORWARD -i br1 -o eth0 -j ACCEPT"]
+        );
+        assert_eq!(
+            legacy(Layer::Ip, "mangle", "POSTROUTING", &[], &out),
+            ["iptables-legacy -t mangle -I POSTROUTING -o eth0 -j ACCEPT"]
+        );
+        // `br+` is every bridge to iptables.
+        assert!(legacy(Layer::Ip, "filter", "FORWARD", &[], &way("br+", "eth0")).is_empty());
     }
 
     #[test]

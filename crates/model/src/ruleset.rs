@@ -17,6 +17,8 @@ pub mod text;
 
 pub use build::bridge::{RECEIVED, SENT, TRIES, Try};
 pub use build::caps::REFUSED;
+pub use build::counters::{BEGUN, DROPPED_FROM, DROPPED_TO, TAKEN};
+pub use build::forwards::counted_by;
 pub use build::{METADATA4, METADATA6, build};
 
 /// What every table of ours bears as its comment: whoever has our name without it is not ours.
@@ -351,6 +353,13 @@ pub enum Field {
     ArpSaddrIp,
     /// `@th,64,128`: of neighbour discovery, what it is about. A match of `icmpv6 type` must stand before it.
     NdTarget,
+    /// `ct original ip daddr`: where the flow's first packet was sent, before any rewriting.
+    CtDaddr,
+    /// `ct original ip6 daddr`
+    CtDaddr6,
+    /// `ct original proto-dst`: the port that it was sent to. A match of `meta l4proto` with one protocol must stand
+    /// before it.
+    CtDport,
 }
 
 /// What a field is compared with.

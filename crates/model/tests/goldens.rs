@@ -98,6 +98,38 @@ fn every_network_means_what_it_should() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What `init` writes for a host is a network on that very host, with nothing in its way.
+#[test]
+fn what_init_writes_is_a_network_on_the_host_it_is_for() {
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for case in cases("init") {
+        let facts = facts(&case);
+        let sights = fs::read_to_string(case.join("sights.json")).map_or_else(
+            |_| model::init::Sights { chains: Some(Vec::new()), peer: None },
+            |text| serde_json::from_str(&text).unwrap(),
+        );
+        let proposal = model::init::propose(&facts, &sights);
+        wrong.extend(compare(&case.join("warren.toml"), &proposal.text));
+        let (_, network) = network::load(&proposal.text, &facts, false)
+            .map_err(|p| panic!("{}:\n{}", case.display(), print(&proposal.text, &p)))
+            .unwrap();
+        assert_eq!(network.lans[0].addresses, proposal.addresses, "{}", case.display());
+        // The guests and the forward are fit to be uncommented.
+        let (head, tail) = proposal.text.split_once("\n# A container").unwrap();
+        let examples = tail.lines().skip(1).take_while(|line| !line.starts_with("# Other networks"));
+        let bare = examples.filter(|line| line.contains(" = ") || line.starts_with("# [")).map(|line| &line[2..]);
+        let whole = format!("{head}\n{}\n", bare.collect::<Vec<_>>().join("\n"));
+        let (_, network) = network::load(&whole, &facts, false)
+            .map_err(|p| panic!("{}:\n{whole}\n{}", case.display(), print(&whole, &p)))
+            .unwrap();
+        assert_eq!((network.guests.len(), network.forwards.len()), (2, 1), "{}", case.display());
+        count += 1;
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(count >= 7, "{count} cases");
+}
+
 #[test]
 fn the_seed_is_clean() {
     let text = include_str!("../../../examples/seed.toml");

@@ -47,6 +47,12 @@ pub struct Arguments {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Look at this host, and write a first configuration for it; a file that is there stays
+    Init {
+        /// Print it, and write nothing
+        #[arg(long)]
+        print: bool,
+    },
     /// Check the file alone: every problem, with its place
     Validate {
         /// The configuration, in place of --config

@@ -11,6 +11,7 @@ mod down;
 mod export;
 mod forward;
 mod guest;
+mod init;
 mod install;
 mod manual;
 mod map;
@@ -38,6 +39,7 @@ pub fn run(arguments: Arguments) -> Outcome {
 /// Does it here.
 pub fn dispatch(context: &Context, command: Command) -> Outcome {
     match command {
+        Command::Init { print } => init::run(context, print),
         Command::Validate { .. } => validate::run(context),
         Command::Plan { exit_code } => plan::run(context, exit_code),
         Command::Up { replace, no_guests, confirm } => up::run(context, replace, no_guests, confirm),

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use kernel::apply::Engine;
 use kernel::nft::{ForeignChain, Nft};
 use model::facts::HostFacts;
+use model::foreign::saved::Saved;
 use model::foreign::{Layer, Mend, RuleRef, Stop};
 use model::network::Network;
 use model::state::Dump;
@@ -18,7 +19,10 @@ use serde::{Deserialize, Serialize};
 use crate::context::{Exit, Failure, Outcome};
 use crate::output;
 
+use legacy::Legacy;
+
 mod judge;
+mod legacy;
 mod sense;
 
 /// Whether rules of ours in others' tables are looked past.
@@ -36,6 +40,8 @@ struct Job {
     network: Network,
     facts: HostFacts,
     tables: Vec<Table>,
+    /// iptables-legacy's.
+    legacy: Vec<Saved>,
     /// /proc/sys/net/bridge/bridge-nf-call-*, where the kernel has them.
     br_netfilter: Vec<(String, String)>,
 }
@@ -60,6 +66,9 @@ pub struct Findings {
     /// Whether nothing could be found out at all.
     #[serde(default)]
     pub failed: bool,
+    /// Whether it is iptables-legacy's part alone that could not be found out.
+    #[serde(default)]
+    pub legacy_failed: bool,
 }
 
 impl Findings {
@@ -68,10 +77,9 @@ impl Findings {
         for stop in &self.stops {
             output::note(&format!("{}warning:{} {stop}", output::YELLOW, output::RESET));
             output::note(&match &stop.mend {
-                Some(mend) if mend.is_ours_to_make() => {
+                Some(mend) => {
                     format!("  mend it with `{}`, or let warren do it: `fix-foreign = true` in [host]", mend.command())
                 }
-                Some(mend) => format!("  mend it with `{}`: warren does not write there", mend.command()),
                 None => "  no rule was found that mends it".to_owned(),
             });
         }
@@ -105,32 +113,18 @@ impl Findings {
 /// What of others' firewalls, as they are here and now, stops what `network` declares. Nothing is asked where no chain
 /// of another's drops anything.
 pub fn look(network: &Network, marked: Marked) -> Result<Findings, Failure> {
-    let mut findings = look_at_nf_tables(network, marked)?;
-    let legacy = kernel::nft::legacy_tables()?;
-    if !legacy.is_empty() {
-        let names: Vec<String> = legacy.iter().map(|(family, table)| format!("{} {table}", family.word())).collect();
-        let bridges = network.lans.iter().map(|lan| {
-            format!(
-                "`iptables-legacy -I FORWARD -i {0} -j ACCEPT` and `iptables-legacy -I FORWARD -o {0} -j ACCEPT`",
-                lan.bridge
-            )
-        });
-        findings.notes.push(format!(
-            "iptables-legacy has tables here ({}), which nf_tables does not show, so what they stop is not found out, \
-             and warren does not write there: see `iptables-legacy-save`; where `warren check` shows that they stop \
-             something, {} let it pass",
-            names.join(", "),
-            bridges.collect::<Vec<_>>().join(", ")
-        ));
-    }
+    let legacy = Legacy::gather(network, marked)?;
+    let mut findings = find_out(network, marked, &legacy)?;
+    findings.legacy_failed |= legacy.note.is_some();
+    findings.notes.extend(legacy.note);
     Ok(findings)
 }
 
-fn look_at_nf_tables(network: &Network, marked: Marked) -> Result<Findings, Failure> {
+fn find_out(network: &Network, marked: Marked, legacy: &Legacy) -> Result<Findings, Failure> {
     let unreadable = |e| Failure::new(Exit::Failed, format!("cannot read the firewall: {e}"));
     let mut nft = Nft::open().map_err(unreadable)?;
     let drops = |chain: &ForeignChain| chain.drops || chain.policy_drop;
-    if !nft.foreign_hooks().map_err(unreadable)?.iter().any(drops) {
+    if !legacy.drops() && !nft.foreign_hooks().map_err(unreadable)?.iter().any(drops) {
         return Ok(Findings::default());
     }
     let tables = match marked {
@@ -148,12 +142,13 @@ fn look_at_nf_tables(network: &Network, marked: Marked) -> Result<Findings, Fail
         network: network.clone(),
         facts: kernel::facts::gather()?,
         tables: tables.collect(),
+        legacy: legacy.tables.clone(),
         br_netfilter: kernel::sysctl::br_netfilter(),
     };
     Ok(ask(&job).unwrap_or_else(|why| Findings {
-        stops: Vec::new(),
         notes: vec![format!("what others' firewalls stop could not be found out: {why}")],
         failed: true,
+        ..Findings::default()
     }))
 }
 
@@ -166,10 +161,12 @@ pub fn look_and_mend(network: &mut Network, engine: &Engine) -> Result<Findings,
     let mut mends: Vec<Mend> = Vec::new();
     // A zone that our bridge is in by now stops nothing any more, and cannot be looked past.
     let known = engine.record()?.and_then(|record| record.network).map(|network| network.mends).unwrap_or_default();
-    mends.extend(known.into_iter().filter(|mend| findings.failed || matches!(mend, Mend::Zone { .. })));
-    for stop in &findings.stops {
-        mends.extend(stop.mend.iter().filter(|mend| mend.is_ours_to_make()).cloned());
-    }
+    mends.extend(known.into_iter().filter(|mend| match mend {
+        Mend::Zone { .. } => true,
+        Mend::Legacy { .. } => findings.failed || findings.legacy_failed,
+        Mend::Accept { .. } => findings.failed,
+    }));
+    mends.extend(findings.stops.iter().filter_map(|stop| stop.mend.clone()));
     mends.sort();
     mends.dedup();
     // What is not there any more needs no mend, and an interface that is not ours is not ours to move.

@@ -8,6 +8,7 @@ use clap::Parser as _;
 mod cli;
 mod commands;
 mod context;
+mod counters;
 mod diagnostics;
 mod edit;
 mod foreign;

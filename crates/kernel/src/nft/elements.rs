@@ -10,7 +10,7 @@ use super::dump::{body, number};
 use super::encode::{packed_width, width};
 use super::uapi::*;
 use super::{Nft, family_number};
-use crate::netlink::{NetlinkError, Result, attrs, be_u64, find_attr, text};
+use crate::netlink::{Message, NetlinkError, Result, attrs, be_u64, find_attr, text};
 
 const FOREIGN: NetlinkError = NetlinkError::Malformed("an element that is none of its set's types");
 
@@ -75,6 +75,10 @@ impl Nft {
                 Err(e) if e.is_absent() => continue,
                 messages => messages?,
             };
+            if set.interval && set.key.len() == 1 {
+                tally.insert(name.clone(), interval_counts(&messages, set)?);
+                continue;
+            }
             let lists = messages.iter().filter_map(|m| find_attr(body(m), NFTA_SET_ELEM_LIST_ELEMENTS));
             for (_, element) in lists.flat_map(attrs) {
                 let from = unpack(bytes(element, NFTA_SET_ELEM_KEY).ok_or(FOREIGN)?, &set.key)?;
@@ -83,14 +87,38 @@ impl Nft {
                     None => from.clone(),
                 };
                 let key = from.into_iter().zip(to).map(|(a, b)| key_part(a, b)).collect();
-                let data = find_attr(element, NFTA_SET_ELEM_EXPR).and_then(|e| find_attr(e, NFTA_EXPR_DATA));
-                let count = |kind| data.and_then(|data| find_attr(data, kind)).map_or(0, be_u64);
-                let counts = Counts { packets: count(NFTA_COUNTER_PACKETS), bytes: count(NFTA_COUNTER_BYTES) };
-                tally.entry(name.clone()).or_default().insert(key, counts);
+                tally.entry(name.clone()).or_default().insert(key, counts(element));
             }
         }
         Ok(tally)
     }
+}
+
+fn counts(element: &[u8]) -> Counts {
+    let data = find_attr(element, NFTA_SET_ELEM_EXPR).and_then(|e| find_attr(e, NFTA_EXPR_DATA));
+    let count = |kind| data.and_then(|data| find_attr(data, kind)).map_or(0, be_u64);
+    Counts { packets: count(NFTA_COUNTER_PACKETS), bytes: count(NFTA_COUNTER_BYTES) }
+}
+
+/// Of a plain interval set, where a range is known by its first value until its bounds are put together.
+fn interval_counts(messages: &[Message], set: &Set) -> Result<BTreeMap<Vec<KeyPart>, Counts>> {
+    let raw = || {
+        let lists = messages.iter().filter_map(|m| find_attr(body(m), NFTA_SET_ELEM_LIST_ELEMENTS));
+        lists.flat_map(attrs).map(|(_, element)| element)
+    };
+    let mut by_first = BTreeMap::new();
+    for element in raw().filter(|element| number(element, NFTA_SET_ELEM_FLAGS) & NFT_SET_ELEM_INTERVAL_END == 0) {
+        let first = unpack(bytes(element, NFTA_SET_ELEM_KEY).ok_or(FOREIGN)?, &set.key)?;
+        by_first.insert(first, counts(element));
+    }
+    let counts = |element: Element| {
+        let first = element.key.iter().map(|part| match part {
+            KeyPart::One(value) | KeyPart::Range(value, _) => value.clone(),
+        });
+        let counts = by_first.get(&first.collect::<Vec<_>>()).copied().unwrap_or_default();
+        (element.key, counts)
+    };
+    Ok(intervals(raw(), set)?.into_iter().map(counts).collect())
 }
 
 /// How many flows an element takes, where it is one that holds them.

@@ -27,11 +27,13 @@ enum Source {
     Meta(u32),
     /// The packet, by base and offset.
     Payload(u32, u32),
+    /// The flow's original direction, by key.
+    Original(u32),
 }
 
 /// Where it is, and how many bytes it has.
 fn source(field: Field) -> (Source, usize) {
-    use Source::{Meta, Payload};
+    use Source::{Meta, Original, Payload};
     const LL: u32 = NFT_PAYLOAD_LL_HEADER;
     const NH: u32 = NFT_PAYLOAD_NETWORK_HEADER;
     const TH: u32 = NFT_PAYLOAD_TRANSPORT_HEADER;
@@ -53,6 +55,9 @@ fn source(field: Field) -> (Source, usize) {
         Field::ArpSaddrEther => (Payload(NH, 8), 6),
         Field::ArpSaddrIp => (Payload(NH, 14), 4),
         Field::NdTarget => (Payload(TH, 8), 16),
+        Field::CtDaddr => (Original(NFT_CT_DST_IP), 4),
+        Field::CtDaddr6 => (Original(NFT_CT_DST_IP6), 16),
+        Field::CtDport => (Original(NFT_CT_PROTO_DST), 2),
     }
 }
 
@@ -97,7 +102,10 @@ impl Known {
             | Field::L4Proto
             | Field::ThSport
             | Field::ThDport
-            | Field::NdTarget => {}
+            | Field::NdTarget
+            | Field::CtDaddr
+            | Field::CtDaddr6
+            | Field::CtDport => {}
         }
     }
 
@@ -337,6 +345,11 @@ fn load(w: &mut Writer, field: Field, register: u32, width: usize) {
     match source(field).0 {
         Source::Meta(key) => load_meta_to(w, key, register),
         Source::Payload(base, offset) => load_payload_to(w, base, offset, width, register),
+        Source::Original(key) => expression(w, "ct", |w| {
+            w.attr_be32(NFTA_CT_KEY, key);
+            w.attr_be32(NFTA_CT_DREG, register);
+            w.attr_u8(NFTA_CT_DIRECTION, IP_CT_DIR_ORIGINAL);
+        }),
     }
 }
 

@@ -107,24 +107,6 @@ impl Nft {
     }
 }
 
-/// The tables of x_tables' own, which iptables-legacy writes and nf_tables does not show, in the calling thread's network
-/// namespace (/proc/net/ip_tables_names); nothing where nobody used them.
-///
-/// # Errors
-/// Where the kernel does not let them be read.
-pub fn legacy_tables() -> Result<Vec<(Layer, String)>> {
-    let mut out = Vec::new();
-    for (family, file) in [(Layer::Ip, "ip_tables_names"), (Layer::Ip6, "ip6_tables_names")] {
-        match std::fs::read_to_string(format!("/proc/thread-self/net/{file}")) {
-            Ok(names) => out.extend(names.lines().map(|name| (family, name.to_owned()))),
-            // A kernel without them.
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(KernelError::new("read", format!("/proc/net/{file}"), e)),
-        }
-    }
-    Ok(out)
-}
-
 /// NFPROTO_* of linux/netfilter.h.
 fn number(family: Layer) -> u8 {
     match family {

@@ -28,6 +28,8 @@ const TICK: i32 = 20;
 /// A packet that a chain dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dropped {
+    /// Whether it was a chain of iptables-legacy's.
+    pub legacy: bool,
     /// The table's family.
     pub family: Layer,
     /// The table.
@@ -36,7 +38,7 @@ pub struct Dropped {
     pub base: String,
     /// The chain that it ended in.
     pub chain: String,
-    /// The rule's handle; none where it was the base chain's policy.
+    /// The rule's handle, of iptables-legacy its number in the chain; none where it was the base chain's policy.
     pub rule: Option<u64>,
     /// The index of the interface that it came in by.
     pub iif: Option<u32>,
@@ -51,8 +53,7 @@ pub struct Dropped {
 /// Listens until [`Tracer::finish`].
 #[derive(Debug)]
 pub struct Tracer {
-    end: Arc<AtomicBool>,
-    listener: JoinHandle<std::result::Result<Vec<Message>, NetlinkError>>,
+    listener: Listener,
 }
 
 impl Tracer {
@@ -70,9 +71,7 @@ impl Tracer {
         }
         let mut nft = Nft::open().context("open", "the firewall")?;
         nft.commit(&transaction).map_err(|e| KernelError::new("trace", "packets", e))?;
-        let end = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&end);
-        Ok(Self { end, listener: std::thread::spawn(move || listen(&socket, &told)) })
+        Ok(Self { listener: Listener::start(socket, kind(NFT_MSG_TRACE)) })
     }
 
     /// What was dropped so far, in order.
@@ -80,21 +79,54 @@ impl Tracer {
     /// # Errors
     /// Where the trace could not be read.
     pub fn finish(self) -> Result<Vec<Dropped>> {
+        Ok(dropped(&self.listener.finish().context("read", "the firewall's trace")?))
+    }
+}
+
+/// Gathers messages of one kind in a thread of its own, which ends with this.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    end: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Heard>>,
+}
+
+type Heard = std::result::Result<Vec<Message>, NetlinkError>;
+
+impl Listener {
+    /// Listens at `socket` to messages of nlmsg_type `kind`.
+    pub(crate) fn start(socket: Socket, kind: u16) -> Self {
+        let end = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&end);
+        Self { end, thread: Some(std::thread::spawn(move || listen(&socket, kind, &told))) }
+    }
+
+    /// What came so far, in order.
+    pub(crate) fn finish(mut self) -> Heard {
+        self.stop()
+    }
+
+    fn stop(&mut self) -> Heard {
         self.end.store(true, Ordering::Release);
-        let heard = self.listener.join().map_err(|_| std::io::Error::other("its listener ended early"));
-        let messages = heard.context("read", "the firewall's trace")?.context("read", "the firewall's trace")?;
-        Ok(dropped(&messages))
+        let Some(thread) = self.thread.take() else { return Ok(Vec::new()) };
+        thread.join().unwrap_or_else(|_| Err(NetlinkError::Socket(std::io::Error::other("its listener ended early"))))
+    }
+}
+
+impl Drop for Listener {
+    /// Its socket is closed when this returns: the kernel has room for one listener at some places.
+    fn drop(&mut self) {
+        let _ = self.stop();
     }
 }
 
 /// Gathers messages; once it is to end, those that are there by then.
-fn listen(socket: &Socket, end: &AtomicBool) -> std::result::Result<Vec<Message>, NetlinkError> {
+fn listen(socket: &Socket, kind: u16, end: &AtomicBool) -> Heard {
     let mut messages = Vec::new();
     loop {
         let last = end.load(Ordering::Acquire);
         loop {
             match socket.receive_ready() {
-                Ok(Some(some)) => messages.extend(some.into_iter().filter(|m| m.kind == kind(NFT_MSG_TRACE))),
+                Ok(Some(some)) => messages.extend(some.into_iter().filter(|m| m.kind == kind)),
                 Ok(None) => break,
                 // Some were lost; who drops is seen from those that were not.
                 Err(NetlinkError::Socket(e)) if e.raw_os_error() == Some(libc::ENOBUFS) => {}
@@ -172,6 +204,7 @@ fn dropped(messages: &[Message]) -> Vec<Dropped> {
         let key = (number(attrs, NFTA_TRACE_ID), family, table.clone());
         if let Some(network) = find_attr(attrs, NFTA_TRACE_NETWORK_HEADER) {
             let begun = Dropped {
+                legacy: false,
                 family: layer,
                 table,
                 base: chain.clone(),

@@ -185,6 +185,12 @@ pub const NFTA_CT_DREG: u16 = 1;
 pub const NFTA_CT_KEY: u16 = 2;
 pub const NFT_CT_STATE: u32 = 0;
 pub const NFT_CT_STATUS: u32 = 2;
+pub const NFTA_CT_DIRECTION: u16 = 3;
+pub const NFT_CT_PROTO_DST: u32 = 12;
+pub const NFT_CT_DST_IP: u32 = 20;
+pub const NFT_CT_DST_IP6: u32 = 22;
+/// IP_CT_DIR_ORIGINAL of linux/netfilter/nf_conntrack_tuple_common.h.
+pub const IP_CT_DIR_ORIGINAL: u8 = 0;
 pub const IPS_DST_NAT: u32 = 0x20;
 
 pub const NFTA_FIB_DREG: u16 = 1;

@@ -22,7 +22,8 @@ use crate::network::{Lan, Mode, Network, Public, Snat};
 mod allows;
 pub(super) mod bridge;
 pub(super) mod caps;
-mod forwards;
+pub(super) mod counters;
+pub(super) mod forwards;
 
 /// Priority of destination NAT (NF_IP_PRI_NAT_DST, linux/netfilter_ipv4.h).
 const DSTNAT: i32 = -100;
@@ -82,6 +83,7 @@ fn inet(network: &Network) -> Table {
     table.chains.extend([clamp(), forward(network), postrouting(network)]);
     let caps = caps::chains(&table.sets);
     table.chains.extend(caps);
+    table.chains.push(counters::with_host());
     table
 }
 
@@ -144,6 +146,7 @@ fn sets(network: &Network) -> BTreeMap<String, Set> {
     sets.extend(allows::sets(network));
     sets.extend(snat_sets(network));
     sets.extend(caps::sets(network));
+    sets.extend(counters::sets(network));
     sets
 }
 
@@ -169,7 +172,10 @@ fn from_guest() -> Chain {
         let [proto, port] = udp(port);
         rules.push(rule("a client that asks everybody for a lease", [is(field, to), proto, port, accept()]));
     }
-    rules.push(rule("guests are kept off this host", [Statement::Counter, verdict(Verdict::Drop)]));
+    rules.push(rule(
+        "guests are kept off this host",
+        [in_set(&[Field::IifName], counters::DROPPED_FROM), Statement::Counter, verdict(Verdict::Drop)],
+    ));
     Chain { name: "from_guest".into(), hook: None, rules }
 }
 
@@ -232,6 +238,7 @@ fn forward(network: &Network) -> Chain {
         ));
     }
     rules.extend([
+        rule("what forwards carry", [Statement::CtDnat, verdict(Verdict::Jump("carried_by_forwards".into()))]),
         rule("flows that stand", [Statement::CtState(standing()), accept()]),
         // With br_netfilter on, frames between two ports of a bridge pass here; so do hairpins, without it too.
         rule("within one LAN", [in_set(&[Field::IifName, Field::OifName], "same_lan"), accept()]),
@@ -245,8 +252,8 @@ fn forward(network: &Network) -> Chain {
         rule(
             "of no flow that conntrack knows",
             [
-                in_set(&[Field::IifName], "lans"),
                 Statement::CtState(CtStates { invalid: true, ..CtStates::default() }),
+                in_set(&[Field::IifName], counters::DROPPED_FROM),
                 Statement::Counter,
                 verdict(Verdict::Drop),
             ],
@@ -258,8 +265,8 @@ fn forward(network: &Network) -> Chain {
         rules.push(rule(
             "cloud metadata is not for guests",
             [
-                in_set(&[Field::IifName], "lans"),
                 is(daddr(IpFamily::of(metadata)), Operand::Value(metadata.into())),
+                in_set(&[Field::IifName], counters::DROPPED_FROM),
                 Statement::Counter,
                 verdict(Verdict::Drop),
             ],
@@ -288,7 +295,8 @@ fn forward(network: &Network) -> Chain {
         [iif(&network.uplink.name), in_set(&[Field::OifName], "open_lans"), Statement::CtDnat, accept()],
     ));
     for field in [Field::IifName, Field::OifName] {
-        rules.push(rule("nothing else", [in_set(&[field], "lans"), Statement::Counter, verdict(Verdict::Drop)]));
+        let dropped = if field == Field::IifName { counters::DROPPED_FROM } else { counters::DROPPED_TO };
+        rules.push(rule("nothing else", [in_set(&[field], dropped), Statement::Counter, verdict(Verdict::Drop)]));
     }
     Chain { name: "forward".into(), hook: hook(HookPoint::Forward, ChainKind::Filter, FILTER), rules }
 }
@@ -296,7 +304,7 @@ fn forward(network: &Network) -> Chain {
 // ---- source NAT ----
 
 fn postrouting(network: &Network) -> Chain {
-    let mut rules = Vec::new();
+    let mut rules = counters::through();
     for (nth, (address, _)) in snats(network).iter().enumerate() {
         let family = IpFamily::of(*address);
         rules.push(rule(

@@ -160,6 +160,9 @@ impl Field {
             Self::ArpSaddrEther => "arp saddr ether",
             Self::ArpSaddrIp => "arp saddr ip",
             Self::NdTarget => ND_TARGET,
+            Self::CtDaddr => "ct original ip daddr",
+            Self::CtDaddr6 => "ct original ip6 daddr",
+            Self::CtDport => "ct original proto-dst",
         }
     }
 }
@@ -410,7 +413,7 @@ fn ct_states(states: CtStates) -> String {
 pub fn has_field(family: Family, field: Field) -> bool {
     match family {
         Family::Inet => !matches!(field, Field::ArpSaddrEther | Field::ArpSaddrIp | Field::NdTarget),
-        Family::Bridge => !matches!(field, Field::NfProto),
+        Family::Bridge => !matches!(field, Field::NfProto | Field::CtDaddr | Field::CtDaddr6 | Field::CtDport),
     }
 }
 

@@ -48,7 +48,7 @@ pub fn desired(network: &Network, baseline: &Baseline, ids: &Ids) -> State {
     add_forwarding(&mut state, network);
     add_proxies(&mut state, network);
     state.tables = ruleset::build(network).into_iter().map(|t| (t.family, TableState::Intact(t))).collect();
-    state.mends = network.mends.iter().filter(|mend| mend.is_ours_to_make()).cloned().collect();
+    state.mends = network.mends.iter().cloned().collect();
     state
 }
 

@@ -242,15 +242,24 @@ fn build(sketch: &Sketch) -> Network {
     }
 }
 
-/// Drawn from what the LANs are anyway: some need a rule of another's mended, some a zone of firewalld's.
+/// Drawn from what the LANs are anyway: some need a rule of another's mended (nf_tables' or
+/// iptables-legacy's), some a zone of firewalld's.
 fn build_mends(sketches: &[LanSketch], lans: &[Lan]) -> Vec<Mend> {
     let each = sketches.iter().zip(lans).map(|(sketch, lan)| {
         let bridge = lan.bridge.clone();
         let way = Way { from: Some(bridge.clone()), to: sketch.tap.then(|| name("eth0")) };
         let (table, chain) = ("filter".to_owned(), "FORWARD".to_owned());
+        let legacy = Mend::Legacy {
+            family: Layer::Ip6,
+            table: table.clone(),
+            chain: chain.clone(),
+            way: Way { from: way.to.clone(), to: way.from.clone() },
+        };
         let accept = Mend::Accept { family: Layer::Ip, table, chain, way };
         let zone = Mend::Zone { zone: TRUSTED.to_owned(), interface: bridge };
-        [sketch.egress_denied.then_some(accept), sketch.nat66.then_some(zone)].into_iter().flatten()
+        [sketch.egress_denied.then_some(accept), sketch.nat66.then_some(zone), sketch.second4.then_some(legacy)]
+            .into_iter()
+            .flatten()
     });
     each.flatten().collect()
 }

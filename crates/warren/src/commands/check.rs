@@ -13,6 +13,7 @@ use kernel::observe::switches;
 use kernel::sysctl;
 use lab::{Capture, Lab, LabPlan, Outcome, Prober, Vantage};
 use model::facts::HostFacts;
+use model::foreign::saved::Saved;
 use model::network::{GuestKind, Network, Public, Reach};
 use model::probe::{Probe, Spot, View, derive};
 use model::state::Sysctl;
@@ -27,6 +28,8 @@ struct Live {
     network: Network,
     facts: HostFacts,
     tables: Vec<RawTable>,
+    /// iptables-legacy's.
+    legacy: Vec<Saved>,
     switches: BTreeMap<Sysctl, String>,
 }
 
@@ -45,7 +48,10 @@ pub fn run(context: &Context, from: Option<&str>) -> Ended {
     let drift: Vec<String> = survey.plan.steps.iter().map(ToString::to_string).collect();
     let conflicts: Vec<String> = survey.conflicts.iter().map(|c| format!("{}: {}", c.object, c.detail)).collect();
     let facts = kernel::facts::gather()?;
-    let suspects = suspects()?;
+    // Where they cannot be read, `look` says so.
+    let legacy = kernel::legacy::read().unwrap_or_default();
+    let mut suspects = suspects()?;
+    suspects.extend(legacy.iter().flat_map(Saved::dropping));
     let stopped = foreign::look(&network, Marked::Kept)?;
 
     let wanted =
@@ -58,7 +64,7 @@ pub fn run(context: &Context, from: Option<&str>) -> Ended {
         None | Some(Spot::World) => {
             let tables = tables()?;
             let switches = switches(survey.desired.sysctls.keys())?;
-            prove_on_replica(Live { network, facts, tables, switches })?
+            prove_on_replica(Live { network, facts, tables, legacy, switches })?
         }
         Some(_) => Replica::default(),
     };
@@ -248,7 +254,10 @@ fn prove_on_replica(live: Live) -> Result<Replica, Failure> {
                 sysctl::write(switch, value)?;
             }
         }
-        copy_tables(&live.tables)
+        let mut notes = copy_tables(&live.tables)?;
+        notes
+            .extend(live.legacy.iter().filter_map(|saved| kernel::legacy::restore(saved).err()).map(|e| e.to_string()));
+        Ok(notes)
     });
     let copied = copied.map_err(|e| Failure::new(Exit::Failed, format!("cannot enter the replica: {e}")))?;
     notes.extend(copied?);

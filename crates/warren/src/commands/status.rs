@@ -1,16 +1,14 @@
 //! `warren status`: what is up, and what is not as it should be.
 
-use kernel::nft::{Counts, Tally};
-use model::address::IfName;
-use model::network::{Guest, GuestKind, Network, Public};
-use model::ruleset::{KeyPart, RECEIVED, REFUSED, SENT, TRIES, Try, Value};
-use model::state::{State, TableState};
+use model::network::{GuestKind, Network, Public};
+use model::state::State;
 use services::protocol::Status;
 
 use super::forward;
 use super::serve::control;
 use super::serve::watchman::Repairs;
 use crate::context::{Context, Exit, Outcome};
+use crate::counters::{self, Counters};
 use crate::output;
 
 /// Shows the network that was applied last, held against the kernel.
@@ -29,9 +27,8 @@ pub fn run(context: &Context) -> Outcome {
     let host = guests::Host::from_environment();
     let unfinished = engine.is_unfinished()?;
     let pending = engine.pending()?.map(|pending| pending.left().map_or(0, |left| left.as_secs() + 1));
-    let tally = tally(&survey.observed)?;
+    let counters = Counters::read(&survey.observed)?;
     let served = control::status(&context.run_dir);
-    let refused = |guest: &Guest| refused(&tally, guest);
     let drift: Vec<String> = survey.plan.steps.iter().map(ToString::to_string).collect();
     if context.json {
         output::json(&serde_json::json!({
@@ -44,21 +41,17 @@ pub fn run(context: &Context) -> Outcome {
                 Public::Listed(addresses) => Some(addresses),
                 Public::Dynamic => None,
             },
-            "lans": network.lans.iter().map(|lan| serde_json::json!({
+            "lans": network.lans.iter().map(|lan| counters::with(counters.lan(&network, lan), serde_json::json!({
                 "bridge": lan.bridge, "mode": lan.mode, "addresses": lan.addresses, "mtu": lan.mtu, "domain": lan.domain,
                 "up": survey.observed.links.get(&lan.bridge).is_some_and(|l| l.up),
-            })).collect::<Vec<_>>(),
-            "guests": network.guests.iter().map(|guest| serde_json::json!({
+            }))).collect::<Vec<_>>(),
+            "guests": network.guests.iter().map(|guest| counters::with(counters.guest(guest), serde_json::json!({
                 "name": guest.name, "kind": kind(&guest.kind), "lan": guest.lan, "mac": guest.mac, "port": guest.port,
                 "addresses": guest.addresses, "plugged": plugged(&survey.observed, guest),
-                "sent": traffic(&tally, SENT, &guest.port), "received": traffic(&tally, RECEIVED, &guest.port),
-                "max_connections": guest.max_connections, "refused": refused(guest),
-                "tried": tried(&tally, &guest.port).iter()
-                    .map(|(tried, packets)| serde_json::json!({ "what": tried.words(), "packets": packets }))
-                    .collect::<Vec<_>>(),
                 "container": matches!(guest.kind, GuestKind::Lxc(_)).then(|| super::guest::state_word(&host, &guest.name)),
-            })).collect::<Vec<_>>(),
-            "forwards": forward::documents(&network),
+            }))).collect::<Vec<_>>(),
+            "forwards": forward::documents(&network).into_iter().zip(&network.forwards)
+                .map(|(document, forward)| counters::with(document, counters.forward(forward))).collect::<Vec<_>>(),
             "services": served.as_ref().and_then(|served| served.services.as_ref()),
             "serve": served.as_ref().map(|served| &served.repairs),
             "drift": drift,
@@ -69,12 +62,15 @@ pub fn run(context: &Context) -> Outcome {
         return Ok(Exit::Done);
     }
     people(&network, &survey.observed);
+    if let Some(table) = counters.table(&network) {
+        output::line(&format!("\n{}", table.trim_end()));
+    }
     if let Some(served) = &served {
         served.services.iter().for_each(services);
         repairs(&served.repairs);
     }
     for guest in &network.guests {
-        for (tried, packets) in tried(&tally, &guest.port).into_iter().filter(|(_, packets)| *packets > 0) {
+        for (tried, packets) in counters.tried(guest).into_iter().filter(|(_, packets)| *packets > 0) {
             output::line(&format!(
                 "{}{} tried: {packets} {}{}",
                 output::YELLOW,
@@ -84,13 +80,13 @@ pub fn run(context: &Context) -> Outcome {
             ));
         }
     }
-    for guest in network.guests.iter().filter(|guest| refused(guest) > 0) {
+    for guest in network.guests.iter().filter(|guest| counters.refused(guest) > 0) {
         output::line(&format!(
             "{}{} is, or was, at its cap of {} connections: {} packets of further ones were dropped{}",
             output::YELLOW,
             guest.name,
             guest.max_connections,
-            refused(guest),
+            counters.refused(guest),
             output::RESET
         ));
     }
@@ -114,50 +110,6 @@ pub fn run(context: &Context) -> Outcome {
         drift.iter().for_each(|line| output::line(line));
     }
     Ok(Exit::Done)
-}
-
-/// What our tables have counted; nothing where they are not as they should be.
-fn tally(observed: &State) -> Result<Tally, crate::context::Failure> {
-    let mut all = Tally::new();
-    for table in observed.tables.values() {
-        if let TableState::Intact(table) = table {
-            all.extend(kernel::nft::tally(table)?);
-        }
-    }
-    Ok(all)
-}
-
-/// Packets of connections that a guest was refused, since it held as many as it may.
-fn refused(tally: &Tally, guest: &Guest) -> u64 {
-    let lan = KeyPart::One(Value::IfName(guest.lan.clone()));
-    let of_guest = |key: &[KeyPart]| match key {
-        [bridge, part] if *bridge == lan => match part {
-            KeyPart::One(Value::Ipv4(address)) => guest.has((*address).into()),
-            KeyPart::One(Value::Ipv6(address)) => guest.has((*address).into()),
-            KeyPart::Range(Value::Ipv4(first), _) => guest.has((*first).into()),
-            KeyPart::Range(Value::Ipv6(first), _) => guest.has((*first).into()),
-            _ => false,
-        },
-        _ => false,
-    };
-    let sets = REFUSED.iter().filter_map(|set| tally.get(*set));
-    sets.flatten().filter(|(key, _)| of_guest(key)).map(|(_, counts)| counts.packets).sum()
-}
-
-fn counted<'a>(tally: &'a Tally, set: &str, port: &'a IfName) -> impl Iterator<Item = Counts> + 'a {
-    let of_port = move |key: &[KeyPart]| key.first() == Some(&KeyPart::One(Value::IfName(port.clone())));
-    tally.get(set).into_iter().flatten().filter(move |(key, _)| of_port(key)).map(|(_, counts)| *counts)
-}
-
-fn traffic(tally: &Tally, set: &str, port: &IfName) -> serde_json::Value {
-    let counts = counted(tally, set, port).next().unwrap_or_default();
-    serde_json::json!({ "packets": counts.packets, "bytes": counts.bytes })
-}
-
-/// What a guest may try and may not do, with how many packets it did.
-fn tried(tally: &Tally, port: &IfName) -> Vec<(Try, u64)> {
-    let packets = |tried: Try| counted(tally, tried.set(), port).map(|counts| counts.packets).sum::<u64>();
-    TRIES.iter().map(|tried| (*tried, packets(*tried))).collect()
 }
 
 fn people(network: &Network, observed: &State) {

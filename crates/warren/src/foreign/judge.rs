@@ -5,17 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use kernel::apply::Engine;
-use kernel::mends;
 use kernel::nft::{Dropped, Nft, RawTable, Tracer, Transaction};
 use kernel::rtnl::Rtnl;
+use kernel::{legacy, mends};
 use lab::{Lab, LabPlan, Prober};
 use model::address::IfName;
+use model::foreign::saved::Saved;
 use model::foreign::{Culprit, Mend, RuleRef, Scene, Stop, Way, mends as mends_for};
 use model::network::Public;
 use model::probe::{Expect, Probe, derive};
 use model::ruleset::TABLE;
 
-use super::{Findings, Job, Table, sense};
+use super::{Findings, Job, Table, legacy as told, sense};
 use crate::commands::{REPLICA_RUN, REPLICA_STATE};
 use crate::context::{Exit, Failure};
 
@@ -27,7 +28,7 @@ const PROBES: usize = 400;
 
 /// What of others' stops what is declared.
 pub(super) fn find(job: Job) -> Result<Findings, Failure> {
-    let Job { mut network, facts, tables, br_netfilter } = job;
+    let Job { mut network, facts, tables, legacy, br_netfilter } = job;
     network.mends.clear();
     if network.public == Public::Dynamic
         && let Some(uplink) = facts.interface(&network.uplink.name).filter(|u| !u.addresses.is_empty())
@@ -44,24 +45,35 @@ pub(super) fn find(job: Job) -> Result<Findings, Failure> {
         kernel::sysctl::set_br_netfilter(&br_netfilter)?;
         copy(&tables, &mut notes)
     })?;
+    let (legacy, troubles) = inside(&lab, || Ok(copy_legacy(legacy, &network)))?;
+    let legacy_failed = !troubles.is_empty();
+    notes.extend(troubles);
     let mut probes: Vec<Probe> = derive(&network, &lab.view());
     probes.retain(|probe| matches!(probe.expect, Expect::Arrives { .. }));
     probes.truncate(PROBES);
     let ours = network.lans.iter().map(|lan| lan.bridge.clone()).collect();
-    let mut search =
-        Search { tables: &tables, handles, ours, names: names(&lab)?, stops: Vec::new(), tried: BTreeMap::new() };
+    let mut search = Search {
+        tables: &tables,
+        legacy: &legacy,
+        copies: Vec::new(),
+        handles,
+        ours,
+        names: names(&lab)?,
+        stops: Vec::new(),
+        tried: BTreeMap::new(),
+    };
     let mut prober = Prober::open(&lab.vantages(&network)?)?;
     for _ in 0..ROUNDS {
-        let tracer = inside(&lab, || Ok(Tracer::start()?))?;
+        let trace = inside(&lab, || Trace::start(!legacy.is_empty()))?;
         prober.run(&probes)?;
-        let dropped = tracer.finish()?;
+        let dropped = trace.finish(&mut search.copies)?;
         let changes = search.learn(&dropped, &probes, &network);
         if changes.is_empty() {
             break;
         }
         inside(&lab, || changes.iter().try_for_each(Change::make))?;
     }
-    Ok(Findings { stops: search.stops, notes, failed: false })
+    Ok(Findings { stops: search.stops, notes, failed: false, legacy_failed })
 }
 
 fn inside<T: Send>(lab: &Lab, f: impl FnOnce() -> Result<T, Failure> + Send) -> Result<T, Failure> {
@@ -90,6 +102,44 @@ fn copy(tables: &[Table], notes: &mut Vec<String>) -> Result<Handles, Failure> {
         handles.insert((table.family, table.name.clone()), found);
     }
     Ok(handles)
+}
+
+/// Makes iptables-legacy's tables; says which could not be made, or not be heard. Those that could.
+fn copy_legacy(tables: Vec<Saved>, network: &model::network::Network) -> (Vec<Saved>, Vec<String>) {
+    let heard = legacy::Tracer::start().map(drop);
+    let (mut copied, mut notes) = (Vec::new(), Vec::new());
+    for saved in tables {
+        let done = heard.as_ref().map_err(ToString::to_string);
+        match done.and_then(|()| legacy::restore(&saved).map_err(|e| e.to_string())) {
+            Ok(()) => copied.push(saved),
+            Err(why) => notes.push(told::unknown(network, &told::names(&saved), &why)),
+        }
+    }
+    (copied, notes)
+}
+
+/// The kernel's word on who drops, of one round.
+struct Trace {
+    nft: Tracer,
+    /// With iptables-legacy's tables as they are in that round.
+    legacy: Option<(legacy::Tracer, Vec<Saved>)>,
+}
+
+impl Trace {
+    fn start(with_legacy: bool) -> Result<Self, Failure> {
+        let legacy = if with_legacy { Some((legacy::Tracer::start()?, legacy::read()?)) } else { None };
+        Ok(Self { nft: Tracer::start()?, legacy })
+    }
+
+    /// What was dropped, and iptables-legacy's tables as they were then.
+    fn finish(self, copies: &mut Vec<Saved>) -> Result<Vec<Dropped>, Failure> {
+        let mut dropped = self.nft.finish()?;
+        if let Some((tracer, tables)) = self.legacy {
+            dropped.extend(tracer.finish(&tables)?);
+            *copies = tables;
+        }
+        Ok(dropped)
+    }
 }
 
 /// The server's interfaces by index.
@@ -129,6 +179,10 @@ impl Change {
 
 struct Search<'a> {
     tables: &'a [Table],
+    /// iptables-legacy's, as they are on the host.
+    legacy: &'a [Saved],
+    /// The same as they were in the lab in the last round.
+    copies: Vec<Saved>,
     handles: Handles,
     ours: BTreeSet<IfName>,
     names: BTreeMap<u32, IfName>,
@@ -144,7 +198,8 @@ impl Search<'_> {
         for drop in dropped.iter().filter(|drop| drop.table != TABLE) {
             for probe in probes {
                 let Some(answer) = sense::belongs(drop, probe, network) else { continue };
-                let key = (self.culprit(drop), self.way(drop));
+                let Some(culprit) = self.culprit(drop) else { continue };
+                let key = (culprit, self.way(drop));
                 let seen = found.entry(key).or_insert_with(|| Seen {
                     drop: drop.clone(),
                     flows: BTreeSet::new(),
@@ -163,17 +218,7 @@ impl Search<'_> {
 
     /// What to try next of one that stops something.
     fn next(&mut self, culprit: Culprit, way: Way, seen: Seen) -> Vec<Change> {
-        let Some(table) = self.tables.iter().find(|t| t.family == seen.drop.family && t.name == seen.drop.table) else {
-            return Vec::new();
-        };
-        let scene = Scene {
-            family: table.family,
-            table: &table.name,
-            base: &seen.drop.base,
-            chains: &table.chains,
-            ours: &self.ours,
-        };
-        let candidates = mends_for(&scene, &way);
+        let Some(candidates) = self.candidates(&seen.drop, &way) else { return Vec::new() };
         let tried = self.tried.entry((culprit.clone(), way.clone())).or_default();
         let failed = tried.checked_sub(1).and_then(|last| candidates.get(last)).cloned();
         let mend = candidates.get(*tried).cloned();
@@ -184,14 +229,35 @@ impl Search<'_> {
         }
         let mut changes: Vec<Change> = failed.map(Change::Undo).into_iter().collect();
         match mend {
-            Some(Mend::Zone { .. }) => changes.push(Change::Clear(table.copied())),
+            Some(Mend::Zone { .. }) => changes.extend(self.table_of(&seen.drop).map(|t| Change::Clear(t.copied()))),
             Some(mend) => changes.push(Change::Make(mend)),
             None => {}
         }
         changes
     }
 
-    fn culprit(&self, drop: &Dropped) -> Culprit {
+    /// What may mend it, what is tried first coming first; none where nothing is known of the table.
+    fn candidates(&self, drop: &Dropped, way: &Way) -> Option<Vec<Mend>> {
+        let (chains, legacy) = if drop.legacy {
+            let saved = self.legacy.iter().find(|saved| saved.family == drop.family)?;
+            (saved.table(&drop.table)?.chain_names(), true)
+        } else {
+            (self.table_of(drop)?.chains.clone(), false)
+        };
+        let (family, table, base) = (drop.family, drop.table.as_str(), drop.base.as_str());
+        Some(mends_for(&Scene { legacy, family, table, base, chains: &chains, ours: &self.ours }, way))
+    }
+
+    fn table_of(&self, drop: &Dropped) -> Option<&Table> {
+        self.tables.iter().find(|t| t.family == drop.family && t.name == drop.table)
+    }
+
+    fn culprit(&self, drop: &Dropped) -> Option<Culprit> {
+        if drop.legacy {
+            let of = |all: &[Saved]| all.iter().position(|saved| saved.family == drop.family);
+            let (copy, original) = (&self.copies[of(&self.copies)?], &self.legacy[of(self.legacy)?]);
+            return Some(original.own(copy, copy.culprit(&drop.table, &drop.chain, drop.rule)?));
+        }
         let (family, table, chain) = (drop.family, drop.table.clone(), drop.chain.clone());
         // The lab's rules are numbered anew; their order is the original's.
         let rule = drop.rule.map(|handle| {
@@ -202,7 +268,7 @@ impl Search<'_> {
             let unknown = || RuleRef { handle, text: "[not understood]".to_owned() };
             nth.zip(there).and_then(|(nth, (_, rules))| rules.get(nth).cloned()).unwrap_or_else(unknown)
         });
-        Culprit { legacy: false, family, table, chain, rule }
+        Some(Culprit { legacy: false, family, table, chain, rule })
     }
 
     fn way(&self, drop: &Dropped) -> Way {

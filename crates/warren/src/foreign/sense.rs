@@ -90,6 +90,7 @@ mod tests {
         let transport = ports.iter().flat_map(|port| port.to_be_bytes()).collect();
         let name = String::new;
         Dropped {
+            legacy: false,
             family: Layer::Ip,
             table: name(),
             base: name(),

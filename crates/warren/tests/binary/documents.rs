@@ -78,6 +78,7 @@ fn every_key_is_documented_and_every_documented_key_is_there() {
             keys(&document, "", printed.entry(section).or_default());
             document
         };
+        assert_eq!(print("init", "init --print", 0)["config"], Value::Null);
         scene.write(WRONG);
         print("failure", "validate", 2);
         scene.write(&format!("{NETWORK}[socks]\nlisten = [\"127.0.0.1:1080\"]\n"));

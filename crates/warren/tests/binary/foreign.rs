@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::snapshot::{assert_same, take};
 use crate::common::{lab, nft, tool};
-use crate::support::{PATIENCE, Running, Scene, all, reaches, serve, silent};
+use crate::support::{PATIENCE, Running, Scene, all, at, reaches, serve, silent};
 
 const NETWORK: &str = r#"
 [host]
@@ -50,11 +50,27 @@ fn restore(program: &str, file: &str) {
     assert!(restore.wait().unwrap().success(), "{program} refused {file}");
 }
 
-/// Others' rules as their own tool shows them, whatever has been counted.
+/// Others' rules as their own tools show them, whatever has been counted.
 fn others() -> String {
     let all = tool("nft --stateless list ruleset");
     let tables = all.split("\n}\n").filter(|table| !table.contains(" warren {"));
-    tables.collect::<Vec<_>>().join("\n}\n")
+    tables.collect::<Vec<_>>().join("\n}\n") + &legacy()
+}
+
+/// Which tables of iptables-legacy's there are. Its programs make a table by looking at it; this does not.
+fn legacy_tables() -> [String; 2] {
+    ["ip", "ip6"].map(|family| fs::read_to_string(format!("/proc/net/{family}_tables_names")).unwrap())
+}
+
+/// What stands in them, without times and counters.
+fn legacy() -> String {
+    let mut lines = Vec::new();
+    for (program, names) in ["iptables-legacy-save", "ip6tables-legacy-save"].into_iter().zip(legacy_tables()) {
+        let saved = if names.is_empty() { String::new() } else { tool(program) };
+        let kept = saved.lines().filter(|line| !line.starts_with('#'));
+        lines.extend(kept.map(|line| line.split(" [").next().unwrap().to_owned()));
+    }
+    lines.join("\n")
 }
 
 /// The forward from the world, and the way out: whether they work, beside what must not pass in any case.
@@ -78,6 +94,11 @@ fn flows(when: &str, open: bool) {
 /// `up` beside `theirs`: it is told what stops what, and nothing of theirs changes; with `fix-foreign` it flows; after
 /// `down` all is as it was.
 fn beside(says: &[&str], theirs: impl FnOnce()) {
+    beside_what(says, || flows("without a mend", false), theirs);
+}
+
+/// The same where `closed` tells how what they stop looks to who asks.
+fn beside_what(says: &[&str], closed: impl FnOnce(), theirs: impl FnOnce()) {
     let scene = Scene::new();
     // Frames between guests are nobody's business but the bridge's.
     for family in ["ip", "ip6"] {
@@ -92,7 +113,7 @@ fn beside(says: &[&str], theirs: impl FnOnce()) {
     }
     assert_eq!(others(), rules, "up leaves others' rules alone");
     let _servers = [serve(&scene, "world", 80), serve(&scene, "cnx6", 80)];
-    flows("without a mend", false);
+    closed();
     scene.warren("check").says(1, says);
 
     scene.write(&network(true));
@@ -178,6 +199,7 @@ fn libvirt_s_network_stops_nothing() {
         scene.warren("check").ends(0);
         scene.warren("down").ends(0);
         assert_same(&before, &take(), "after down");
+        assert_eq!(legacy_tables(), ["", ""], "looking makes no table");
     });
 }
 
@@ -260,32 +282,144 @@ fn firewalld_itself() {
 }
 
 #[test]
-fn legacy_iptables_are_told_and_left_alone() {
+fn legacy_iptables() {
+    lab(|| {
+        let says = [
+            "the rule \"-A FORWARD -p tcp -m tcp --dport 80 -j REJECT --reject-with icmp-port-unreachable\" (number 2) \
+             of chain FORWARD of table ip filter of iptables-legacy stops",
+            "forward 8080/tcp from the world",
+            "the policy of chain FORWARD of table ip filter of iptables-legacy (drop) stops",
+            "cnx6 out to the world",
+            "the policy of chain FORWARD of table ip6 filter of iptables-legacy (drop) stops",
+            "`iptables-legacy -I FORWARD -i br1 -o eth0 -j ACCEPT`",
+            "`iptables-legacy -I FORWARD -i eth0 -o br1 -j ACCEPT`",
+            "`ip6tables-legacy -I FORWARD -i br1 -o eth0 -j ACCEPT`",
+        ];
+        // A rejected one hears of it; IPv6 meets the policy.
+        let closed = || {
+            for (from, to) in [("cnx6", "198.51.100.7:80"), ("world", "203.0.113.2:8080")] {
+                let mut curl = at(from, "curl");
+                curl.args(["--silent", "--noproxy", "*", "--max-time", "20"]).arg(format!("http://{to}/"));
+                assert_eq!(curl.output().unwrap().status.code(), Some(7), "{from} to {to} is not refused");
+            }
+            all(
+                "without a mend",
+                &[
+                    reaches("cnx7", "10.1.1.6:80", "cnx6", "10.1.1.7"),
+                    silent("neighbour", "10.1.1.6:80"),
+                    silent("cnx6", "[2001:db8:100::7]:80"),
+                ],
+            );
+        };
+        beside_what(&says, closed, || {
+            tool("iptables-legacy -P FORWARD DROP");
+            tool("iptables-legacy -A FORWARD -i tun0 -j ACCEPT");
+            tool("iptables-legacy -A FORWARD -p tcp --dport 80 -j REJECT");
+            tool("ip6tables-legacy -P FORWARD DROP");
+        });
+        assert_eq!(legacy_tables(), ["filter\n", "filter\n"], "looking makes no table");
+    });
+}
+
+#[test]
+fn docker_on_legacy_iptables() {
+    lab(|| {
+        let says = [
+            "the policy of chain FORWARD of table ip filter of iptables-legacy (drop) stops",
+            "cnx6 out to the world",
+            "`iptables-legacy -I DOCKER-USER -i br1 -o eth0 -j ACCEPT`",
+        ];
+        beside(&says, || restore("iptables-legacy-restore", "docker.rules"));
+        assert_eq!(legacy_tables()[1], "", "looking makes no table");
+    });
+}
+
+/// A FORWARD of iptables-legacy's that drops, and bridged frames kept from it.
+fn dropping_policy() {
+    for family in ["ip", "ip6"] {
+        tool(&format!("sysctl -qw net.bridge.bridge-nf-call-{family}tables=0"));
+        tool(&format!("{family}tables-legacy -P FORWARD DROP"));
+    }
+}
+
+const MARKED: [&str; 9] = ["FORWARD", "-i", "br1", "-o", "eth0", "-m", "comment", "--comment", "warren: br1 to eth0"];
+
+#[test]
+fn a_lost_legacy_mend_is_drift_and_a_refused_one_undoes_all() {
     lab(|| {
         let scene = Scene::new();
-        for family in ["ip", "ip6"] {
-            tool(&format!("sysctl -qw net.bridge.bridge-nf-call-{family}tables=0"));
-        }
-        tool("iptables-legacy -P FORWARD DROP");
-        tool("iptables-legacy -A FORWARD -i tun0 -j ACCEPT");
-        let rules = || tool("iptables-legacy -S");
-        let before = (rules(), take());
-        let says = ["iptables-legacy has tables here (ip filter)", "`iptables-legacy -I FORWARD -i br1 -j ACCEPT`"];
+        dropping_policy();
+        let (before, rules) = (take(), others());
+        scene.up(&network(true), &GUESTS);
+        let mended = others();
+        let mut delete = Command::new("iptables-legacy");
+        assert!(delete.arg("-D").args(MARKED).args(["-j", "ACCEPT"]).status().unwrap().success());
+        let lost = "+ accept br1 to eth0 in chain FORWARD of table ip filter of iptables-legacy";
+        scene.warren("status").says(0, &[lost]);
+        scene.warren("check").says(1, &[lost, "cnx6 out to the world"]);
+        scene.warren("up").says(0, &["The network is up: 1 steps."]);
+        // First in its chain again; the rest as it was.
+        let sorted = |text: &str| text.lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
+        assert_eq!(sorted(&others()), sorted(&mended));
+        scene.warren("down").ends(0);
+        assert_eq!(others(), rules);
+
+        // What is refused here alone, behind mends that were made: the real program, but for IPv6's.
+        let laid = scene.folder().join("usr/sbin");
+        fs::create_dir_all(&laid).unwrap();
+        let program = laid.join("ip6tables-legacy-restore");
+        let here = fs::read_link("/proc/self/ns/net").unwrap();
+        let refuses = format!(
+            "#!/bin/sh\n[ \"$(readlink /proc/self/ns/net)\" = '{}' ] && {{ echo 'not today' >&2; exit 3; }}\n\
+             exec xtables-legacy-multi ip6tables-restore \"$@\"\n",
+            here.display()
+        );
+        fs::write(&program, refuses).unwrap();
+        tool(&format!("chmod 755 {}", program.display()));
+        tool(&format!("mount -t overlay overlay -o lowerdir={}:/usr /usr", scene.folder().join("usr").display()));
+        scene.warren("up").says(1, &["ip6tables-legacy-restore: not today", "restored"]);
+        assert_eq!(others(), rules, "the mends that were made are taken back");
+        assert_same(&before, &take(), "after what failed");
+    });
+}
+
+#[test]
+fn legacy_iptables_without_their_programs_are_told_and_left_alone() {
+    lab(|| {
+        let scene = Scene::new();
+        dropping_policy();
+        let before = (legacy(), take());
+        // A system that has the tables and not the programs, in this lab's own view of it.
+        let programs = tool("readlink --canonicalize /usr/sbin/iptables-legacy");
+        let hide = || tool(&format!("mount --bind /dev/null {programs}"));
+        let show = || tool(&format!("umount {programs}"));
+        hide();
+        let says = [
+            "iptables-legacy has tables here (ip filter, ip6 filter)",
+            "`iptables-legacy -I FORWARD -i br1 -j ACCEPT`",
+        ];
         let ran = scene.up(&network(true), &GUESTS);
         assert!(says.iter().all(|word| ran.err.contains(word)), "{}", ran.err);
-        assert_eq!(rules(), before.0, "warren does not write there");
         let _servers = [serve(&scene, "world", 80), serve(&scene, "cnx6", 80)];
         flows("without a mend", false);
         scene.warren("check").says(1, &["BROKEN", "cnx6 out to the world", says[0]]);
+        show();
+        assert_eq!(legacy(), before.0, "warren does not write there");
         // What a person is told to type is a mend.
-        tool("iptables-legacy -I FORWARD -i br1 -j ACCEPT");
-        tool("iptables-legacy -I FORWARD -o br1 -j ACCEPT");
+        for family in ["ip", "ip6"] {
+            tool(&format!("{family}tables-legacy -I FORWARD -i br1 -j ACCEPT"));
+            tool(&format!("{family}tables-legacy -I FORWARD -o br1 -j ACCEPT"));
+        }
         flows("with what was told", true);
+        hide();
         scene.warren("check").ends(0);
-        tool("iptables-legacy -D FORWARD -i br1 -j ACCEPT");
-        tool("iptables-legacy -D FORWARD -o br1 -j ACCEPT");
         scene.warren("down").ends(0);
-        assert_eq!(rules(), before.0);
+        show();
+        for family in ["ip", "ip6"] {
+            tool(&format!("{family}tables-legacy -D FORWARD -i br1 -j ACCEPT"));
+            tool(&format!("{family}tables-legacy -D FORWARD -o br1 -j ACCEPT"));
+        }
+        assert_eq!(legacy(), before.0);
         assert_same(&before.1, &take(), "after down");
     });
 }

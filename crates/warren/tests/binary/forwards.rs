@@ -25,7 +25,7 @@ to = "cnx6:22"
 "#;
 
 fn forwards() -> String {
-    tool("nft list map inet warren forwards4")
+    tool("nft --stateless list map inet warren forwards4")
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn a_forward_comes_and_goes_with_all_else_untouched() {
         let rules = handles();
 
         scene.warren("forward add 8080 cnx6:80").says(0, &["1 steps"]);
-        assert!(forwards().contains("tcp . 8080 : 10.1.1.6 . 80"));
+        assert!(forwards().contains("tcp . 8080 counter : 10.1.1.6 . 80"));
         assert_eq!(handles(), rules, "a forward more is an element more: no rule is made anew");
         let text = fs::read_to_string(&scene.config).unwrap();
         assert_eq!(text, format!("{NETWORK}\n[[forward]]\nlisten = \"8080\"\nto = \"cnx6:80\"\n"));

@@ -10,10 +10,12 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{address_type, daddr, goto, in_set, is, named, rule, saddr, verdict};
+use crate::address::Transport;
 use crate::network::{Dmz, Forward, Network, Public};
 use crate::ruleset::{Chain, Element, Field, IpFamily, KeyPart, Operand, Rule, Set, Statement, Type, Value, Verdict};
 
 const FAMILIES: [IpFamily; 2] = [IpFamily::V4, IpFamily::V6];
+const TRANSPORTS: [Transport; 2] = [Transport::Tcp, Transport::Udp];
 /// Protocols of the host's own that no DMZ takes: ICMP and ICMPv6.
 const HOSTS_OWN: [u8; 2] = [1, 58];
 
@@ -26,7 +28,14 @@ pub(super) fn sets(network: &Network) -> BTreeMap<String, Set> {
         let kind = address_type(family);
         for (at, key) in [("", vec![]), ("_at", vec![kind])] {
             let key = [key, vec![Type::Proto, Type::Port]].concat();
-            sets.0.insert(named(&format!("forwards{at}"), family), Set::map(&key, &[kind, Type::Port]));
+            let map = Set { counted: true, ..Set::map(&key, &[kind, Type::Port]) };
+            sets.0.insert(named(&format!("forwards{at}"), family), map);
+        }
+        for transport in TRANSPORTS {
+            let counted = |key: &[Type]| Set { counted: true, ..Set::of(key) };
+            // Of both families.
+            sets.0.entry(format!("carried_{transport}")).or_insert_with(|| counted(&[Type::Port]));
+            sets.0.insert(named(&format!("carried_at_{transport}"), family), counted(&[kind, Type::Port]));
         }
         for forward in &network.forwards {
             sets.forward(forward, family);
@@ -74,7 +83,7 @@ impl Sets {
         let with = |port: KeyPart| key.iter().cloned().chain([port]).collect::<Vec<_>>();
         let all = range(Value::Port(forward.ports.first), Value::Port(forward.ports.last));
         if forward.ports.is_single() || !forward.keeps_ports() {
-            let like = Set::map(&types, &[kind, Type::Port]);
+            let like = Set { counted: true, ..Set::map(&types, &[kind, Type::Port]) };
             for port in forward.ports.first..=forward.ports.last {
                 let Some(to_port) = forward.to_port_of(port) else { continue };
                 let element = Element { key: with(KeyPart::One(Value::Port(port))), data: Vec::new(), most: None };
@@ -85,10 +94,11 @@ impl Sets {
                 );
             }
         } else {
-            let like = Set { interval: true, ..Set::map(&types, &[kind]) };
+            let like = Set { interval: true, counted: true, ..Set::map(&types, &[kind]) };
             let element = Element { key: with(all.clone()), data: vec![(*to).into()], most: None };
             self.add(&named(&format!("ranges{at}"), family), &like, element);
         }
+        self.carried(forward, family, &all);
         let intervals = |types: &[Type]| Set { interval: true, ..Set::of(types) };
         if !forward.hairpin {
             let element = Element { key: with(all.clone()), data: Vec::new(), most: None };
@@ -106,6 +116,23 @@ impl Sets {
                 self.add(&name, &intervals(&types), Element { key, data: Vec::new(), most: None });
             }
         }
+    }
+
+    /// What counts the packets of its flows, both ways, by where their first was sent.
+    fn carried(&mut self, forward: &Forward, family: IpFamily, ports: &KeyPart) {
+        let transport = forward.transport;
+        let single = matches!(ports, KeyPart::One(_));
+        let word = if single { "carried" } else { "carried_range" };
+        let (name, key, types) = match forward.address {
+            None => (format!("{word}_{transport}"), vec![ports.clone()], vec![Type::Port]),
+            Some(address) => (
+                named(&format!("{word}_at_{transport}"), family),
+                vec![KeyPart::One(address.into()), ports.clone()],
+                vec![address_type(family), Type::Port],
+            ),
+        };
+        let like = Set { interval: !single, counted: true, ..Set::of(&types) };
+        self.add(&name, &like, Element { key, data: Vec::new(), most: None });
     }
 
     fn dmz(&mut self, dmz: &Dmz, family: IpFamily, selective: bool) {
@@ -159,6 +186,18 @@ pub(super) fn range(first: Value, last: Value) -> KeyPart {
     if first == last { KeyPart::One(first) } else { KeyPart::Range(first, last) }
 }
 
+/// The sets that count what a forward does, each with the forward's keys in it: connections in those whose names do not
+/// begin with `carried`, packets and bytes in the others.
+#[must_use]
+pub fn counted_by(forward: &Forward) -> BTreeMap<String, Vec<Vec<KeyPart>>> {
+    let mut sets = Sets(BTreeMap::new());
+    for family in FAMILIES {
+        sets.forward(forward, family);
+    }
+    let counted = sets.0.into_iter().filter(|(_, set)| set.counted);
+    counted.map(|(name, set)| (name, set.elements.into_iter().map(|element| element.key).collect())).collect()
+}
+
 // ---- chains ----
 
 /// The chains that end in `from_uplink` and `from_inside`; `sets` are those of [`sets`].
@@ -169,7 +208,7 @@ pub(super) fn chains(network: &Network, sets: &BTreeMap<String, Set>) -> Vec<Cha
         chains.push(writer.dmz("dmz_uplink", true));
         chains.push(writer.dmz("dmz_inside", false));
     }
-    chains.extend([writer.uplink(), writer.inside()]);
+    chains.extend([writer.uplink(), writer.inside(), writer.carried()]);
     chains
 }
 
@@ -197,6 +236,29 @@ impl Chains<'_> {
             Public::Listed(_) => in_set(&[daddr(family)], &named("public", family)),
             Public::Dynamic => Statement::FibLocal { of_input, not: false },
         }
+    }
+
+    /// Counts what flows that came by a forward carry; whoever comes here has made sure that the packet is of one whose
+    /// destination was rewritten.
+    fn carried(&self) -> Chain {
+        let mut rules = Vec::new();
+        for transport in TRANSPORTS {
+            let mut count = |set: String, key: &[Field]| {
+                if self.sets.contains_key(&set) {
+                    let of_it = is(Field::L4Proto, Operand::Value(Value::Proto(transport.number())));
+                    rules.push(rule("whose traffic it is", [of_it, in_set(key, &set), verdict(Verdict::Return)]));
+                }
+            };
+            for (family, address) in FAMILIES.into_iter().zip([Field::CtDaddr, Field::CtDaddr6]) {
+                for word in ["carried", "carried_range"] {
+                    count(named(&format!("{word}_at_{transport}"), family), &[address, Field::CtDport]);
+                }
+            }
+            for word in ["carried", "carried_range"] {
+                count(format!("{word}_{transport}"), &[Field::CtDport]);
+            }
+        }
+        Chain { name: "carried_by_forwards".into(), hook: None, rules }
     }
 
     /// Forwards of every public address: the chains that come here have made sure that it is one.

@@ -278,6 +278,11 @@ fn read(walk: &Walk<'_>, site: Site<'_>, field: Field) -> Result<Option<Vec<u8>>
         Field::Ip6Saddr => ip(false, walk.body.source()),
         Field::Ip6Daddr => ip(false, walk.body.destination()),
         Field::ThSport => walk.body.source_port().map(|port| port.to_be_bytes().to_vec()),
+        // What is only counted by: the evaluation keeps no tuples.
+        Field::CtDaddr | Field::CtDaddr6 | Field::CtDport => {
+            site.no_ct_in_bridge("ct original")?;
+            None
+        }
         Field::ThDport => walk.body.port().map(|port| port.to_be_bytes().to_vec()),
         Field::IcmpType | Field::Icmp6Type => match payload {
             Some(Payload::Icmp(kind)) if is_v4 == Some(field == Field::IcmpType) => Some(vec![kind]),
@@ -387,9 +392,9 @@ fn type_of(field: Field) -> Option<Type> {
     match field {
         Field::IifName | Field::OifName => Some(Type::IfName),
         Field::L4Proto => Some(Type::Proto),
-        Field::IpSaddr | Field::IpDaddr | Field::ArpSaddrIp => Some(Type::Ipv4),
-        Field::Ip6Saddr | Field::Ip6Daddr => Some(Type::Ipv6),
-        Field::ThSport | Field::ThDport => Some(Type::Port),
+        Field::IpSaddr | Field::IpDaddr | Field::ArpSaddrIp | Field::CtDaddr => Some(Type::Ipv4),
+        Field::Ip6Saddr | Field::Ip6Daddr | Field::CtDaddr6 => Some(Type::Ipv6),
+        Field::ThSport | Field::ThDport | Field::CtDport => Some(Type::Port),
         Field::EtherSaddr | Field::EtherDaddr | Field::ArpSaddrEther => Some(Type::Ether),
         Field::NdTarget => Some(Type::NdTarget),
         Field::NfProto | Field::IcmpType | Field::Icmp6Type | Field::EtherType => None,
