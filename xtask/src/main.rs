@@ -14,6 +14,8 @@ const PACKAGES: &[(&str, &str)] = &[
     // Real resolvers, and those who ask them.
     ("dnsmasq-base", "dnsmasq"),
     ("bind9-dnsutils", "dig"),
+    ("isc-dhcp-client", "dhclient"),
+    ("ndisc6", "rdisc6"),
     ("iptables", "iptables-nft"),
     ("iproute2", "ip"),
     ("iputils-ping", "ping"),

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use model::address::{IfName, Mac};
-use model::network::{Container, Guest, GuestKind, Network};
+use model::network::{Container, Guest, GuestKind, Lan, Mode, Network};
 use serde::{Deserialize, Serialize};
 
 /// A guest's network as it is written down, for LXC and for the guest's own tools.
@@ -53,11 +53,12 @@ impl Settings {
                 gateways.push(gateway);
             }
         }
+        let dns = resolvers(lan, gateways.first().copied());
         let hairpin = network.hairpinned().any(|name| name == guest.name);
         let settings = Self {
             name: guest.name.clone(),
             domain: lan.domain.clone(),
-            dns: lan.dns.clone(),
+            dns,
             addresses,
             gateways,
             mac: guest.mac,
@@ -94,4 +95,13 @@ impl Settings {
     pub fn first_of_family(&self, net: &IpNet) -> bool {
         self.addresses.iter().find(|other| other.addr().is_ipv4() == net.addr().is_ipv4()) == Some(net)
     }
+}
+
+/// The gateway first, at which `serve` answers; then those that it asks itself, for the time when it does not run: its
+/// port refuses then, and the next one is asked at once. On a bridged LAN nobody of ours answers, and from an isolated
+/// one nobody else is reached.
+fn resolvers(lan: &Lan, gateway: Option<IpAddr>) -> Vec<IpAddr> {
+    let own = gateway.or_else(|| lan.addresses.first().map(IpNet::addr)).filter(|_| lan.mode != Mode::Bridged);
+    let further = lan.dns.iter().copied().filter(|_| lan.mode != Mode::Isolated);
+    own.into_iter().chain(further).collect()
 }

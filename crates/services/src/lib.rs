@@ -7,7 +7,9 @@
 #![forbid(unsafe_code)]
 
 pub mod channel;
+pub mod dhcp;
 pub mod dns;
 pub mod log;
 pub mod protocol;
+pub mod ra;
 pub mod worker;

@@ -3,7 +3,6 @@
 //!
 //! When its supervisor goes away without a word it serves on, and ends as soon as the next one calls.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{TcpListener, UdpSocket};
@@ -12,14 +11,18 @@ use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 
 use kernel::confine::{Confined, confine};
+use model::address::IfName;
 use model::services::Services;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 use crate::channel::{self, Reader, Writer};
+use crate::dhcp::serve::{self as dhcp, Changed, Leases};
+use crate::dns::decide::Zone;
 use crate::dns::serve::{self as dns, Dns};
 use crate::log;
 use crate::protocol::{FromWorker, Purpose, SocketKey, Status, ToWorker};
+use crate::ra::serve::{self as ra, Routers};
 
 /// Why the worker ends.
 #[derive(Debug, thiserror::Error)]
@@ -54,25 +57,30 @@ fn more_descriptors() {
 
 struct Worker {
     dns: Rc<Dns>,
+    leases: Rc<Leases>,
+    routers: Rc<Routers>,
     /// Sockets that were sent and are not served yet.
     waiting: BTreeMap<SocketKey, OwnedFd>,
     /// Those that are served.
     served: BTreeMap<SocketKey, JoinHandle<()>>,
     /// What a service says when it ends.
     ended: mpsc::UnboundedSender<String>,
-    services: RefCell<Rc<Services>>,
+    services: watch::Sender<Rc<Services>>,
 }
 
 async fn serve(end: OwnedFd, confined: &Confined) -> Result<(), WorkerError> {
     let (writer, mut reader) = channel::split(end)?;
     let (ended, mut ends) = mpsc::unbounded_channel();
     let (takeover, mut taken_over) = mpsc::unbounded_channel();
+    let (changed, mut changes) = mpsc::unbounded_channel();
     let mut worker = Worker {
         dns: Rc::default(),
+        leases: Rc::new(Leases::new(changed)),
+        routers: Rc::default(),
         waiting: BTreeMap::new(),
         served: BTreeMap::new(),
         ended,
-        services: RefCell::default(),
+        services: watch::Sender::new(Rc::default()),
     };
     let mut supervised = true;
     loop {
@@ -85,6 +93,11 @@ async fn serve(end: OwnedFd, confined: &Confined) -> Result<(), WorkerError> {
                     log::warn("the supervisor is gone: names and leases are served on, nothing is repaired");
                     supervised = false;
                 }
+            },
+            Some(change) = changes.recv() => match change {
+                Changed::Names(bridge) => worker.rename(&bridge),
+                Changed::Long if supervised => writer.send(&FromWorker::LongLeases, None).await?,
+                Changed::Long => {}
             },
             Some(()) = taken_over.recv() => return Ok(()),
             Some(which) = ends.recv() => return Err(WorkerError::Ended(which)),
@@ -133,10 +146,13 @@ impl Worker {
                     uid: confined.uid,
                     landlock: confined.landlock,
                     dns: self.dns.counts(),
-                    ..Status::default()
+                    dhcp: self.leases.counts(),
+                    ra: self.routers.counts(),
+                    leases: self.leases.shown(),
                 };
                 writer.send(&FromWorker::Status(Box::new(status)), None).await?;
             }
+            (ToWorker::Leases, Some(file)) => self.leases.remember_in(file)?,
             (ToWorker::Leases | ToWorker::Takeover | ToWorker::Socket(_) | ToWorker::End, _) => {}
         }
         Ok(())
@@ -144,8 +160,11 @@ impl Worker {
 
     /// First what is served, then by whom: no socket answers with what is not there yet.
     fn serve(&mut self, services: Services, sockets: &BTreeSet<SocketKey>) -> io::Result<()> {
+        let services = Rc::new(services);
         self.dns.configure(&services);
-        *self.services.borrow_mut() = Rc::new(services);
+        self.leases.configure(&services);
+        self.services.send_replace(Rc::clone(&services));
+        services.lans.iter().for_each(|lan| self.rename(&lan.bridge));
         self.served.retain(|key, task| {
             let stays = sockets.contains(key);
             if !stays {
@@ -153,22 +172,49 @@ impl Worker {
             }
             stays
         });
-        for (key, socket) in std::mem::take(&mut self.waiting) {
-            if sockets.contains(&key)
-                && let Some(task) = self.begin(&key, socket)
-            {
+        self.waiting.retain(|key, _| sockets.contains(key));
+        let new: Vec<SocketKey> = self.waiting.keys().cloned().collect();
+        for key in new {
+            if let Some(task) = self.begin(&key) {
                 self.served.insert(key, task);
             }
         }
         Ok(())
     }
 
-    fn begin(&self, key: &SocketKey, socket: OwnedFd) -> Option<JoinHandle<()>> {
+    /// The names of a LAN, those of its clients behind the file's.
+    fn rename(&self, bridge: &IfName) {
+        let services = Rc::clone(&self.services.borrow());
+        let Some(lan) = services.lan(bridge) else { return };
+        let names = self.leases.names(bridge);
+        let names = names.iter().map(|(name, address)| (name.as_str(), *address));
+        self.dns.rename(bridge, Zone::of(lan, names));
+    }
+
+    /// Begins to serve a socket; those that belong to another one's service go with it.
+    fn begin(&mut self, key: &SocketKey) -> Option<JoinHandle<()>> {
         let bridge = key.bridge.clone();
         match key.purpose {
-            Purpose::DnsUdp => Some(self.watch(key, dns::udp(Rc::clone(&self.dns), bridge, UdpSocket::from(socket)))),
-            Purpose::DnsTcp => Some(self.watch(key, dns::tcp(Rc::clone(&self.dns), bridge, TcpListener::from(socket)))),
-            Purpose::DhcpPort | Purpose::DhcpFrames | Purpose::Arp | Purpose::Router => None,
+            Purpose::DnsUdp => {
+                let socket = UdpSocket::from(self.waiting.remove(key)?);
+                Some(self.watch(key, dns::udp(Rc::clone(&self.dns), bridge, socket)))
+            }
+            Purpose::DnsTcp => {
+                let socket = TcpListener::from(self.waiting.remove(key)?);
+                Some(self.watch(key, dns::tcp(Rc::clone(&self.dns), bridge, socket)))
+            }
+            Purpose::DhcpFrames => {
+                let arp = SocketKey { purpose: Purpose::Arp, ..key.clone() };
+                let (arp, frames) = (self.waiting.remove(&arp)?, self.waiting.remove(key)?);
+                Some(self.watch(key, dhcp::serve(Rc::clone(&self.leases), bridge, frames, arp)))
+            }
+            Purpose::Router => {
+                let (socket, index) = (self.waiting.remove(key)?, key.index?);
+                let services = self.services.subscribe();
+                Some(self.watch(key, ra::serve(Rc::clone(&self.routers), bridge, index, socket, services)))
+            }
+            // The former only stands there; the latter belongs to DHCP's.
+            Purpose::DhcpPort | Purpose::Arp => None,
         }
     }
 

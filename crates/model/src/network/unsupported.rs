@@ -34,7 +34,8 @@ fn of_lan(lan: &Lan, found: &mut impl FnMut(Option<Range<usize>>, &str)) {
     found(on(&lan.port_isolation).filter(|_| lan.mode() == Mode::Bridged), "`port-isolation` of a bridged LAN");
     // On a bridged LAN they are plugged in; elsewhere an interface would be taken from whoever has it.
     found(at(&lan.ports).filter(|_| lan.mode() != Mode::Bridged), "`ports` of a LAN that is not bridged");
-    found(at(&lan.dhcp), "`dhcp`");
+    // The outer network leases there.
+    found(at(&lan.dhcp).filter(|_| lan.mode() == Mode::Bridged), "`dhcp` of a bridged LAN");
 }
 
 fn at<T>(value: &Option<Spanned<T>>) -> Option<Range<usize>> {

@@ -14,6 +14,7 @@ mod flows;
 mod foreign;
 mod forwards;
 mod init;
+mod leases;
 mod limits;
 mod machines;
 mod mutations;

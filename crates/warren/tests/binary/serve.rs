@@ -187,7 +187,9 @@ fn names_of_guests_and_of_the_world_each_where_they_may_be_asked() {
 fn either_process_may_die_and_a_reload_is_whole_or_not_at_all() {
     lab(|| {
         let scene = Scene::new();
-        scene.write(NETWORK);
+        // Without IPv6, for which stations make addresses when they are told of a router: some time or other.
+        let network = NETWORK.replace(", \"fd10:1:1::1/64\"", "").replace(", \"fd10:1:1::6\"", "");
+        scene.write(&network);
         let serve = Serve::start(&scene);
         let up = take();
         let asks = || short("cnx6", "cnx6.cnx.example @10.1.1.1");
@@ -214,23 +216,23 @@ fn either_process_may_die_and_a_reload_is_whole_or_not_at_all() {
         assert_eq!(asks(), "10.1.1.6");
         assert_ne!(serve.worker(), worker);
         // A file that is wrong is refused, and what runs goes on.
-        scene.write(&NETWORK.replace("10.1.1.6", "10.9.9.9"));
+        scene.write(&network.replace("10.1.1.6", "10.9.9.9"));
         kill_process(serve.pid(), Signal::HUP).unwrap();
         serve.hears("outside of the LAN");
         scene.warren("up").says(2, &["outside of the LAN"]);
         assert_eq!(asks(), "10.1.1.6");
         // One that is right is served when `up` returns.
-        scene.write(&NETWORK.replace("aliases = [\"www\"]", "aliases = [\"www\", \"new\"]"));
+        scene.write(&network.replace("aliases = [\"www\"]", "aliases = [\"www\", \"new\"]"));
         scene.warren("up").says(0, &["Nothing to change"]);
         assert_eq!(short("cnx6", "new.cnx.example @10.1.1.1"), "10.1.1.6");
-        let grown = format!("{NETWORK}[guest.cnx8]\nkind = \"netns\"\nlan = \"br1\"\naddress = [\"10.1.1.8\"]\n");
+        let grown = format!("{network}[guest.cnx8]\nkind = \"netns\"\nlan = \"br1\"\naddress = [\"10.1.1.8\"]\n");
         scene.write(&grown);
         kill_process(serve.pid(), Signal::HUP).unwrap();
         let deadline = Instant::now() + PATIENCE;
         while short("cnx6", "cnx8.cnx.example @10.1.1.1") != "10.1.1.8" {
             assert!(Instant::now() < deadline, "a reload is not served");
         }
-        scene.write(NETWORK);
+        scene.write(&network);
         scene.warren("up").ends(0);
         assert_same(&up, &take(), "reloaded");
         // A supervisor that is killed leaves the worker, and the next one takes over.

@@ -121,7 +121,9 @@ fn the_story_of_the_note() {
             assert!(!one.is_empty() && one != other, "{path}");
         }
         assert_eq!(own("/etc/machine-id")[0].trim().len(), 32);
-        place.inside("cnx6", "cat /etc/resolv.conf").says(0, &["search cnx.rice.edu\nnameserver 198.51.100.7\n"]);
+        place
+            .inside("cnx6", "cat /etc/resolv.conf")
+            .says(0, &["search cnx.rice.edu\nnameserver 10.1.1.1\nnameserver 198.51.100.7\n"]);
 
         // A restart from within keeps all of it.
         let pid = || place.warren("--json guest list").json()["guests"][1]["pid"].clone();

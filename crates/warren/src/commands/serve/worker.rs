@@ -1,13 +1,15 @@
 //! The worker's process: started, told what to serve, started again when it dies.
 
 use std::collections::BTreeSet;
-use std::io;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use model::services::Services;
 use services::channel::{self, Writer};
@@ -21,6 +23,8 @@ use super::sockets::Held;
 use super::{Event, control};
 use crate::context::{Exit, Failure};
 
+/// The file of leases, in the state folder.
+const LEASES: &str = "leases";
 /// How long the worker may take to read a message, or to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A worker that dies at once is started again after this, then after twice that, and so on.
@@ -88,7 +92,7 @@ impl Workers {
             self.current = Some(self.start().map_err(|e| failed("start the services' process", &e))?);
         }
         let Some(worker) = &mut self.current else { return Ok(()) };
-        match timeout(PATIENCE, tell(worker, &self.takeover, services, held)).await {
+        match timeout(PATIENCE, tell(worker, &self.takeover, &self.folder, services, held)).await {
             Ok(Ok(())) => {}
             Ok(Err(e)) => {
                 log::error(&format!("cannot tell the services' process what to serve: {e}"));
@@ -154,7 +158,16 @@ impl Workers {
 
     /// Gives the worker its leases in a file that holds no more than those.
     pub async fn leases_anew(&mut self) {
-        let _ = &self.folder;
+        let Some(worker) = &self.current else { return };
+        let sent = match leases(&self.folder) {
+            Ok(file) => timeout(PATIENCE, worker.writer.send(&ToWorker::Leases, Some(file.as_fd()))).await,
+            Err(e) => {
+                log::error(&format!("cannot write the leases anew: {e}"));
+                return;
+            }
+        };
+        // One that does not listen is seen when it is told what to serve.
+        drop(sent);
     }
 
     /// Ends the worker: asks it, and kills it where it does not listen.
@@ -174,7 +187,13 @@ impl Workers {
     }
 }
 
-async fn tell(worker: &mut Worker, takeover: &OwnedFd, services: &Services, held: &Held) -> io::Result<()> {
+async fn tell(
+    worker: &mut Worker,
+    takeover: &OwnedFd,
+    folder: &Path,
+    services: &Services,
+    held: &Held,
+) -> io::Result<()> {
     let keys: Vec<SocketKey> = held.0.keys().cloned().collect();
     let is_told = worker.told.as_ref().is_some_and(|(told, sockets)| told == services && *sockets == keys);
     if is_told {
@@ -182,6 +201,7 @@ async fn tell(worker: &mut Worker, takeover: &OwnedFd, services: &Services, held
     }
     if worker.told.is_none() {
         worker.writer.send(&ToWorker::Takeover, Some(takeover.as_fd())).await?;
+        worker.writer.send(&ToWorker::Leases, Some(leases(folder)?.as_fd())).await?;
     }
     for (key, socket) in &held.0 {
         if worker.sent.insert(key.clone()) {
@@ -200,4 +220,28 @@ impl Worker {
         // It may be gone already.
         let _ = self.child.kill();
     }
+}
+
+/// The file of leases, open for reading and appending, with no more lines than leases. The new one is put in the old
+/// one's place whole: whatever happens, one of the two is there.
+fn leases(folder: &Path) -> io::Result<OwnedFd> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let (path, beside) = (folder.join(LEASES), folder.join(format!("{LEASES}.new")));
+    let text = match fs::read(&path) {
+        // What is no text is a torn line, and passed over as one.
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(e) => return Err(e),
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let lines: String = services::dhcp::leases::read(&text, now).iter().map(services::dhcp::leases::line).collect();
+    let mut options = OpenOptions::new();
+    let mut file = options.read(true).append(true).create(true).mode(0o600).open(&beside)?;
+    // One that an earlier attempt has left.
+    file.set_len(0)?;
+    file.write_all(lines.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&beside, &path)?;
+    File::open(folder)?.sync_all()?;
+    Ok(file.into())
 }
