@@ -217,8 +217,12 @@ impl Engine {
             match self.pending() {
                 Ok(Some(now)) => pending = now,
                 Ok(None) if self.store.is_there() => return Ok(None),
-                // Our files are gone, or cannot be read: what is known goes on to hold.
-                Ok(None) | Err(_) => {}
+                // Our files are gone, or cannot be read: what is known goes on to hold. The last word on the deadline may
+                // not have been heard, so no more time is given from here on than was asked for.
+                Ok(None) | Err(_) => {
+                    let patience = Duration::from_secs(pending.seconds);
+                    pending.deadline = pending.deadline.min(deadline(patience));
+                }
             }
             if pending.left().is_none() {
                 before();
