@@ -45,7 +45,7 @@ pub fn take() -> Snapshot {
         for what in ["-details link", "address", "route", "-6 route"] {
             let (options, what) = what.rsplit_once(' ').unwrap_or(("", what));
             let line = format!("ip -json -netns {name} {options} {what} show");
-            sections.insert(format!("{name}: {options} {what}"), json(&tool(&line)));
+            sections.insert(format!("{name}: {options} {what}"), json(&unlearnt(&tool(&line))));
         }
     }
     sections
@@ -151,6 +151,22 @@ fn sysctls() -> String {
     }
     lines.sort();
     lines.join("\n")
+}
+
+/// Without what a guest has learnt from router advertisements, which comes when it comes.
+fn unlearnt(text: &str) -> String {
+    let mut value: Value =
+        serde_json::from_str(if text.trim().is_empty() { "[]" } else { text }).expect("JSON of ip's");
+    if let Value::Array(list) = &mut value {
+        list.retain(|object| object["protocol"] != "ra");
+        for object in list.iter_mut() {
+            if let Some(addresses) = object["addr_info"].as_array_mut() {
+                addresses.retain(|address| address["dynamic"] != true);
+            }
+        }
+        list.retain(|object| object["protocol"] != "kernel" || object["expires"].is_null());
+    }
+    value.to_string()
 }
 
 /// One object a line, without what passes, in a steady order.
