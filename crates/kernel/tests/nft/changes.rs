@@ -290,8 +290,11 @@ fn a_process_that_keeps_the_tables_makes_them_its_own_and_leaves_them_to_the_nex
         replace(Some(TableState::Intact(table.clone())));
         assert!(matches!(look(), Found::Ours(TableState::Intact(_))));
         if !kernel::nft::keep().unwrap_or_else(|e| panic!("{e}")) {
-            // Kernels before 6.9: the tables are like anybody's.
-            return replace(None);
+            // Kernels before 6.9: nothing is kept, and the tables are like anybody's.
+            assert!(!kernel::nft::keeps());
+            assert!(matches!(look(), Found::Ours(TableState::Intact(_))));
+            tool(&["nft", "flush ruleset"], "");
+            return assert_eq!(open().tables().unwrap().len(), 0);
         }
         assert_eq!(open().tables().unwrap().len(), 1, "the trial left nothing");
         // As somebody else made it, so that it is made anew.

@@ -10,16 +10,15 @@ use crate::common::{lab, tool};
 use crate::serve::Serve;
 use crate::support::{CLIENT, PATIENCE, Scene, Talk, all, listen, reaches, serve, settle, silent};
 
-// Of IPv4 alone: what guests learn from router advertisements comes when it comes.
 const NETWORK: &str = r#"
 [host]
 uplink = "eth0"
 public = ["203.0.113.2", "2001:db8:113::2"]
 [lan.br1]
-address = ["10.1.1.1/24"]
+address = ["10.1.1.1/24", "fd10:1:1::1/64"]
 [guest.cnx6]
 kind = "netns"
-address = ["10.1.1.6"]
+address = ["10.1.1.6", "fd10:1:1::6"]
 [[forward]]
 listen = "8080"
 to = "cnx6:80"
