@@ -3,6 +3,7 @@
 
 mod bridged;
 mod check;
+mod clients;
 #[path = "../../../kernel/tests/common/mod.rs"]
 mod common;
 mod confirm;
@@ -16,6 +17,7 @@ mod forwards;
 mod init;
 mod leases;
 mod limits;
+mod load;
 mod machines;
 mod mutations;
 mod qemu;
