@@ -13,6 +13,7 @@ mod documents;
 mod flows;
 mod foreign;
 mod forwards;
+mod hosts;
 mod init;
 mod leases;
 mod limits;
