@@ -14,6 +14,7 @@ mod documents;
 mod flows;
 mod foreign;
 mod forwards;
+mod hosts;
 mod init;
 mod leases;
 mod limits;

@@ -14,7 +14,7 @@ use crate::common::snapshot::{assert_same, take};
 use crate::common::{lab, tool};
 use crate::support::{PATIENCE, Running, Scene, at, lines, settle};
 
-const NETWORK: &str = r#"
+pub const NETWORK: &str = r#"
 [host]
 uplink = "eth0"
 public = ["203.0.113.2"]
@@ -116,7 +116,7 @@ pub fn short(place: &str, words: &str) -> String {
 }
 
 /// dnsmasq as the world's resolver: names, one that points inside, and one too long for a datagram.
-fn resolver() -> Running {
+pub fn resolver() -> Running {
     let mut command = at("world", "dnsmasq");
     command.args(["--keep-in-foreground", "--no-resolv", "--no-hosts", "--conf-file=/dev/null", "--pid-file="]);
     command.args(["--listen-address=198.51.100.7", "--bind-interfaces", "--user=root", "--log-facility=-"]);
@@ -141,6 +141,7 @@ fn names_of_guests_and_of_the_world_each_where_they_may_be_asked() {
         let _world = resolver();
         scene.write(NETWORK);
         let before = take();
+        let hosts = fs::read_to_string("/etc/hosts").unwrap();
         let serve = Serve::start(&scene);
         settle(&["cnx6"]);
         // Ours: by both families, by UDP and TCP, to guests and to the host.
@@ -183,6 +184,8 @@ fn names_of_guests_and_of_the_world_each_where_they_may_be_asked() {
         scene.warren("down").says(0, &["The network is down"]);
         drop(serve);
         assert_same(&before, &take(), "served, and taken down");
+        // Here it is mounted onto its place, as in a container.
+        assert_eq!(fs::read_to_string("/etc/hosts").unwrap(), hosts);
     });
 }
 
