@@ -91,7 +91,11 @@ fn network(public: &[&str], v6: bool) -> Network {
         dmzs: Vec::new(),
         kept: Vec::new(),
         sites: vec![Site { hosts: vec!["cnx.example.org".to_owned()], to: vec!["cnx6:80".to_owned()] }],
-        socks: true,
+        socks: Some(model::network::Socks {
+            listen: vec!["127.0.0.1:1080".parse().unwrap()],
+            lans: None,
+            resolvers: vec![],
+        }),
         hosts_resolver: true,
         ipv6_forwarding: Ipv6Forwarding::Off,
         learners: Vec::new(),

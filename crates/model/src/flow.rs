@@ -227,7 +227,7 @@ mod tests {
             dmzs: vec![],
             kept: vec![],
             sites: vec![],
-            socks: false,
+            socks: None,
             hosts_resolver: true,
             ipv6_forwarding: Ipv6Forwarding::Off,
             learners: vec![],

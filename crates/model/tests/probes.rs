@@ -95,7 +95,7 @@ fn network(public: Public, lans: Vec<Lan>, guests: Vec<Guest>, forwards: Vec<For
         dmzs: Vec::new(),
         kept: Vec::new(),
         sites: Vec::new(),
-        socks: false,
+        socks: None,
         hosts_resolver: true,
         ipv6_forwarding: Ipv6Forwarding::PerInterface,
         learners: Vec::new(),

@@ -24,6 +24,8 @@ pub enum Purpose {
     Arp,
     /// Router solicitations and advertisements.
     Router,
+    /// SOCKS.
+    Socks,
 }
 
 /// A socket that the supervisor has bound. Two that are equal are the same socket: a reload keeps it.
@@ -31,10 +33,12 @@ pub enum Purpose {
 pub struct SocketKey {
     /// What it is for.
     pub purpose: Purpose,
-    /// The LAN's bridge.
-    pub bridge: IfName,
+    /// The LAN's bridge, where it is a LAN's.
+    pub bridge: Option<IfName>,
     /// The address that it is bound to, where it is to one.
     pub address: Option<IpAddr>,
+    /// Its port, where its purpose does not say it.
+    pub port: Option<u16>,
     /// The index of the bridge that it is bound to, where it is to one: a bridge that was made anew has another.
     pub index: Option<u32>,
 }
@@ -89,6 +93,32 @@ pub struct Status {
     pub ra: RaCounts,
     /// The leases that hold.
     pub leases: Vec<LeaseShown>,
+    /// Of the developers' door.
+    #[serde(default)]
+    pub socks: SocksCounts,
+}
+
+/// Counts of the developers' door.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocksCounts {
+    /// Clients that connected.
+    pub clients: u64,
+    /// Streams that stand.
+    pub open: u64,
+    /// Clients that were let through.
+    pub connected: u64,
+    /// Clients that wanted where nobody may go from here.
+    pub refused: u64,
+    /// Clients whose peer could not be reached, or found by its name.
+    pub unreachable: u64,
+    /// Clients beyond what may be here at once: closed.
+    pub limited: u64,
+    /// Clients that do not speak SOCKS5, or not in time: closed.
+    pub malformed: u64,
+    /// Bytes that clients sent.
+    pub sent: u64,
+    /// Bytes that they were sent.
+    pub received: u64,
 }
 
 /// Counts of names.

@@ -21,13 +21,19 @@ mod dhcp;
 mod dns;
 #[path = "../../../fuzz/properties/router.rs"]
 mod router;
+#[path = "../../../fuzz/properties/socks.rs"]
+mod socks;
 
 #[test]
 fn what_fuzzers_found_holds() {
     let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/kept");
-    for (name, hold) in
-        [("config", config::hold as fn(&[u8])), ("dhcp", dhcp::hold), ("dns", dns::hold), ("router", router::hold)]
-    {
+    for (name, hold) in [
+        ("config", config::hold as fn(&[u8])),
+        ("dhcp", dhcp::hold),
+        ("dns", dns::hold),
+        ("router", router::hold),
+        ("socks", socks::hold),
+    ] {
         let mut count = 0;
         for entry in std::fs::read_dir(kept.join(name)).unwrap() {
             let path = entry.unwrap().path();
@@ -58,6 +64,7 @@ fn everything(bytes: &[u8]) {
     dns::hold(bytes);
     dhcp::hold(bytes);
     router::hold(bytes);
+    socks::hold(bytes);
 }
 
 proptest! {
@@ -113,7 +120,7 @@ fn an_upstream_answer_is_handed_on_with_its_own_id_name_and_age() {
 
 #[test]
 fn names_of_the_world_that_point_inside_are_known_in_every_dress() {
-    let services = Services { lans: vec![lan()], hosts_resolver: true };
+    let services = Services { lans: vec![lan()], hosts_resolver: true, ..Services::default() };
     let inside = Inside::of(&services);
     for address in ["10.1.1.200", "fd10:1:1::9", "::ffff:10.1.1.6", "127.0.0.1", "::1", "0.0.0.0"] {
         assert!(inside.holds(address.parse().unwrap()), "{address}");

@@ -23,7 +23,7 @@ pub fn text(network: &Network) -> String {
     for site in &network.sites {
         let _ = writeln!(out, "  │ site {} → {}", site.hosts.join(", "), site.to.join(", "));
     }
-    if network.socks {
+    if network.socks.is_some() {
         let _ = writeln!(out, "  │ socks, for the developers' browsers");
     }
     for lan in &network.lans {

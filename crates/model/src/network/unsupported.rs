@@ -6,7 +6,7 @@ use super::Mode;
 use crate::config::{Config, Lan, Spanned};
 use crate::problem::{self, Problem};
 
-/// Every part of `config` that this version does not build, in the file's order. In a `rehearsal`, sites, SOCKS and
+/// Every part of `config` that this version does not build, in the file's order. In a `rehearsal`, sites and
 /// the web page are stood in for, and so not reported.
 #[must_use]
 pub fn unsupported(config: &Config, rehearsal: bool) -> Vec<Problem> {
@@ -22,7 +22,6 @@ pub fn unsupported(config: &Config, rehearsal: bool) -> Vec<Problem> {
         config.sites.iter().for_each(|site| found(Some(site.span.clone()), "[[site]]"));
         found(config.acme.as_ref().map(|acme| acme.span.clone()), "[acme]");
         found(config.http.as_ref().map(|http| http.span.clone()), "[http]");
-        found(config.socks.as_ref().map(|socks| socks.span.clone()), "[socks]");
         found(config.web.as_ref().map(|web| web.span.clone()), "[web]");
     }
     problem::sort(&mut list);

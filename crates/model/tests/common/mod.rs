@@ -232,7 +232,7 @@ fn build(sketch: &Sketch) -> Network {
         kept: host_keeps,
         dmzs,
         sites: Vec::new(),
-        socks: false,
+        socks: None,
         hosts_resolver: true,
         ipv6_forwarding: if six { Ipv6Forwarding::PerInterface } else { Ipv6Forwarding::Off },
         learners: Vec::new(),

@@ -206,6 +206,18 @@ fn services(status: &Status) {
         (dhcp.conflicts + dhcp.declines, "addresses that were taken"),
         (dhcp.malformed + ra.malformed, "packets that cannot be read"),
     ]);
+    let socks = &status.socks;
+    if socks.clients > 0 {
+        output::line(&format!(
+            "socks: {} streams open, {} so far; {} bytes sent, {} received; {} could not be reached",
+            socks.open, socks.connected, socks.sent, socks.received, socks.unreachable
+        ));
+        tell_dropped(&[
+            (socks.refused, "clients that wanted where nobody may go from here"),
+            (socks.limited, "clients beyond what may be here at once"),
+            (socks.malformed, "clients that do not speak SOCKS5"),
+        ]);
+    }
     if !status.leases.is_empty() {
         let mut rows = vec![["LEASE", "LAN", "MAC", "NAME"].map(str::to_owned).to_vec()];
         rows.extend(status.leases.iter().map(|lease| {

@@ -1,7 +1,7 @@
-//! Sites and our own services: what contradicts itself or a forward.
+//! Sites: what contradicts itself or a forward.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::ops::Range;
 
 use super::claims::{Claim, Claims, words};
@@ -18,7 +18,6 @@ pub(super) fn check(scope: &Scope<'_>, claims: &Claims, problems: &mut Vec<Probl
         check_names(site, &mut names, problems);
     }
     check_entries(scope, claims, problems);
-    check_services(scope, problems);
 }
 
 fn check_backends(scope: &Scope<'_>, site: &Site, problems: &mut Vec<Problem>) {
@@ -136,27 +135,4 @@ fn sockets(site: &Site) -> Vec<(Option<IpAddr>, u16, Range<usize>)> {
         ports.into_iter().map(move |port| (address, port, span.clone())).collect::<Vec<_>>()
     };
     list.value.iter().flat_map(of).collect()
-}
-
-/// `[socks]` and `[web]`: LANs that are there, and sockets of their own.
-fn check_services(scope: &Scope<'_>, problems: &mut Vec<Problem>) {
-    let config = scope.config;
-    let socks = config.socks.as_ref();
-    for name in elements(socks.and_then(|socks| socks.lans.as_ref())) {
-        if !scope.lans.contains_key(name.value.as_str()) {
-            problems.push(scope.no_lan(name));
-        }
-    }
-    let mut known: HashMap<SocketAddr, &Range<usize>> = HashMap::new();
-    let all = elements(socks.and_then(|socks| socks.listen.as_ref()))
-        .iter()
-        .chain(elements(config.web.as_ref().and_then(|web| web.listen.as_ref())));
-    for socket in all {
-        if let Some(other) = known.insert(socket.value, &socket.span) {
-            let (early, late) =
-                if other.start < socket.span.start { (other, &socket.span) } else { (&socket.span, other) };
-            let problem = Problem::config(late.clone(), format!("{} is listened on twice", socket.value));
-            problems.push(problem.help("take another port").also(early.clone(), "the other one"));
-        }
-    }
 }
