@@ -143,8 +143,8 @@ pub(super) fn kept(scope: &Scope<'_>) -> Vec<Kept> {
         transport: listener.transport,
         port: listener.port,
     });
-    let sites = if scope.config.sites.is_empty() { Vec::new() } else { vec![80, 443] };
-    let sites = sites.into_iter().map(|port| Kept { address: None, transport: Transport::Tcp, port });
+    let sites = super::sites::entries(scope.config);
+    let sites = sites.map(|(address, port)| Kept { address, transport: Transport::Tcp, port });
     let all: std::collections::BTreeSet<Kept> = managed.chain(listening).chain(sites).collect();
     // What is kept at every address needs no word for one.
     let everywhere = |kept: &Kept| all.contains(&Kept { address: None, ..*kept });
