@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::rc::Rc;
@@ -20,6 +20,7 @@ use crate::channel::{self, Reader, Writer};
 use crate::dhcp::serve::{self as dhcp, Changed, Leases};
 use crate::dns::decide::Zone;
 use crate::dns::serve::{self as dns, Dns};
+use crate::http::serve::{self as http, Http};
 use crate::log;
 use crate::protocol::{FromWorker, Purpose, SocketKey, Status, ToWorker};
 use crate::ra::serve::{self as ra, Routers};
@@ -38,25 +39,31 @@ pub enum WorkerError {
     Ended(String),
 }
 
+/// More than this is asked of no kernel.
+const MOST_DESCRIPTORS: u64 = 65_536;
+
 /// Serves what the supervisor at the other end of `end` says, until it says that it is enough. The calling process
 /// must have one thread.
 pub fn run(end: OwnedFd) -> Result<(), WorkerError> {
+    // Whoever looks for who listens finds a name; without one the process works as well.
+    let _ = rustix::thread::set_name(c"warren");
     let confined = confine()?;
     more_descriptors();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     LocalSet::new().block_on(&runtime, serve(end, &confined))
 }
 
-/// As many as it may have: each question to the world takes one.
+/// As many as it may have: each question to the world takes one, and each request of a site's two.
 fn more_descriptors() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let most = getrlimit(Resource::Nofile).maximum.map_or(4096, |most| most.min(4096));
+    let most = getrlimit(Resource::Nofile).maximum.map_or(MOST_DESCRIPTORS, |most| most.min(MOST_DESCRIPTORS));
     // Where that is refused, there are fewer questions at once.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: Some(most) });
 }
 
 struct Worker {
     dns: Rc<Dns>,
+    http: Rc<Http>,
     leases: Rc<Leases>,
     routers: Rc<Routers>,
     /// Sockets that were sent and are not served yet.
@@ -75,6 +82,7 @@ async fn serve(end: OwnedFd, confined: &Confined) -> Result<(), WorkerError> {
     let (changed, mut changes) = mpsc::unbounded_channel();
     let mut worker = Worker {
         dns: Rc::default(),
+        http: Rc::default(),
         leases: Rc::new(Leases::new(changed)),
         routers: Rc::default(),
         waiting: BTreeMap::new(),
@@ -149,11 +157,22 @@ impl Worker {
                     dhcp: self.leases.counts(),
                     ra: self.routers.counts(),
                     leases: self.leases.shown(),
+                    http: self.http.counts(),
+                    backends: self.http.backends(),
                 };
                 writer.send(&FromWorker::Status(Box::new(status)), None).await?;
             }
             (ToWorker::Leases, Some(file)) => self.leases.remember_in(file)?,
-            (ToWorker::Leases | ToWorker::Takeover | ToWorker::Socket(_) | ToWorker::End, _) => {}
+            (ToWorker::AccessLog, Some(file)) => self.http.write_to(file),
+            (ToWorker::Away(guests), _) => self.http.away(guests),
+            (
+                ToWorker::Leases
+                | ToWorker::AccessLog
+                | ToWorker::Takeover
+                | ToWorker::Socket(_)
+                | ToWorker::End,
+                _,
+            ) => {}
         }
         Ok(())
     }
@@ -163,6 +182,7 @@ impl Worker {
         let services = Rc::new(services);
         self.dns.configure(&services);
         self.leases.configure(&services);
+        self.http.configure(&services.sites);
         self.services.send_replace(Rc::clone(&services));
         services.lans.iter().for_each(|lan| self.rename(&lan.bridge));
         self.served.retain(|key, task| {
@@ -193,7 +213,11 @@ impl Worker {
 
     /// Begins to serve a socket; those that belong to another one's service go with it.
     fn begin(&mut self, key: &SocketKey) -> Option<JoinHandle<()>> {
-        let bridge = key.bridge.clone();
+        if key.purpose == Purpose::Http {
+            let socket = TcpListener::from(self.waiting.remove(key)?);
+            return Some(self.watch(key, http::listen(Rc::clone(&self.http), socket)));
+        }
+        let bridge = key.bridge.clone()?;
         match key.purpose {
             Purpose::DnsUdp => {
                 let socket = UdpSocket::from(self.waiting.remove(key)?);
@@ -214,14 +238,17 @@ impl Worker {
                 Some(self.watch(key, ra::serve(Rc::clone(&self.routers), bridge, index, socket, services)))
             }
             // The former only stands there; the latter belongs to DHCP's.
-            Purpose::DhcpPort | Purpose::Arp => None,
+            Purpose::DhcpPort | Purpose::Arp | Purpose::Http => None,
         }
     }
 
     /// A service that ends, by an error or a panic, ends the worker: the supervisor begins anew.
     fn watch(&self, key: &SocketKey, service: impl Future<Output = io::Result<()>> + 'static) -> JoinHandle<()> {
         let ended = self.ended.clone();
-        let what = format!("{:?} of {}", key.purpose, key.bridge);
+        let what = match (&key.bridge, key.address, key.port) {
+            (None, Some(address), Some(port)) => format!("{:?} at {}", key.purpose, SocketAddr::new(address, port)),
+            (bridge, ..) => format!("{:?} of {}", key.purpose, bridge.as_ref().map_or("all", IfName::as_str)),
+        };
         let task = spawn_local(service);
         let stop = task.abort_handle();
         spawn_local(async move {

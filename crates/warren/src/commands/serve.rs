@@ -19,6 +19,7 @@ use tokio::task::{LocalSet, spawn_local};
 
 use self::control::Said;
 use self::jobs::{Done, Job, Jobs};
+use self::plugs::Plugs;
 use self::sockets::Held;
 use self::watchman::Watchman;
 use self::worker::{Gone, Workers};
@@ -27,7 +28,9 @@ use crate::cli::Command;
 use crate::context::{Context, Exit, Failure, Hook, Outcome};
 
 pub mod control;
+mod access_log;
 mod jobs;
+mod plugs;
 mod sockets;
 pub mod watchman;
 mod worker;
@@ -126,6 +129,8 @@ struct Supervisor {
     workers: Workers,
     jobs: Jobs,
     watchman: Watchman,
+    /// The cables of guests that sites are on.
+    plugs: Plugs,
     /// Who waits for the worker's words.
     asking: Vec<mpsc::UnboundedSender<Said>>,
 }
@@ -141,6 +146,7 @@ async fn serve(context: &Context, kept: bool) -> Outcome {
         workers: Workers::new(&context.run_dir, &context.state_dir, events.clone())?,
         jobs: Jobs::start(events.clone())?,
         watchman: Watchman::new(kept),
+        plugs: Plugs::default(),
         asking: Vec::new(),
     };
     // At the start, what cannot be served is a reason to end: somebody sits before it, or a unit tells.
@@ -235,7 +241,12 @@ impl Supervisor {
                 self.workers.lost(gone);
             }
             Event::Again => self.follow_and_tell().await,
-            Event::Heard(seen) => self.watchman.heard(seen),
+            Event::Heard(seen) => {
+                if self.plugs.concerns(&seen) {
+                    self.workers.away(self.plugs.away()).await;
+                }
+                self.watchman.heard(seen);
+            }
             Event::Look => {
                 self.watchman.begins();
                 self.jobs.add(Job::Look(self.context.clone()));
@@ -272,6 +283,8 @@ impl Supervisor {
             record.and_then(|record| record.network).map(|network| Services::of(&network)).unwrap_or_default();
         let problems = self.held.follow(&services);
         self.workers.serve(&services, &self.held).await?;
+        self.plugs.follow(&services.sites);
+        self.workers.away(self.plugs.away()).await;
         Ok(problems)
     }
 

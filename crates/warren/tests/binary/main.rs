@@ -23,6 +23,7 @@ mod rehearse;
 mod routed;
 mod scale;
 mod serve;
+mod sites;
 mod stream;
 mod support;
 mod traffic;

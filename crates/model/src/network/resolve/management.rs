@@ -136,7 +136,7 @@ fn rules(scope: &Scope<'_>) -> Vec<Rule> {
 pub(super) fn kept(scope: &Scope<'_>) -> Vec<Kept> {
     let rules = rules(scope);
     let managed = rules.iter().map(|rule| Kept { address: rule.address, transport: rule.transport, port: rule.port });
-    let reachable = scope.facts.listeners.iter().filter(|listener| !listener.address.is_loopback());
+    let reachable = scope.facts.listeners.iter().filter(|l| !l.address.is_loopback() && !l.is_ours());
     let listening = reachable.map(|listener| Kept {
         // Whoever listens on every address of one version may do so on the other's, too.
         address: (!listener.address.is_unspecified()).then_some(listener.address),

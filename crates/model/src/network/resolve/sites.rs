@@ -19,6 +19,7 @@ pub(super) fn check(scope: &Scope<'_>, claims: &Claims, problems: &mut Vec<Probl
         check_names(site, &mut names, problems);
     }
     check_entries(scope, claims, problems);
+    check_listeners(scope, problems);
     check_services(scope, problems);
 }
 
@@ -113,6 +114,40 @@ fn check_entries(scope: &Scope<'_>, claims: &Claims, problems: &mut Vec<Problem>
             let problem = Problem::config(claim.span.clone(), format!("a site's entry listens on {words}"));
             let help = "forward another port, or let the site `listen` elsewhere";
             problems.push(problem.help(help).also(span.clone(), "the site"));
+        }
+    }
+}
+
+/// Others' listeners on this host where a site would listen.
+fn check_listeners(scope: &Scope<'_>, problems: &mut Vec<Problem>) {
+    let others: Vec<_> =
+        scope.facts.listeners.iter().filter(|l| l.transport == Transport::Tcp && !l.is_ours()).collect();
+    let mut told = Vec::new();
+    for site in &scope.config.sites {
+        let bound = build_site(site, scope.config.acme.is_some());
+        for (address, port, span) in sockets(site) {
+            let address = address.filter(|address| !address.is_unspecified());
+            if !bound.is_bound(Entry { address, port }) || told.contains(&(address, port)) {
+                continue;
+            }
+            let hit = others.iter().find(|other| {
+                let same = match (address, scope.listed_public()) {
+                    _ if other.address.is_unspecified() => true,
+                    (Some(address), _) => other.address == address,
+                    (None, Some(list)) => list.iter().any(|public| public.value == other.address),
+                    // Every address is bound.
+                    (None, None) => true,
+                };
+                other.port == port && same
+            });
+            let Some(other) = hit else { continue };
+            told.push((address, port));
+            let at = (!other.address.is_unspecified()).then_some(other.address);
+            let words = words(at, Ports::one(port), Transport::Tcp);
+            let owner = other.owner.as_deref().unwrap_or("a process of this host's");
+            let message = format!("{owner} listens on {words}, where this site would");
+            let help = "let the site `listen` elsewhere, or stop that process";
+            problems.push(Problem::conflict(span, message).help(help));
         }
     }
 }
