@@ -14,6 +14,8 @@ const PACKAGES: &[(&str, &str)] = &[
     // Real resolvers, and those who ask them.
     ("dnsmasq-base", "dnsmasq"),
     ("bind9-dnsutils", "dig"),
+    ("knot-dnsutils", "kdig"),
+    ("dnsperf", "dnsperf"),
     ("isc-dhcp-client", "dhclient"),
     ("ndisc6", "rdisc6"),
     ("iptables", "iptables-nft"),
@@ -73,7 +75,9 @@ fn test(more: &[String]) -> Done {
     install()?;
     debian()?;
     debian_kernel()?;
-    firewalld()?;
+    for (folder, packages) in UNPACKED {
+        unpacked(folder, packages)?;
+    }
     // The tests of the whole binary run the one that people run.
     cargo(["build", "--release", "--package", "warren"])?;
     cargo(["test", "--workspace", "--no-fail-fast"].into_iter().map(str::to_owned).chain(more.iter().cloned()))
@@ -187,17 +191,19 @@ fn debian_kernel() -> Done {
     fs::remove_file(&archive).map_err(|e| format!("cannot remove {}: {e}", archive.display()))
 }
 
-/// Debian 12's own firewalld, unpacked for the test that runs it in a lab; installed, it would guard this machine.
-fn firewalld() -> Done {
-    let folder = root().join("target/firewalld");
-    if folder.join("usr/sbin/firewalld").exists() {
+/// Packages of Debian 12's, unpacked below target for tests that run them in a lab; installed, the one would guard this
+/// machine, and the other answer its names.
+const UNPACKED: &[(&str, &[&str])] =
+    &[("firewalld", &["firewalld", "python3-firewall", "python3-nftables"]), ("resolved", &["systemd-resolved"])];
+
+fn unpacked(folder: &str, packages: &[&str]) -> Done {
+    let folder = root().join("target").join(folder);
+    let whole = folder.join("unpacked");
+    if whole.exists() {
         return Ok(());
     }
     fs::create_dir_all(&folder).map_err(|e| format!("cannot make {}: {e}", folder.display()))?;
-    let download = || {
-        let packages = ["firewalld", "python3-firewall", "python3-nftables"];
-        run(Command::new("apt-get").args(["--quiet", "download"]).args(packages).current_dir(&folder))
-    };
+    let download = || run(Command::new("apt-get").args(["--quiet", "download"]).args(packages).current_dir(&folder));
     // An image may be without package lists, or its lists be old.
     download().or_else(|_| apt(&["update", "--quiet"]).and_then(|()| download()))?;
     let archives = fs::read_dir(&folder).map_err(|e| format!("cannot list {}: {e}", folder.display()))?;
@@ -206,7 +212,7 @@ fn firewalld() -> Done {
         run(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(&folder))?;
         fs::remove_file(&archive).map_err(|e| format!("cannot remove {}: {e}", archive.display()))?;
     }
-    Ok(())
+    fs::write(&whole, "").map_err(|e| format!("cannot write {}: {e}", whole.display()))
 }
 
 /// What the metapackage of Debian's kernel for cloud machines stands for; it is empty itself.

@@ -23,6 +23,8 @@ pub fn gather() -> Result<HostFacts> {
     let mut rtnl = Rtnl::open()?;
     let mut links = rtnl.links()?;
     let played = played(&links);
+    let lans: BTreeSet<u32> =
+        links.iter().filter(|l| is_ours(l) && !played.contains_key(&l.index)).map(|l| l.index).collect();
     let outer: BTreeMap<u32, IfName> = links
         .iter()
         .filter(|l| !is_ours(l))
@@ -34,6 +36,8 @@ pub fn gather() -> Result<HostFacts> {
     // What a bridge of ours bears in an interface's place is told as the interface's.
     let in_place = |index: u32| played.get(&index).copied().unwrap_or(index);
     let mut addresses = rtnl.addresses()?;
+    let on_lans: BTreeSet<IpAddr> =
+        addresses.iter().filter(|a| lans.contains(&a.index)).map(|a| a.net.addr()).collect();
     addresses.iter_mut().for_each(|address| address.index = in_place(address.index));
     let mut routes = rtnl.all_routes()?;
     routes.retain(|r| r.protocol != PROTOCOL);
@@ -59,7 +63,7 @@ pub fn gather() -> Result<HostFacts> {
         routers,
         listeners: listeners(&waiting, &owners),
         ssh_ports: ssh_ports(&waiting, &owners, session),
-        resolvers: resolvers(|path| fs::read_to_string(path).ok()),
+        resolvers: resolvers(|path| fs::read_to_string(path).ok(), &on_lans),
         machine_id: fs::read_to_string("/etc/machine-id").ok().and_then(|text| machine_id(&text)),
         conntrack_max: conntrack_max(),
         ipv6: sysctl::exists(&Sysctl::new(IpFamilyWord::Ipv6, "default", "forwarding")),
@@ -187,11 +191,12 @@ fn ssh_ports(waiting: &[Listening], owners: &BTreeMap<u32, String>, session: Opt
     ports.into_iter().collect()
 }
 
-/// The resolvers that the host asks; where resolv.conf(5) only names stubs on loopback, those that systemd-resolved
-/// asks in turn.
-fn resolvers(read: impl Fn(&str) -> Option<String>) -> Vec<IpAddr> {
+/// The resolvers that the host asks; where resolv.conf(5) names only stubs on loopback, or ourselves, those that
+/// systemd-resolved asks in turn. Our own addresses `on_lans` are none, whoever has named them: we would ask ourselves.
+fn resolvers(read: impl Fn(&str) -> Option<String>, on_lans: &BTreeSet<IpAddr>) -> Vec<IpAddr> {
     for path in ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"] {
-        let named = nameservers(&read(path).unwrap_or_default());
+        let mut named = nameservers(&read(path).unwrap_or_default());
+        named.retain(|server| !on_lans.contains(server));
         if !named.is_empty() {
             return named;
         }
@@ -241,9 +246,23 @@ mod tests {
             "/etc/resolv.conf" => Some("nameserver 127.0.0.53\noptions edns0\n".to_owned()),
             _ => Some(real.to_owned()),
         };
-        assert_eq!(resolvers(files), ips(&["192.0.2.53"]));
-        assert_eq!(resolvers(|p| (p == "/etc/resolv.conf").then(|| real.to_owned())), ips(&["192.0.2.53"]));
-        assert_eq!(resolvers(|_| None), ips(&[]));
+        let none = BTreeSet::new();
+        assert_eq!(resolvers(files, &none), ips(&["192.0.2.53"]));
+        assert_eq!(resolvers(|p| (p == "/etc/resolv.conf").then(|| real.to_owned()), &none), ips(&["192.0.2.53"]));
+        assert_eq!(resolvers(|_| None, &none), ips(&[]));
+    }
+
+    #[test]
+    fn we_are_not_our_own_resolver() {
+        let own: BTreeSet<IpAddr> = ips(&["10.1.1.1", "fd10:1:1::1"]).into_iter().collect();
+        let by_resolved = "nameserver 192.0.2.53\nnameserver 10.1.1.1\nnameserver fd10:1:1::1\n";
+        for first in ["nameserver 127.0.0.53\n", "nameserver 10.1.1.1\n", "nameserver fd10:1:1::1\nnameserver ::1\n"] {
+            let files = |path: &str| Some(if path == "/etc/resolv.conf" { first } else { by_resolved }.to_owned());
+            assert_eq!(resolvers(files, &own), ips(&["192.0.2.53"]), "{first}");
+        }
+        let both = |path: &str| (path == "/etc/resolv.conf").then(|| by_resolved.to_owned());
+        assert_eq!(resolvers(both, &own), ips(&["192.0.2.53"]));
+        assert_eq!(resolvers(|_| Some("nameserver 10.1.1.1\n".to_owned()), &own), ips(&[]));
     }
 
     #[test]

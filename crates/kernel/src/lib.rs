@@ -9,6 +9,7 @@ pub mod conntrack;
 pub mod error;
 pub mod execute;
 pub mod facts;
+pub mod host_names;
 pub mod journal;
 pub mod legacy;
 pub mod listen;

@@ -76,6 +76,11 @@ fn enter() -> Result<(), Box<dyn std::error::Error>> {
     // SAFETY: NEWNET closes no descriptor.
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET)? };
     netns::private_mounts(&[Path::new("/run")])?;
+    // The machine's own is not for tests to write.
+    if Path::new("/etc/hosts").exists() {
+        std::fs::copy("/etc/hosts", "/run/hosts")?;
+        rustix::mount::mount_bind("/run/hosts", "/etc/hosts")?;
+    }
     Rtnl::open()?.set_link(&IfName::new("lo")?, &LinkChange { up: Some(true), ..LinkChange::default() })?;
     Ok(())
 }

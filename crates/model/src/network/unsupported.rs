@@ -17,8 +17,6 @@ pub fn unsupported(config: &Config, rehearsal: bool) -> Vec<Problem> {
     found(config.include.clone(), "`include`");
     let host = &config.host;
     found(on(&host.take_over), "`take-over`");
-    // By default it would be on; who asks for it in so many words is told.
-    found(on(&host.hosts_resolver), "`hosts-resolver`");
     config.lans.iter().for_each(|lan| of_lan(lan, &mut found));
     if !rehearsal {
         let secure = |site: &Site| site.tls.as_ref().filter(|tls| tls.value != Tls::Off).map(|tls| tls.span.clone());

@@ -4,9 +4,9 @@ use guests::Host;
 use guests::converge::{self, Action, Report};
 use kernel::apply::{Answer, Engine, PutBack};
 
-use super::guest;
 use super::serve::control;
-use crate::context::{Context, Exit, Failure, Hook, Outcome};
+use super::{guest, up};
+use crate::context::{Context, Exit, Failure, Outcome};
 use crate::{output, watchdog};
 
 /// The last `up` stays.
@@ -22,6 +22,7 @@ pub fn confirm(context: &Context) -> Outcome {
             return Err(Failure::new(Exit::Failed, "there is nothing to confirm: no network of warren's is up"));
         }
         Answer::TooLate(why) => {
+            up::tell(context, &engine);
             replug(&engine)?;
             control::follow(&context.run_dir);
             return Err(Failure::new(Exit::Failed, format!("too late to confirm: {why}")));
@@ -42,9 +43,7 @@ pub fn rollback(context: &Context) -> Outcome {
     let Some(back) = engine.rollback()? else {
         return Err(Failure::new(Exit::Failed, "there is no `up` to be put back"));
     };
-    if let Some(Hook(applied)) = &context.applied {
-        applied();
-    }
+    up::tell(context, &engine);
     let guests = replug(&engine)?;
     let failed = guests.iter().any(|guest| guest.result.is_err());
     if context.json {
@@ -111,7 +110,7 @@ pub fn watchdog(context: &Context, detach: bool) -> Outcome {
         // Of a unit, for its journal.
         output::note(&why);
         control::follow(&context.run_dir);
-        control::follow(&context.run_dir);
+        up::tell(context, &engine);
         for report in replug(&engine)? {
             if let Err(error) = report.result {
                 output::error(&error.to_string());

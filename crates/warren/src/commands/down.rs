@@ -25,7 +25,11 @@ pub fn run(context: &Context, stop_guests: bool) -> Outcome {
     let engine = context.engine()?;
     let network = engine.record()?.and_then(|record| record.network).filter(|_| stop_guests);
     let guests = network.map(|network| guest::down(context, &network)).unwrap_or_default();
-    let report = engine.down(&mut watch)?;
+    let mut report = engine.down(&mut watch)?;
+    // The network is gone by now: names that stay are told, and no failure of it.
+    if let Err(e) = kernel::host_names::forget() {
+        report.kept.push(e.to_string());
+    }
     let failed = guests.iter().any(|guest| guest.result.is_err());
     if context.json {
         let mut document = up::document(&report);

@@ -12,7 +12,7 @@ use model::network::{Forward, Network, Public};
 
 use super::up;
 use crate::cli::ForwardCommand;
-use crate::context::{Context, Exit, Failure, Hook, Outcome, Source, assumed_facts};
+use crate::context::{Context, Exit, Failure, Outcome, Source, assumed_facts};
 use crate::edit::{self, EditError};
 use crate::foreign::{self, Findings};
 use crate::output;
@@ -110,9 +110,7 @@ fn change(context: &Context, edit: impl Fn(&str) -> Result<String, EditError>) -
     let wish = Wish { network: &network, config: &path, text: &changed.text, replace: false, confirm: None };
     match engine.carry(wish, &mut |_, _| Ok(())) {
         Ok(report) => {
-            if let Some(Hook(applied)) = &context.applied {
-                applied();
-            }
+            up::tell(context, &engine);
             if context.json {
                 let mut document = up::document(&report);
                 document["foreign"] = stopped.document();

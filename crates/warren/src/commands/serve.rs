@@ -195,6 +195,8 @@ impl Supervisor {
         match event {
             Event::End => {
                 self.finish_job().await;
+                self.jobs.add(Job::Rest);
+                self.finish_job().await;
                 self.end().await;
                 return Some(Ok(Exit::Done));
             }
@@ -233,7 +235,7 @@ impl Supervisor {
                     return Some(Ok(Exit::Done));
                 }
             }
-            Event::Said(FromWorker::Serving) => {}
+            Event::Done(Done::Rest) | Event::Said(FromWorker::Serving) => {}
             Event::Said(FromWorker::Status(status)) => self.tell(Some(&status)),
             Event::Said(FromWorker::LongLeases) => self.workers.leases_anew().await,
             Event::Gone(gone) => {

@@ -6,6 +6,7 @@ use kernel::answers::{self, Witness};
 use kernel::apply::{ApplyError, Confirm, Engine, Report, Wish};
 use model::network::Network;
 use model::plan::Step;
+use model::services::Services;
 
 use super::guest;
 use crate::context::{Context, Exit, Failure, Hook, Outcome, Source};
@@ -32,9 +33,7 @@ pub fn run(context: &Context, replace: bool, no_guests: bool, confirm: Option<u6
             stopped.tell(true);
         }
     }
-    if let Some(Hook(applied)) = &context.applied {
-        applied();
-    }
+    tell(context, &engine);
     let guests = if no_guests { Vec::new() } else { guest::up(context, &network) };
     let failed = guests.iter().any(|guest| guest.result.is_err());
     if context.json {
@@ -53,6 +52,19 @@ pub fn run(context: &Context, replace: bool, no_guests: bool, confirm: Option<u6
         ));
     }
     Ok(if failed { Exit::Failed } else { Exit::Done })
+}
+
+/// Whoever follows the network hears that it has changed: `serve`, within it; without one the host's own names follow,
+/// where an earlier `serve` has written them.
+pub fn tell(context: &Context, engine: &Engine) {
+    if let Some(Hook(applied)) = &context.applied {
+        return applied();
+    }
+    let network = engine.record().ok().flatten().and_then(|record| record.network);
+    let services = network.as_ref().map(Services::of).unwrap_or_default();
+    if let Err(e) = kernel::host_names::refresh(&services) {
+        output::note(&format!("note: {e}"));
+    }
 }
 
 /// The network alone.

@@ -210,6 +210,22 @@ const BUS: &str = r#"<busconfig><type>system</type><listen>unix:path=/run/dbus/s
 <allow receive_type="method_call"/><allow receive_type="method_return"/><allow receive_type="error"/>
 <allow receive_type="signal"/></policy></busconfig>"#;
 
+/// The bus, ready for who wants on it.
+pub fn bus(scene: &Scene) -> Running {
+    fs::create_dir("/run/dbus").unwrap();
+    let config = scene.folder().join("bus.conf");
+    fs::write(&config, BUS).unwrap();
+    let mut bus = Command::new("dbus-daemon");
+    bus.arg(format!("--config-file={}", config.display())).args(["--nofork", "--nopidfile"]);
+    let bus = Running::start(&mut bus);
+    let deadline = Instant::now() + PATIENCE;
+    while !PathBuf::from("/run/dbus/system_bus_socket").exists() {
+        assert!(Instant::now() < deadline, "there is no bus");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    bus
+}
+
 /// The real firewalld, from Debian's packages as `cargo xtask test` unpacks them, laid over this lab's own view of the
 /// machine's files; ready when it is returned.
 fn firewalld(scene: &Scene) -> [Running; 2] {
@@ -219,20 +235,12 @@ fn firewalld(scene: &Scene) -> [Running; 2] {
         tool(&format!("mount -t overlay overlay -o lowerdir={unpacked}/{folder}:/{folder} /{folder}"));
     }
     tool("mount -t tmpfs tmpfs /var/log");
-    fs::create_dir("/run/dbus").unwrap();
-    let config = scene.folder().join("bus.conf");
-    fs::write(&config, BUS).unwrap();
-    let mut bus = Command::new("dbus-daemon");
-    bus.arg(format!("--config-file={}", config.display())).args(["--nofork", "--nopidfile"]);
-    let bus = Running::start(&mut bus);
+    let bus = bus(scene);
     let deadline = Instant::now() + PATIENCE;
     let wait = || {
         assert!(Instant::now() < deadline, "firewalld does not come up");
         std::thread::sleep(Duration::from_millis(20));
     };
-    while !PathBuf::from("/run/dbus/system_bus_socket").exists() {
-        wait();
-    }
     let firewalld = Running::start(Command::new("firewalld").args(["--nofork", "--nopid"]));
     while !Command::new("firewall-cmd").arg("--state").stderr(Stdio::null()).status().unwrap().success() {
         wait();

@@ -3,6 +3,7 @@
 
 mod bridged;
 mod check;
+mod clients;
 #[path = "../../../kernel/tests/common/mod.rs"]
 mod common;
 mod confirm;
@@ -13,9 +14,11 @@ mod documents;
 mod flows;
 mod foreign;
 mod forwards;
+mod hosts;
 mod init;
 mod leases;
 mod limits;
+mod load;
 mod machines;
 mod mutations;
 mod qemu;

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use kernel::host_names::HostNames;
+use model::services::Services;
 use services::log;
 use tokio::sync::mpsc;
 
@@ -26,6 +28,8 @@ pub enum Job {
     },
     /// A look after the network, and the repair of what is not as it should be.
     Look(Context),
+    /// Nobody answers for guests' names from now on.
+    Rest,
 }
 
 /// What was done.
@@ -41,6 +45,8 @@ pub enum Done {
     },
     /// A look: the steps of the repair, or why there could be none.
     Look(Result<Vec<String>, String>),
+    /// Whoever asks for names on this host knows that nobody answers.
+    Rest,
 }
 
 /// The name of the thread: what nf_tables tells of who made a change, if it was we.
@@ -59,11 +65,17 @@ impl Jobs {
         let open = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&open);
         let work = move || {
+            let mut names = HostNames::default();
             for job in receiver {
-                let done = run(job, &events);
+                // A repair is told at once; the host's names are looked after behind it.
+                let looked = if let Job::Look(context) = &job { Some(context.clone()) } else { None };
+                let done = run(job, &events, &mut names);
                 counted.fetch_sub(1, Ordering::SeqCst);
                 if events.send(Event::Done(done)).is_err() {
                     return;
+                }
+                if let Some(context) = looked {
+                    name_hosts(&context, &mut names);
                 }
             }
         };
@@ -87,10 +99,14 @@ impl Jobs {
     }
 }
 
-fn run(job: Job, events: &mpsc::UnboundedSender<Event>) -> Done {
+fn run(job: Job, events: &mpsc::UnboundedSender<Event>, names: &mut HostNames) -> Done {
     let (mut context, command, asker) = match job {
         Job::Command { context, command, asker } => (context, command, asker),
         Job::Look(context) => return Done::Look(watchman::look(&context)),
+        Job::Rest => {
+            names.rest();
+            return Done::Rest;
+        }
     };
     context.applied = Some(super::hook(events.clone()));
     let was_down = matches!(command, Command::Down { .. });
@@ -111,5 +127,19 @@ fn run(job: Job, events: &mpsc::UnboundedSender<Event>) -> Done {
         }
         None => work(),
     };
+    if !was_down {
+        name_hosts(&context, names);
+    }
     Done::Command { exit, was_down, asker }
+}
+
+/// Lets the host itself resolve what the network that is up names.
+fn name_hosts(context: &Context, names: &mut HostNames) {
+    let record = context.engine().and_then(|engine| Ok(engine.record()?));
+    let Ok(Some(network)) = record.map(|record| record.and_then(|record| record.network)) else { return };
+    match names.follow(&Services::of(&network)) {
+        Ok(None) => {}
+        Ok(Some(note)) => log::warn(&note),
+        Err(e) => log::warn(&e.to_string()),
+    }
 }
