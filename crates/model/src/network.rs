@@ -12,9 +12,7 @@ mod resolve;
 mod site;
 mod unsupported;
 pub use resolve::{load, resolve};
-pub use site::{
-    AccessLog, Acme, Backend, Balance, Entry, Health, Http, LogFormat, ProxyProtocol, Site, Tls, Upstream,
-};
+pub use site::{AccessLog, Acme, Backend, Balance, Entry, Health, Http, LogFormat, ProxyProtocol, Site, Tls, Upstream};
 pub use unsupported::unsupported;
 
 /// A whole warren, ready to be turned into a [`crate::state::State`].

@@ -60,7 +60,7 @@ pub enum ToWorker {
     /// What is to be served from now on, and by which of the sockets that were sent; others are closed.
     Serve {
         /// All services.
-        services: Services,
+        services: Box<Services>,
         /// The sockets.
         sockets: Vec<SocketKey>,
     },

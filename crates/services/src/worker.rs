@@ -145,7 +145,7 @@ impl Worker {
                 self.waiting.insert(key, socket);
             }
             (ToWorker::Serve { services, sockets }, _) => {
-                self.serve(services, &sockets.into_iter().collect())?;
+                self.serve(*services, &sockets.into_iter().collect())?;
                 writer.send(&FromWorker::Serving, None).await?;
             }
             (ToWorker::Ask, _) => {
@@ -165,14 +165,7 @@ impl Worker {
             (ToWorker::Leases, Some(file)) => self.leases.remember_in(file)?,
             (ToWorker::AccessLog, Some(file)) => self.http.write_to(file),
             (ToWorker::Away(guests), _) => self.http.away(guests),
-            (
-                ToWorker::Leases
-                | ToWorker::AccessLog
-                | ToWorker::Takeover
-                | ToWorker::Socket(_)
-                | ToWorker::End,
-                _,
-            ) => {}
+            (ToWorker::Leases | ToWorker::AccessLog | ToWorker::Takeover | ToWorker::Socket(_) | ToWorker::End, _) => {}
         }
         Ok(())
     }

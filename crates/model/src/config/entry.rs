@@ -8,8 +8,8 @@ use toml::de::DeValue;
 
 use super::grammar::{self, Reach, Seconds};
 use super::reader::{Bad, Section, count, shown, text, word};
-use crate::network::LogFormat;
 use super::{List, Spanned};
+use crate::network::LogFormat;
 
 /// `[acme]` as written.
 #[derive(Clone, Debug)]

@@ -113,9 +113,7 @@ impl Drop for Record {
     fn drop(&mut self) {
         let line = match self.format {
             LogFormat::Combined => combined(&self.entry, self.status, self.bytes),
-            LogFormat::Json => {
-                json(&self.entry, self.status, self.bytes, self.guest.as_deref(), self.begun.elapsed())
-            }
+            LogFormat::Json => json(&self.entry, self.status, self.bytes, self.guest.as_deref(), self.begun.elapsed()),
         };
         self.log.line(&line, self.to_file);
     }

@@ -24,10 +24,10 @@ use tokio::time::{sleep, timeout};
 use super::decide::Client;
 use super::io::Patient;
 use super::live::Live;
+use super::proxy;
 use super::record::Log;
 use super::tls::{self, Opened};
 use super::upstream::Backend;
-use super::proxy;
 use crate::log;
 use crate::protocol::{BackendShown, HttpCounts};
 

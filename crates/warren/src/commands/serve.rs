@@ -27,8 +27,8 @@ use super::up;
 use crate::cli::Command;
 use crate::context::{Context, Exit, Failure, Hook, Outcome};
 
-pub mod control;
 mod access_log;
+pub mod control;
 mod jobs;
 mod plugs;
 mod sockets;

@@ -215,9 +215,7 @@ fn build_site(site: &Site, acme: bool) -> network::Site {
         health: build_health(site.health.as_ref().map(|health| &health.value)),
         tls: match site.tls.as_ref().map(|tls| &tls.value) {
             Some(Tls::Acme) => network::Tls::Acme,
-            Some(Tls::Files { cert, key }) => {
-                network::Tls::Files { cert: cert.value.clone(), key: key.value.clone() }
-            }
+            Some(Tls::Files { cert, key }) => network::Tls::Files { cert: cert.value.clone(), key: key.value.clone() },
             Some(Tls::SelfSigned) => network::Tls::SelfSigned,
             Some(Tls::Passthrough) => network::Tls::Passthrough,
             None if acme => network::Tls::Acme,
@@ -253,10 +251,11 @@ pub(super) fn build_http(config: &Config) -> Http {
     let mut http = Http::default();
     let Some(written) = &config.http else { return http };
     http.trusted_proxies = elements(written.trusted_proxies.as_ref()).iter().map(|net| net.value.trunc()).collect();
-    http.access_log = written.access_log.as_ref().filter(|log| log.value.on).map(|log| AccessLog {
-        file: log.value.file.clone(),
-        format: log.value.format,
-    });
+    http.access_log = written
+        .access_log
+        .as_ref()
+        .filter(|log| log.value.on)
+        .map(|log| AccessLog { file: log.value.file.clone(), format: log.value.format });
     if let Some(limits) = written.limits.as_ref().map(|limits| &limits.value) {
         let or = |written: &Option<Spanned<u64>>, default| written.as_ref().map_or(default, |count| count.value);
         http.max_connections = or(&limits.max_connections, http.max_connections);

@@ -47,11 +47,8 @@ pub(super) fn rules(network: &Network, sets: &BTreeMap<String, Set>) -> Vec<Rule
     if sets.contains_key(EVERYWHERE) && network.public == Public::Dynamic {
         // What came to this host came to an address of its own; those of the LANs are no public ones.
         for family in FAMILIES {
-            let gateways = Statement::InSet {
-                fields: vec![daddr(family)],
-                not: true,
-                set: named("lan_addresses", family),
-            };
+            let gateways =
+                Statement::InSet { fields: vec![daddr(family)], not: true, set: named("lan_addresses", family) };
             let mut statements = vec![open(), tcp(), in_set(&[Field::ThDport], EVERYWHERE), gateways];
             // Every interface has one, the LANs' too.
             if family == IpFamily::V6 {

@@ -51,7 +51,8 @@ impl Held {
 
 /// What a LAN's services need.
 fn keys(lan: &LanServices, index: u32) -> Vec<SocketKey> {
-    let key = |purpose, address, index| SocketKey { purpose, bridge: Some(lan.bridge.clone()), address, port: None, index };
+    let key =
+        |purpose, address, index| SocketKey { purpose, bridge: Some(lan.bridge.clone()), address, port: None, index };
     let mut keys = Vec::new();
     for net in &lan.addresses {
         keys.extend([Purpose::DnsUdp, Purpose::DnsTcp].map(|purpose| key(purpose, Some(net.addr()), None)));
@@ -76,6 +77,10 @@ fn bind(key: &SocketKey) -> Result<OwnedFd, KernelError> {
         (Purpose::Arp, Some(bridge), ..) => listen::arp_frames(bridge),
         (Purpose::Router, Some(bridge), ..) => listen::router(bridge),
         // Keys are made above alone.
-        _ => Err(KernelError::new("listen for", format!("{key:?}"), std::io::Error::from(std::io::ErrorKind::InvalidInput))),
+        _ => Err(KernelError::new(
+            "listen for",
+            format!("{key:?}"),
+            std::io::Error::from(std::io::ErrorKind::InvalidInput),
+        )),
     }
 }

@@ -135,7 +135,16 @@ impl Workers {
             let _ = events.send(Event::Gone(Gone { generation }));
         });
         let since = Instant::now();
-        Ok(Worker { child, writer, generation, since, sent: BTreeSet::new(), told: None, log: None, away: BTreeSet::new() })
+        Ok(Worker {
+            child,
+            writer,
+            generation,
+            since,
+            sent: BTreeSet::new(),
+            told: None,
+            log: None,
+            away: BTreeSet::new(),
+        })
     }
 
     /// A worker is gone: the next one is started soon, or later where that happens again and again.
@@ -232,7 +241,7 @@ async fn tell(
         }
     }
     worker.sent.retain(|key| held.0.contains_key(key));
-    let message = ToWorker::Serve { services: services.clone(), sockets: keys.clone() };
+    let message = ToWorker::Serve { services: Box::new(services.clone()), sockets: keys.clone() };
     worker.writer.send(&message, None).await?;
     worker.told = Some((services.clone(), keys));
     Ok(())

@@ -54,6 +54,7 @@ impl Web {
         self.shared.heads.lock().unwrap().last().unwrap().clone()
     }
 
+    #[allow(dead_code)] // For what attackers try.
     /// Every request's head.
     pub fn heads(&self) -> Vec<String> {
         self.shared.heads.lock().unwrap().clone()
