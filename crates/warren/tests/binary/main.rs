@@ -27,4 +27,5 @@ mod serve;
 mod stream;
 mod support;
 mod traffic;
+mod unit;
 mod watch;
