@@ -60,16 +60,24 @@ fn namespaces() -> Vec<String> {
 /// Looks at the calling thread's namespace alone, and at the names of others.
 pub fn take_here() -> Snapshot {
     let mut sections = Snapshot::new();
-    for (name, line) in [
-        ("links", "ip -json -details link show"),
-        ("addresses", "ip -json address show"),
-        ("routes", "ip -json route show table all"),
-        ("routes6", "ip -json -6 route show table all"),
-        ("rules", "ip -json rule show"),
-        ("rules6", "ip -json -6 rule show"),
-        ("neighbour proxies", "ip -json neighbour show proxy"),
+    // Some of ip's commands leave a filter behind for those after them: `link` comes last.
+    for (program, asked) in [
+        (
+            "ip -json -details",
+            [
+                ("addresses", "address show"),
+                ("routes", "route show table all"),
+                ("rules", "rule show"),
+                ("neighbour proxies", "neighbour show proxy"),
+                ("links", "link show"),
+            ]
+            .as_slice(),
+        ),
+        ("ip -6 -json", &[("routes6", "route show table all"), ("rules6", "rule show")]),
     ] {
-        sections.insert(name.to_owned(), json(&tool(line)));
+        let answers = batch(program, &asked.iter().map(|(_, line)| *line).collect::<Vec<_>>());
+        let named = asked.iter().zip(answers).map(|((name, _), answer)| ((*name).to_owned(), lines(answer)));
+        sections.extend(named);
     }
     let mut tables: Vec<String> = tool("nft --stateless list ruleset").split("\n}\n").map(sorted).collect();
     tables.sort();
@@ -169,10 +177,28 @@ fn unlearnt(text: &str) -> String {
     value.to_string()
 }
 
+/// What ip(8) answers to each of `commands`, asked by one process: a look at everything is taken thousands of times.
+fn batch(program: &str, commands: &[&str]) -> Vec<Value> {
+    use std::io::Write as _;
+    let mut words = program.split_whitespace();
+    let mut ip = std::process::Command::new(words.next().expect("a program"));
+    ip.args(words).args(["-batch", "-"]).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut ip = ip.spawn().expect("ip is needed");
+    let asked = ip.stdin.take().expect("a pipe").write_all((commands.join("\n") + "\n").as_bytes());
+    let output = ip.wait_with_output().expect("ip's answers");
+    assert!(asked.is_ok() && output.status.success(), "{program} refused one of {commands:?}");
+    let answers = serde_json::Deserializer::from_slice(&output.stdout).into_iter();
+    let answers: Vec<Value> = answers.collect::<Result<_, _>>().expect("JSON of ip's");
+    assert_eq!(answers.len(), commands.len(), "{program}: an answer each");
+    answers
+}
+
 /// One object a line, without what passes, in a steady order.
 fn json(text: &str) -> String {
-    let mut value: Value =
-        serde_json::from_str(if text.trim().is_empty() { "[]" } else { text }).expect("JSON of ip's");
+    lines(serde_json::from_str(if text.trim().is_empty() { "[]" } else { text }).expect("JSON of ip's"))
+}
+
+fn lines(mut value: Value) -> String {
     strip(&mut value);
     if let Value::Array(list) = &mut value {
         list.retain(|object| !is_late_route(object));

@@ -132,10 +132,12 @@ fn forked(body: impl FnOnce() -> i32) -> Option<i32> {
 fn is(expected: &Snapshot, when: &str) {
     // What comes a moment later than what it belongs to, as when IPv6 addresses settle, is waited for.
     let deadline = Instant::now() + PATIENCE;
-    while take_here() != *expected && Instant::now() < deadline {
+    let mut seen = take_here();
+    while seen != *expected && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(50));
+        seen = take_here();
     }
-    assert_same(expected, &take_here(), when);
+    assert_same(expected, &seen, when);
 }
 
 /// How many steps `up` was killed after.
