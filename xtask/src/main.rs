@@ -14,6 +14,8 @@ const PACKAGES: &[(&str, &str)] = &[
     // Real resolvers, and those who ask them.
     ("dnsmasq-base", "dnsmasq"),
     ("bind9-dnsutils", "dig"),
+    ("knot-dnsutils", "kdig"),
+    ("dnsperf", "dnsperf"),
     ("isc-dhcp-client", "dhclient"),
     ("ndisc6", "rdisc6"),
     ("iptables", "iptables-nft"),

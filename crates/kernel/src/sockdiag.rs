@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::{Mutex, PoisonError};
 
 use model::address::Transport;
 use model::session::Session;
@@ -121,15 +122,37 @@ fn parse(transport: Transport, payload: &[u8]) -> Option<Listening> {
     })
 }
 
+/// Who was found to hold a socket open: its inode, the process, and its name. Inodes of sockets are counted upwards, so
+/// that another socket has the same only when the count has gone round.
+static FOUND: Mutex<BTreeMap<u32, (u32, String)>> = Mutex::new(BTreeMap::new());
+
 /// Who holds the sockets of `inodes` open, as `name (pid N)`, as far as /proc lets us see: root sees all. Where
 /// several processes hold one, it is the first besides pid 1, which holds what it hands to services.
+///
+/// All descriptors of all processes are looked through only where somebody holds a socket that was not found before:
+/// a server may have tens of thousands, and a running `serve` looks often.
 #[must_use]
 pub fn owners(inodes: &BTreeSet<u32>) -> BTreeMap<u32, String> {
-    let mut found: BTreeMap<u32, u32> = BTreeMap::new();
-    if inodes.is_empty() {
-        return BTreeMap::new();
+    let mut known = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    known.retain(|inode, (pid, name)| inodes.contains(inode) && comm(*pid) == *name);
+    if known.len() < inodes.len() {
+        *known = look_through(inodes).into_iter().map(|(inode, pid)| (inode, (pid, comm(pid)))).collect();
     }
-    let Ok(entries) = fs::read_dir("/proc") else { return BTreeMap::new() };
+    let shown = |pid: u32, name: &str| match name {
+        "" => format!("pid {pid}"),
+        name => format!("{name} (pid {pid})"),
+    };
+    known.iter().map(|(inode, (pid, name))| (*inode, shown(*pid, name))).collect()
+}
+
+/// The name of a process; empty where it is gone.
+fn comm(pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
+}
+
+fn look_through(inodes: &BTreeSet<u32>) -> BTreeMap<u32, u32> {
+    let mut found: BTreeMap<u32, u32> = BTreeMap::new();
+    let Ok(entries) = fs::read_dir("/proc") else { return found };
     let mut pids: Vec<u32> = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
     pids.sort_unstable();
     for pid in pids {
@@ -147,11 +170,4 @@ pub fn owners(inodes: &BTreeSet<u32>) -> BTreeMap<u32, String> {
         }
     }
     found
-        .into_iter()
-        .map(|(inode, pid)| {
-            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            let name = name.trim_end();
-            (inode, if name.is_empty() { format!("pid {pid}") } else { format!("{name} (pid {pid})") })
-        })
-        .collect()
 }

@@ -7,8 +7,13 @@ use std::time::Duration;
 
 /// A change of the kernel's is told in several messages; so long is waited for the rest of them.
 pub const SETTLE: Duration = Duration::from_millis(2);
-/// After a look that found nothing to do: other programs may change their own things often, and looking costs.
-pub const BREATH: Duration = Duration::from_millis(50);
+/// After a look that found nothing to do: other programs may change their own things often, and looking costs. The
+/// first such pause is short, and each further one twice as long.
+pub const BREATH: Duration = Duration::from_millis(5);
+/// No such pause is longer.
+pub const DEEPEST: Duration = Duration::from_millis(80);
+/// Looks further apart than this have nothing to do with each other.
+pub const CALM: Duration = Duration::from_secs(1);
 /// What tells nobody that it changed is found by looking now and then.
 pub const ROUND: Duration = Duration::from_secs(30);
 /// So many repairs within [`WINDOW`] are no accidents.
@@ -38,6 +43,8 @@ pub struct Pace {
     due: Option<Duration>,
     /// The last look.
     looked: Duration,
+    /// The pause after the last look, where that found nothing to do.
+    breath: Duration,
     /// Repairs of late.
     repairs: VecDeque<Duration>,
     /// The present pause of a fight; none while there is none.
@@ -60,8 +67,10 @@ impl Pace {
 
     /// A look has ended at `now`, and something was repaired or not. Tells a fight when it begins or gets worse.
     pub fn looked(&mut self, now: Duration, repaired: bool) -> Option<Fight> {
+        let first = repaired || self.breath.is_zero() || self.looked + CALM <= now;
+        self.breath = if first { BREATH } else { (2 * self.breath).clamp(BREATH, DEEPEST) };
         (self.due, self.looked) = (None, now);
-        self.not_before = now + BREATH;
+        self.not_before = now + self.breath;
         while self.repairs.front().is_some_and(|&at| at + WINDOW < now) {
             self.repairs.pop_front();
         }
@@ -121,7 +130,28 @@ mod tests {
                 looks += 1;
             }
         }
-        assert!((150..=200).contains(&looks), "{looks}");
+        assert!((100..=150).contains(&looks), "{looks}");
+    }
+
+    #[test]
+    fn what_is_broken_right_after_others_business_is_seen_soon() {
+        let mut pace = Pace::default();
+        pace.disturbed(ms(5000));
+        assert_eq!(pace.looked(ms(5010), false), None);
+        pace.disturbed(ms(5011));
+        assert_eq!(pace.due(), ms(5010) + BREATH);
+        // However long that business goes on.
+        for now in (5011..9000).map(ms) {
+            pace.disturbed(now);
+            assert!(pace.due() <= now + DEEPEST, "{:?} at {now:?}", pace.due());
+            if pace.due() <= now {
+                assert_eq!(pace.looked(now, false), None);
+            }
+        }
+        // And after a while it is forgotten.
+        assert_eq!(pace.looked(ms(12_000), false), None);
+        pace.disturbed(ms(12_001));
+        assert_eq!(pace.due(), ms(12_000) + BREATH);
     }
 
     #[test]

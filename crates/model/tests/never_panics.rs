@@ -1,34 +1,19 @@
 //! Whatever stands in the file, it is read without a panic, and every problem has a place inside it.
 #![allow(clippy::unwrap_used)]
 
-use model::facts::HostFacts;
-use model::network;
 use proptest::prelude::*;
+
+use self::config::read;
+
+/// The fuzzers' own.
+#[allow(dead_code)]
+#[path = "../../../fuzz/properties/config.rs"]
+mod config;
 
 const EVERYTHING: &str = include_str!("config/good-everything/warren.toml");
 const SEED: &str = include_str!("../../../examples/seed.toml");
 const COLLISIONS: &str = include_str!("config/forward-collisions/warren.toml");
 const SITES: &str = include_str!("config/site-problems/warren.toml");
-
-/// Reads it in every way, and holds the problems to what is promised of them.
-fn read(text: &str) {
-    let facts = HostFacts::assumed("eth0".parse().unwrap());
-    for rehearsal in [false, true] {
-        let Err(problems) = network::load(text, &facts, rehearsal) else { continue };
-        assert!(!problems.is_empty(), "refused without a word");
-        for problem in &problems {
-            let places = std::iter::once(&problem.span).chain(problem.also.as_ref().map(|(span, _)| span));
-            for span in places {
-                assert!(text.get(span.clone()).is_some(), "{problem:?} is not in the file");
-            }
-            assert!(!problem.message.ends_with('.'), "{}", problem.message);
-        }
-        assert!(problems.is_sorted_by_key(|problem| problem.span.start), "not in the file's order");
-    }
-    // What could be read of a broken file is resolved without a panic as well.
-    let (config, _) = model::config::parse(text);
-    let _ = network::resolve(&config, &facts);
-}
 
 /// Words that the grammars take apart, so that mutations hit more than the syntax.
 fn word() -> impl Strategy<Value = String> {

@@ -1,43 +1,42 @@
 //! Packets of anybody's: whatever comes, nothing panics, nothing is said that cannot be read, and what is right is told
-//! apart from what is not. The same functions are fuzzed (fuzz/); what that found is kept here.
+//! apart from what is not. The properties are the fuzzers' (fuzz/properties), and what those have found worth keeping
+//! (fuzz/kept) is tried here each time.
 #![allow(clippy::unwrap_used)]
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 
-use model::address::{IfName, Mac};
-use model::services::{LanServices, NamedHost, Services};
+use model::services::Services;
 use proptest::prelude::*;
-use services::dhcp::wire as dhcp;
-use services::dns::decide::{Decision, Inside, Zone};
-use services::dns::wire::{self, NoQuery};
-use services::ra::wire as ra;
+use services::dns::decide::Inside;
+use services::dns::wire;
 
-fn lan() -> LanServices {
-    LanServices {
-        bridge: IfName::new("br1").unwrap(),
-        mac: Mac([2, 0, 0, 0, 0, 1]),
-        mtu: 1500,
-        addresses: vec!["10.1.1.1/24".parse().unwrap(), "fd10:1:1::1/64".parse().unwrap()],
-        domain: "cnx.example".to_owned(),
-        hosts: vec![NamedHost {
-            name: "cnx6".to_owned(),
-            aliases: vec!["www".to_owned()],
-            addresses: vec!["10.1.1.6".parse().unwrap(), "fd10:1:1::6".parse().unwrap()],
-            mac: Mac([2, 0, 0, 0, 0, 6]),
-        }],
-        upstreams: vec!["198.51.100.7".parse().unwrap()],
-        recursion: true,
-        dhcp: None,
-        advertised: None,
+use self::dns::{lan, question};
+
+#[path = "../../../fuzz/properties/config.rs"]
+mod config;
+#[path = "../../../fuzz/properties/dhcp.rs"]
+mod dhcp;
+#[path = "../../../fuzz/properties/dns.rs"]
+mod dns;
+#[path = "../../../fuzz/properties/router.rs"]
+mod router;
+
+#[test]
+fn what_fuzzers_found_holds() {
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/kept");
+    for (name, hold) in
+        [("config", config::hold as fn(&[u8])), ("dhcp", dhcp::hold), ("dns", dns::hold), ("router", router::hold)]
+    {
+        let mut count = 0;
+        for entry in std::fs::read_dir(kept.join(name)).unwrap() {
+            let path = entry.unwrap().path();
+            println!("{}", path.display());
+            hold(&std::fs::read(&path).unwrap());
+            count += 1;
+        }
+        assert!(count > 10, "{count} of {name}");
     }
-}
-
-fn question(name: &str, kind: u16) -> Vec<u8> {
-    let mut bytes = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    bytes.extend(wire::name(name).unwrap());
-    bytes.extend(kind.to_be_bytes());
-    bytes.extend([0, 1]);
-    bytes
 }
 
 /// An answer of an upstream's with one A record for the question's name.
@@ -56,40 +55,9 @@ fn upstream(asked: &wire::Query, id: u16, address: Ipv4Addr, ttl: u32) -> Vec<u8
 }
 
 fn everything(bytes: &[u8]) {
-    let lan = lan();
-    let zone = Zone::of(&lan, [("laptop", IpAddr::from([10, 1, 1, 100]))].into_iter());
-    match wire::query(bytes) {
-        Ok(query) => {
-            for source in ["10.1.1.6", "fd10:1:1::6", "192.0.2.1"] {
-                match zone.decide(&query, source.parse().unwrap(), query.limit()) {
-                    Decision::Reply(reply) | Decision::Refuse(reply) => {
-                        assert!(reply.len() <= query.limit().max(bytes.len() + 11), "longer than it may be");
-                        assert_eq!(reply[..2], bytes[..2], "another's id");
-                        assert_eq!(wire::query(&reply), Err(NoQuery::Silence), "no answer");
-                    }
-                    Decision::Forward => {
-                        let again = wire::query(&query.upstream(7)).unwrap();
-                        assert_eq!((&again.name, again.kind), (&query.name, query.kind));
-                    }
-                }
-            }
-            let _ = wire::answer(bytes, query.id, &query);
-        }
-        Err(NoQuery::Refuse { id, flags, rcode }) => {
-            assert_eq!(wire::refusal(id, flags, rcode).len(), 12);
-        }
-        Err(NoQuery::Silence) => {}
-    }
-    let asked = wire::query(&question("world.example", 1)).unwrap();
-    let id = bytes.first_chunk().map_or(0, |id| u16::from_be_bytes(*id));
-    if let Ok(answer) = wire::answer(bytes, id, &asked) {
-        for limit in [512, 1232, 65535] {
-            assert!(answer.reply(&asked, 5, limit).len() <= limit.max(64));
-        }
-    }
-    let _ = dhcp::ask(bytes);
-    let _ = dhcp::claim(bytes);
-    let _ = ra::is_solicitation(bytes);
+    dns::hold(bytes);
+    dhcp::hold(bytes);
+    router::hold(bytes);
 }
 
 proptest! {

@@ -180,7 +180,7 @@ fn first(dns: &Dns, bridge: &IfName, packet: &[u8], client: IpAddr, limit: impl 
             match known {
                 Some((answer, age)) => {
                     dns.count(|counts| counts.cached += 1);
-                    Next::Reply(answer.reply(&query, age, limit))
+                    Next::Reply(told(dns, &answer, &query, age, client, limit))
                 }
                 None if !query.recurse => {
                     dns.count(|counts| counts.refused += 1);
@@ -251,6 +251,12 @@ async fn answered(dns: &Dns, lan: &Lan, query: &Query, client: IpAddr, limit: us
     let Some(answer) = ask(dns, lan, query).await else {
         return Reply::new(query, Rcode::ServFail, true).finish(limit);
     };
+    told(dns, &answer, query, 0, client, limit)
+}
+
+/// An answer of the world's, unless it points inside; remembered ones are looked at as well, for a reload may have
+/// made an address one of a LAN's.
+fn told(dns: &Dns, answer: &Answer, query: &Query, age: u32, client: IpAddr, limit: usize) -> Vec<u8> {
     let inside = answer.addresses.iter().copied().find(|address| dns.inside.borrow().holds(*address));
     if let Some(address) = inside {
         dns.count(|counts| counts.rebinding += 1);
@@ -260,7 +266,7 @@ async fn answered(dns: &Dns, lan: &Lan, query: &Query, client: IpAddr, limit: us
         // An error would make the client ask the next resolver, past us.
         return Reply::new(query, Rcode::NoError, true).finish(limit);
     }
-    answer.reply(query, 0, limit)
+    answer.reply(query, age, limit)
 }
 
 /// Answers what comes to a UDP socket of a LAN's, until it is dropped.

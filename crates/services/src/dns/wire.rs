@@ -318,8 +318,7 @@ fn records(reader: &mut Reader<'_>, counts: &[u16; 4], answer: &mut Answer, life
                 return if section == 3 { Ok(()) } else { Err(Malformed) };
             }
             answer.ttls.push(u16::try_from(ttl_at).map_err(|_| Malformed)?);
-            // A TTL with its highest bit set is 0 (RFC 2181).
-            let ttl = if ttl > i32::MAX.unsigned_abs() { 0 } else { ttl };
+            let ttl = plain_ttl(ttl);
             if section == 1 {
                 life.shortest = Some(life.shortest.map_or(ttl, |shortest| shortest.min(ttl)));
             }
@@ -333,6 +332,11 @@ fn records(reader: &mut Reader<'_>, counts: &[u16; 4], answer: &mut Answer, life
     // What stands behind the last record is no part of it.
     answer.bytes.truncate(reader.at);
     Ok(())
+}
+
+/// A TTL with its highest bit set is 0 (RFC 2181).
+fn plain_ttl(ttl: u32) -> u32 {
+    if ttl > i32::MAX.unsigned_abs() { 0 } else { ttl }
 }
 
 fn addresses(kind: u16, data: &[u8], into: &mut Vec<IpAddr>) {
@@ -398,7 +402,7 @@ impl Answer {
         for at in &self.ttls {
             let at = usize::from(*at);
             if let Some(ttl) = bytes.get_mut(at..at + 4).and_then(|ttl| ttl.first_chunk_mut::<4>()) {
-                *ttl = u32::from_be_bytes(*ttl).saturating_sub(age).to_be_bytes();
+                *ttl = plain_ttl(u32::from_be_bytes(*ttl)).saturating_sub(age).to_be_bytes();
             }
         }
         let upstream = u16::from_be_bytes([self.bytes[2], self.bytes[3]]);
@@ -406,7 +410,9 @@ impl Answer {
         let understands = asked.authentic || asked.edns.is_some_and(|edns| edns.dnssec);
         let kept = upstream & if understands { AD } else { 0 };
         let truncated = if self.truncated { TC } else { 0 };
-        let flags = QR | RA | kept | truncated | asked_flags(asked) | (self.rcode & 0x000f);
+        // A code of EDNS' own has no words for who speaks none.
+        let rcode = if self.rcode > 0x000f && asked.edns.is_none() { Rcode::ServFail as u16 } else { self.rcode };
+        let flags = QR | RA | kept | truncated | asked_flags(asked) | (rcode & 0x000f);
         finish(bytes, asked, flags, self.question_end, limit, (self.rcode >> 4) as u8)
     }
 }

@@ -3,6 +3,7 @@
 
 mod bridged;
 mod check;
+mod clients;
 #[path = "../../../kernel/tests/common/mod.rs"]
 mod common;
 mod confirm;
@@ -17,6 +18,7 @@ mod hosts;
 mod init;
 mod leases;
 mod limits;
+mod load;
 mod machines;
 mod mutations;
 mod qemu;

@@ -171,15 +171,18 @@ fn names_of_guests_and_of_the_world_each_where_they_may_be_asked() {
         assert_eq!(dig("cnx6", "+short long.example TXT @10.1.1.1").lines().count(), 20);
         // A name of the world's that points into a LAN is none; the resolver itself tells it.
         assert_eq!(short("world", "rebind.example @198.51.100.7"), "10.1.1.6");
-        assert_eq!(short("cnx6", "rebind.example @10.1.1.1"), "");
-        assert_eq!(short("cnx6", "rebind6.example AAAA @10.1.1.1"), "");
+        // However often it is asked for: what is remembered is no better.
+        for _ in 0..2 {
+            assert_eq!(short("cnx6", "rebind.example @10.1.1.1"), "");
+            assert_eq!(short("cnx6", "rebind6.example AAAA @10.1.1.1"), "");
+        }
         // An isolated LAN has its zone and nothing else; another LAN's names are none of its business.
         assert_eq!(short("alone", "alone.br2.internal @10.1.2.1"), "10.1.2.6");
         for name in ["world.example", "cnx6.cnx.example"] {
             assert!(dig("alone", &format!("{name} @10.1.2.1")).contains("status: REFUSED"), "{name}");
         }
         let status = scene.warren("--json status").ends(0).json();
-        assert_eq!(status["services"]["dns"]["rebinding"], 2, "{}", status["services"]);
+        assert_eq!(status["services"]["dns"]["rebinding"], 4, "{}", status["services"]);
         // What is remembered needs nobody: the answer is there when its resolver is gone.
         drop(_world);
         assert_eq!(short("cnx6", "world.example @10.1.1.1"), "198.51.100.80");

@@ -1,0 +1,40 @@
+//! A file of any sort is read and resolved without a panic, and every problem has a place inside it.
+#![allow(clippy::unwrap_used)]
+
+use model::facts::HostFacts;
+use model::network;
+use model::services::Services;
+
+/// Holds for a file of these bytes.
+pub fn hold(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        read(text);
+    }
+}
+
+/// Reads it in every way, and holds the problems to what is promised of them.
+pub fn read(text: &str) {
+    let facts = HostFacts::assumed("eth0".parse().unwrap());
+    for rehearsal in [false, true] {
+        let problems = match network::load(text, &facts, rehearsal) {
+            Ok((_, network)) => {
+                // What is fine for the file is fine for what follows from it.
+                let _ = Services::of(&network);
+                continue;
+            }
+            Err(problems) => problems,
+        };
+        assert!(!problems.is_empty(), "refused without a word");
+        for problem in &problems {
+            let places = std::iter::once(&problem.span).chain(problem.also.as_ref().map(|(span, _)| span));
+            for span in places {
+                assert!(text.get(span.clone()).is_some(), "{problem:?} is not in the file");
+            }
+            assert!(!problem.message.ends_with('.'), "{}", problem.message);
+        }
+        assert!(problems.is_sorted_by_key(|problem| problem.span.start), "not in the file's order");
+    }
+    // What could be read of a broken file is resolved without a panic as well.
+    let (config, _) = model::config::parse(text);
+    let _ = network::resolve(&config, &facts);
+}
