@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
+use std::time::Duration;
 
 use kernel::confine::{Confined, confine};
 use model::address::IfName;
@@ -50,7 +51,11 @@ pub fn run(end: OwnedFd) -> Result<(), WorkerError> {
     let confined = confine()?;
     more_descriptors();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-    LocalSet::new().block_on(&runtime, serve(end, &confined))
+    let successor = LocalSet::new().block_on(&runtime, serve(end, &confined))?;
+    // By its end the successor sees ours, and our sockets are closed before it.
+    drop(runtime);
+    drop(successor);
+    Ok(())
 }
 
 /// As many as it may have: each question to the world takes one, and each request of a site's two.
@@ -75,7 +80,8 @@ struct Worker {
     services: watch::Sender<Rc<Services>>,
 }
 
-async fn serve(end: OwnedFd, confined: &Confined) -> Result<(), WorkerError> {
+/// Serves until it is told to end; the connection of who has told it, where that was a successor.
+async fn serve(end: OwnedFd, confined: &Confined) -> Result<Option<UnixStream>, WorkerError> {
     let (writer, mut reader) = channel::split(end)?;
     let (ended, mut ends) = mpsc::unbounded_channel();
     let (takeover, mut taken_over) = mpsc::unbounded_channel();
@@ -94,7 +100,7 @@ async fn serve(end: OwnedFd, confined: &Confined) -> Result<(), WorkerError> {
     loop {
         tokio::select! {
             message = receive(&mut reader), if supervised => match message? {
-                Some((ToWorker::End, _)) => return Ok(()),
+                Some((ToWorker::End, _)) => return Ok(None),
                 Some((ToWorker::Takeover, Some(listener))) => await_successor(listener, takeover.clone())?,
                 Some((message, along)) => worker.told(message, along, &writer, confined).await?,
                 None => {
@@ -107,7 +113,7 @@ async fn serve(end: OwnedFd, confined: &Confined) -> Result<(), WorkerError> {
                 Changed::Long if supervised => writer.send(&FromWorker::LongLeases, None).await?,
                 Changed::Long => {}
             },
-            Some(()) = taken_over.recv() => return Ok(()),
+            Some(successor) = taken_over.recv() => return Ok(Some(successor)),
             Some(which) = ends.recv() => return Err(WorkerError::Ended(which)),
         }
     }
@@ -118,16 +124,18 @@ async fn receive(reader: &mut Reader) -> io::Result<Option<(ToWorker, Option<Own
 }
 
 /// Whoever may connect there is the next supervisor: the socket's folder is root's alone.
-fn await_successor(listener: OwnedFd, said: mpsc::UnboundedSender<()>) -> io::Result<()> {
+fn await_successor(listener: OwnedFd, said: mpsc::UnboundedSender<UnixStream>) -> io::Result<()> {
     let listener = UnixListener::from(listener);
     listener.set_nonblocking(true)?;
     let listener = tokio::net::UnixListener::from_std(listener)?;
     spawn_local(async move {
-        // It sees our end by the end of this connection.
-        let connection = listener.accept().await;
-        let _ = said.send(());
-        std::future::pending::<()>().await;
-        drop(connection);
+        loop {
+            match listener.accept().await.and_then(|(connection, _)| connection.into_std()) {
+                Ok(connection) => drop(said.send(connection)),
+                // Gone before it was accepted, or no descriptor is left: both pass.
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
     });
     Ok(())
 }

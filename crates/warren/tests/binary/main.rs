@@ -30,4 +30,5 @@ mod sites;
 mod stream;
 mod support;
 mod traffic;
+mod unit;
 mod watch;

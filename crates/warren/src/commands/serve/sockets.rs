@@ -15,6 +15,11 @@ use services::protocol::{Purpose, SocketKey};
 pub struct Held(pub BTreeMap<SocketKey, OwnedFd>);
 
 impl Held {
+    /// How many LANs have any.
+    pub fn lans(&self) -> u64 {
+        self.0.keys().map(|key| &key.bridge).collect::<std::collections::BTreeSet<_>>().len() as u64
+    }
+
     /// Binds what is wanted and missing, and closes what is not wanted any more; what did not change stays open. Says
     /// what could not be bound.
     pub fn follow(&mut self, services: &Services) -> Vec<String> {

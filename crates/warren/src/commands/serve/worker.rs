@@ -115,6 +115,9 @@ impl Workers {
         let mut command = Command::new("/proc/self/exe");
         // Whatever file lies there by now: this is the program that runs.
         command.arg0("warren").arg("worker").stdin(Stdio::from(theirs)).stdout(Stdio::null()).current_dir("/");
+        for name in super::notify::OURS {
+            command.env_remove(name);
+        }
         let child = command.spawn()?;
         let (writer, mut reader) = channel::split(ours)?;
         self.generation += 1;
