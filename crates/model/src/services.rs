@@ -1,5 +1,5 @@
-//! What the LANs' own services are to say: names, leases, router advertisements. A value that follows from a network
-//! alone; the services hold it and nothing else of the file's.
+//! What the LANs' own services are to say: names, leases, router advertisements; and the sites. A value that follows
+//! from a network alone; the services hold it and nothing else of the file's.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::{IfName, Mac};
 use crate::network::{Guest, Lan, LeaseRange, Mode, Network, Public};
+use crate::sites::Sites;
 
 /// The services of all LANs, in the file's order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,8 @@ pub struct Services {
     pub lans: Vec<LanServices>,
     /// Whether the host itself resolves guests' names.
     pub hosts_resolver: bool,
+    /// The web by name.
+    pub sites: Sites,
     /// The developers' door.
     pub socks: Option<SocksService>,
 }
@@ -112,6 +115,7 @@ impl Services {
         Self {
             lans: ours.map(|lan| of_lan(network, lan)).collect(),
             hosts_resolver: network.hosts_resolver,
+            sites: Sites::of(network),
             socks: socks(network),
         }
     }

@@ -1,5 +1,6 @@
 //! The LANs' own services, in a process without privileges ([`worker`]): names (`dns`), leases (`dhcp`) and router
-//! advertisements (`ra`); and the developers' door (`socks`). Each has `wire.rs` (bytes to values and back), `decide.rs` (pure: packet, state and time to
+//! advertisements (`ra`); the sites (`http`) and the developers' door (`socks`). Each has `wire.rs` (bytes to values and
+//! back), `decide.rs` (pure: packet, state and time to
 //! actions) and `serve.rs` (sockets).
 //!
 //! Who binds the sockets and decides what is served is the supervisor, at the other end of a [`channel`]; what the two
@@ -10,6 +11,7 @@ pub mod channel;
 mod crowd;
 pub mod dhcp;
 pub mod dns;
+pub mod http;
 pub mod log;
 pub mod protocol;
 pub mod ra;

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
+use std::time::Duration;
 
 use kernel::confine::{Confined, confine};
 use model::address::IfName;
@@ -20,6 +21,7 @@ use crate::channel::{self, Reader, Writer};
 use crate::dhcp::serve::{self as dhcp, Changed, Leases};
 use crate::dns::decide::Zone;
 use crate::dns::serve::{self as dns, Dns};
+use crate::http::serve::{self as http, Http};
 use crate::log;
 use crate::protocol::{FromWorker, Purpose, SocketKey, Status, ToWorker};
 use crate::ra::serve::{self as ra, Routers};
@@ -50,10 +52,14 @@ pub fn run(end: OwnedFd) -> Result<(), WorkerError> {
     let confined = confine()?;
     more_descriptors();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-    LocalSet::new().block_on(&runtime, serve(end, &confined))
+    let successor = LocalSet::new().block_on(&runtime, serve(end, &confined))?;
+    // By its end the successor sees ours, and our sockets are closed before it.
+    drop(runtime);
+    drop(successor);
+    Ok(())
 }
 
-/// As many as it may have: each question to the world takes one, and each client of the door six.
+/// As many as it may have: each question to the world takes one, each request of a site's two, each client of the door six.
 fn more_descriptors() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let most = getrlimit(Resource::Nofile).maximum.map_or(MOST_DESCRIPTORS, |most| most.min(MOST_DESCRIPTORS));
@@ -63,6 +69,7 @@ fn more_descriptors() {
 
 struct Worker {
     dns: Rc<Dns>,
+    http: Rc<Http>,
     leases: Rc<Leases>,
     routers: Rc<Routers>,
     door: Rc<Door>,
@@ -75,13 +82,15 @@ struct Worker {
     services: watch::Sender<Rc<Services>>,
 }
 
-async fn serve(end: OwnedFd, confined: &Confined) -> Result<(), WorkerError> {
+/// Serves until it is told to end; the connection of who has told it, where that was a successor.
+async fn serve(end: OwnedFd, confined: &Confined) -> Result<Option<UnixStream>, WorkerError> {
     let (writer, mut reader) = channel::split(end)?;
     let (ended, mut ends) = mpsc::unbounded_channel();
     let (takeover, mut taken_over) = mpsc::unbounded_channel();
     let (changed, mut changes) = mpsc::unbounded_channel();
     let mut worker = Worker {
         dns: Rc::default(),
+        http: Rc::default(),
         leases: Rc::new(Leases::new(changed)),
         routers: Rc::default(),
         door: Rc::default(),
@@ -94,7 +103,7 @@ async fn serve(end: OwnedFd, confined: &Confined) -> Result<(), WorkerError> {
     loop {
         tokio::select! {
             message = receive(&mut reader), if supervised => match message? {
-                Some((ToWorker::End, _)) => return Ok(()),
+                Some((ToWorker::End, _)) => return Ok(None),
                 Some((ToWorker::Takeover, Some(listener))) => await_successor(listener, takeover.clone())?,
                 Some((message, along)) => worker.told(message, along, &writer, confined).await?,
                 None => {
@@ -107,7 +116,7 @@ async fn serve(end: OwnedFd, confined: &Confined) -> Result<(), WorkerError> {
                 Changed::Long if supervised => writer.send(&FromWorker::LongLeases, None).await?,
                 Changed::Long => {}
             },
-            Some(()) = taken_over.recv() => return Ok(()),
+            Some(successor) = taken_over.recv() => return Ok(Some(successor)),
             Some(which) = ends.recv() => return Err(WorkerError::Ended(which)),
         }
     }
@@ -118,16 +127,18 @@ async fn receive(reader: &mut Reader) -> io::Result<Option<(ToWorker, Option<Own
 }
 
 /// Whoever may connect there is the next supervisor: the socket's folder is root's alone.
-fn await_successor(listener: OwnedFd, said: mpsc::UnboundedSender<()>) -> io::Result<()> {
+fn await_successor(listener: OwnedFd, said: mpsc::UnboundedSender<UnixStream>) -> io::Result<()> {
     let listener = UnixListener::from(listener);
     listener.set_nonblocking(true)?;
     let listener = tokio::net::UnixListener::from_std(listener)?;
     spawn_local(async move {
-        // It sees our end by the end of this connection.
-        let connection = listener.accept().await;
-        let _ = said.send(());
-        std::future::pending::<()>().await;
-        drop(connection);
+        loop {
+            match listener.accept().await.and_then(|(connection, _)| connection.into_std()) {
+                Ok(connection) => drop(said.send(connection)),
+                // Gone before it was accepted, or no descriptor is left: both pass.
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
     });
     Ok(())
 }
@@ -145,7 +156,7 @@ impl Worker {
                 self.waiting.insert(key, socket);
             }
             (ToWorker::Serve { services, sockets }, _) => {
-                self.serve(services, &sockets.into_iter().collect())?;
+                self.serve(*services, &sockets.into_iter().collect())?;
                 writer.send(&FromWorker::Serving, None).await?;
             }
             (ToWorker::Ask, _) => {
@@ -158,11 +169,15 @@ impl Worker {
                     ra: self.routers.counts(),
                     leases: self.leases.shown(),
                     socks: self.door.counts(),
+                    http: self.http.counts(),
+                    backends: self.http.backends(),
                 };
                 writer.send(&FromWorker::Status(Box::new(status)), None).await?;
             }
             (ToWorker::Leases, Some(file)) => self.leases.remember_in(file)?,
-            (ToWorker::Leases | ToWorker::Takeover | ToWorker::Socket(_) | ToWorker::End, _) => {}
+            (ToWorker::AccessLog, Some(file)) => self.http.write_to(file),
+            (ToWorker::Away(guests), _) => self.http.away(guests),
+            (ToWorker::Leases | ToWorker::AccessLog | ToWorker::Takeover | ToWorker::Socket(_) | ToWorker::End, _) => {}
         }
         Ok(())
     }
@@ -173,6 +188,7 @@ impl Worker {
         self.dns.configure(&services);
         self.leases.configure(&services);
         self.door.configure(services.socks.as_ref());
+        self.http.configure(&services.sites);
         self.services.send_replace(Rc::clone(&services));
         services.lans.iter().for_each(|lan| self.rename(&lan.bridge));
         self.served.retain(|key, task| {
@@ -207,6 +223,10 @@ impl Worker {
             let socket = TcpListener::from(self.waiting.remove(key)?);
             return Some(self.watch(key, socks::serve(Rc::clone(&self.door), Rc::clone(&self.dns), socket)));
         }
+        if key.purpose == Purpose::Http {
+            let socket = TcpListener::from(self.waiting.remove(key)?);
+            return Some(self.watch(key, http::listen(Rc::clone(&self.http), socket)));
+        }
         let bridge = key.bridge.clone()?;
         match key.purpose {
             Purpose::DnsUdp => {
@@ -228,7 +248,7 @@ impl Worker {
                 Some(self.watch(key, ra::serve(Rc::clone(&self.routers), bridge, index, socket, services)))
             }
             // The former only stands there; the latter belongs to DHCP's.
-            Purpose::DhcpPort | Purpose::Arp | Purpose::Socks => None,
+            Purpose::DhcpPort | Purpose::Arp | Purpose::Http | Purpose::Socks => None,
         }
     }
 

@@ -15,6 +15,11 @@ use services::protocol::{Purpose, SocketKey};
 pub struct Held(pub BTreeMap<SocketKey, OwnedFd>);
 
 impl Held {
+    /// How many LANs have any.
+    pub fn lans(&self) -> u64 {
+        self.0.keys().map(|key| &key.bridge).collect::<std::collections::BTreeSet<_>>().len() as u64
+    }
+
     /// Binds what is wanted and missing, and closes what is not wanted any more; what did not change stays open. Says
     /// what could not be bound.
     pub fn follow(&mut self, services: &Services) -> Vec<String> {
@@ -28,6 +33,13 @@ impl Held {
         }
         wanted.extend(services.socks.iter().flat_map(|socks| &socks.listen).map(|socket| SocketKey {
             purpose: Purpose::Socks,
+            bridge: None,
+            address: Some(socket.ip()),
+            port: Some(socket.port()),
+            index: None,
+        }));
+        wanted.extend(services.sites.sockets.iter().map(|socket| SocketKey {
+            purpose: Purpose::Http,
             bridge: None,
             address: Some(socket.ip()),
             port: Some(socket.port()),
@@ -72,6 +84,7 @@ fn bind(key: &SocketKey) -> Result<OwnedFd, KernelError> {
         (Purpose::DnsUdp, _, Some(address), _) => listen::dns_udp(address),
         (Purpose::DnsTcp, _, Some(address), _) => listen::dns_tcp(address),
         (Purpose::Socks, _, Some(address), Some(port)) => listen::loopback(SocketAddr::new(address, port)),
+        (Purpose::Http, _, Some(address), Some(port)) => listen::site(SocketAddr::new(address, port)),
         (Purpose::DhcpPort, Some(bridge), ..) => listen::dhcp_port(bridge),
         (Purpose::DhcpFrames, Some(bridge), ..) => listen::dhcp_frames(bridge),
         (Purpose::Arp, Some(bridge), ..) => listen::arp_frames(bridge),
