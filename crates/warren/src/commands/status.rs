@@ -47,7 +47,7 @@ pub fn run(context: &Context) -> Outcome {
             }))).collect::<Vec<_>>(),
             "guests": network.guests.iter().map(|guest| counters::with(counters.guest(guest), serde_json::json!({
                 "name": guest.name, "kind": kind(&guest.kind), "lan": guest.lan, "mac": guest.mac, "port": guest.port,
-                "addresses": guest.addresses, "plugged": plugged(&survey.observed, guest),
+                "addresses": guest.addresses, "aliases": guest.aliases, "plugged": plugged(&survey.observed, guest),
                 "container": matches!(guest.kind, GuestKind::Lxc(_)).then(|| super::guest::state_word(&host, &guest.name)),
             }))).collect::<Vec<_>>(),
             "forwards": forward::documents(&network).into_iter().zip(&network.forwards)
@@ -56,6 +56,7 @@ pub fn run(context: &Context) -> Outcome {
                 "hosts": site.hosts, "path": site.path, "to": site.to, "redirect": site.redirect, "tls": site.tls,
                 "entries": site.entries, "closed": site.maintenance.is_some(),
             })).collect::<Vec<_>>(),
+            "socks": network.socks.as_ref().map(|socks| serde_json::json!({ "listen": socks.listen, "lans": socks.lans })),
             "services": served.as_ref().and_then(|served| served.services.as_ref()),
             "serve": served.as_ref().map(|served| &served.repairs),
             "drift": drift,

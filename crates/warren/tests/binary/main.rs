@@ -7,6 +7,7 @@ mod clients;
 #[path = "../../../kernel/tests/common/mod.rs"]
 mod common;
 mod confirm;
+mod connect;
 mod contract;
 mod counters;
 mod crash;
