@@ -287,7 +287,7 @@ async fn connect(addresses: Vec<IpAddr>, port: u16) -> io::Result<(TcpStream, Ip
         let more = rest.len() > 0;
         tokio::select! {
             Some(done) = tried.join_next() => {
-                match done.map_err(io::Error::other).flatten() {
+                match done.map_err(io::Error::other).and_then(|reached| reached) {
                     Ok(reached) => return Ok(reached),
                     Err(e) => error = e,
                 }

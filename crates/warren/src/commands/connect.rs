@@ -78,7 +78,8 @@ async fn connect(context: &Context, server: &Server, options: &Connect) -> Outco
     }
     let port = line.forward(options.listen, learned.door)?;
     if learned.door.is_none() {
-        let why = if learned.is_warren { "without [socks] under `warren serve`" } else { "without a warren that says more" };
+        let why =
+            if learned.is_warren { "without [socks] under `warren serve`" } else { "without a warren that says more" };
         note(context, &format!("{server} is {why}: plain ssh -D, names as {server} resolves them"));
     }
     let browser = Browser::find(options.browser.as_deref())?;
@@ -122,10 +123,12 @@ fn print(server: &Server, options: &Connect, printed: Printed) -> Outcome {
     if learned.knows_nothing() {
         return Err(Failure::new(Exit::Failed, format!("no warren on {server} says which guests it has")));
     }
-    output::line(match printed {
-        Printed::SshConfig => show::ssh_config(server, &learned),
-        Printed::Pac => pac::pac(&learned, options.listen.unwrap_or(line::SOCKS)),
-    }
-    .trim_end());
+    output::line(
+        match printed {
+            Printed::SshConfig => show::ssh_config(server, &learned),
+            Printed::Pac => pac::pac(&learned, options.listen.unwrap_or(line::SOCKS)),
+        }
+        .trim_end(),
+    );
     Ok(Exit::Done)
 }

@@ -16,7 +16,7 @@ use crate::hosts::own_etc;
 use crate::serve::{NETWORK, Serve};
 use crate::support::{PATIENCE, Ran, Running, Scene, WARREN, at, lines, listen, seen, serve, settle};
 
-/// The laptop, behind the world's router; all that may leave it is for the server's sshd, and questions to resolvers,
+/// The laptop, a neighbour of the server's; all that may leave it is for the server's sshd, and questions to resolvers,
 /// so that one that leaks is seen.
 fn laptop(scene: &Scene) {
     for line in [
@@ -25,9 +25,9 @@ fn laptop(scene: &Scene) {
         "ip -n laptop link set lo up",
         "ip -n laptop link set eth0 up",
         "ip -n world link set to-laptop up",
-        "ip -n laptop address add 192.0.2.10/24 dev eth0",
-        "ip -n world address add 192.0.2.1/24 dev to-laptop",
-        "ip -n laptop route add default via 192.0.2.1",
+        "ip -n world link set to-laptop master segment",
+        "ip -n laptop address add 203.0.113.77/24 dev eth0",
+        "ip -n laptop route add default via 203.0.113.1",
     ] {
         tool(line);
     }
@@ -141,7 +141,7 @@ exit 0
 fn a_laptop_sees_the_lan_by_curl_firefox_and_ssh_and_asks_no_resolver() {
     lab(|| {
         let scene = Scene::new();
-        own_etc("127.0.0.1 localhost\n", "nameserver 192.0.2.1\noptions attempts:1 timeout:1\n");
+        own_etc("127.0.0.1 localhost\n", "nameserver 203.0.113.1\noptions attempts:1 timeout:1\n");
         laptop(&scene);
         keys(&scene);
         let folder = scene.folder().display();
@@ -207,7 +207,13 @@ fn a_laptop_sees_the_lan_by_curl_firefox_and_ssh_and_asks_no_resolver() {
         assert!(shown.lines().any(|line| line == "/shown-cnx6-guest"), "{shown}");
         assert!(fs::read(&picture).unwrap().starts_with(b"\x89PNG"));
         assert_eq!(left(&scene.folder().join("tmp")), Vec::<String>::new());
-        assert_eq!(running(&folder.to_string()).iter().filter(|line| line.contains("firefox") || line.contains("ssh -")).count(), 0);
+        assert_eq!(
+            running(&folder.to_string())
+                .iter()
+                .filter(|line| line.contains("firefox") || line.contains("ssh -"))
+                .count(),
+            0
+        );
 
         // What no warren tells of is as plain `ssh -D`: the server is there, too.
         let refused = connect(&scene, &["bare", "--browser", "none", "--lan-only"]).output().unwrap();

@@ -65,9 +65,8 @@ impl Browser {
 
     /// Starts it with a profile of its own.
     pub fn start(&self, learned: &Learned, port: u16, options: &Connect) -> Result<Running, Failure> {
-        let failed = |e: std::io::Error| {
-            Failure::new(Exit::Failed, format!("cannot start {}: {e}", self.program.display()))
-        };
+        let failed =
+            |e: std::io::Error| Failure::new(Exit::Failed, format!("cannot start {}: {e}", self.program.display()));
         let profile = tempfile::Builder::new().prefix("warren-").tempdir().map_err(failed)?;
         let only = options.lan_only.then(|| pac::as_url(&pac::pac(learned, port)));
         let mut command = Command::new(&self.program);

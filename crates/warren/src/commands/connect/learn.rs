@@ -45,7 +45,8 @@ impl Named {
 impl Learned {
     /// With domains that were named by hand.
     pub fn with(mut self, domains: &[String]) -> Self {
-        self.domains.extend(domains.iter().map(|domain| domain.trim_matches('.').to_lowercase()).filter(|d| is_name(d)));
+        self.domains
+            .extend(domains.iter().map(|domain| domain.trim_matches('.').to_lowercase()).filter(|d| is_name(d)));
         self
     }
 
@@ -56,9 +57,9 @@ impl Learned {
 
     /// The guest of a name, with its domain or without, or one of its other names.
     pub fn guest(&self, name: &str) -> Option<&Named> {
-        self.guests.iter().find(|guest| {
-            guest.name == name || guest.full() == name || guest.aliases.iter().any(|alias| alias == name)
-        })
+        self.guests
+            .iter()
+            .find(|guest| guest.name == name || guest.full() == name || guest.aliases.iter().any(|alias| alias == name))
     }
 }
 

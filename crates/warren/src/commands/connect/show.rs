@@ -32,7 +32,8 @@ pub fn ssh_config(server: &Server, learned: &Learned) -> String {
     for guest in &learned.guests {
         let Some(address) = guest.addresses.first() else { continue };
         let full = guest.full();
-        let mut names: Vec<&str> = [&*guest.name, &*full].into_iter().chain(guest.aliases.iter().map(|a| &**a)).collect();
+        let mut names: Vec<&str> =
+            [&*guest.name, &*full].into_iter().chain(guest.aliases.iter().map(|a| &**a)).collect();
         names.dedup();
         let _ = write!(
             text,
