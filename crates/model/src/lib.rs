@@ -24,4 +24,5 @@ pub mod ruleset;
 pub mod services;
 pub mod session;
 pub mod simulate;
+pub mod sites;
 pub mod state;

@@ -88,7 +88,11 @@ pub enum Command {
         guests: bool,
     },
     /// `up`, then the LANs' names, leases and routers, in the foreground; SIGHUP reads the file again
-    Serve,
+    Serve {
+        /// Leave the guests as they are: another unit of systemd's starts them
+        #[arg(long)]
+        no_guests: bool,
+    },
     /// Show what is up, and what is not as it should be
     Status,
     /// Prove the running network with real packets

@@ -39,7 +39,7 @@ pub fn network(context: &Context) -> Outcome {
 }
 
 /// The file's network, or why it is not to come up unwatched.
-fn file(context: &Context, engine: &Engine, boot: &Boot) -> Result<Result<(Source, Network), String>, Failure> {
+pub fn file(context: &Context, engine: &Engine, boot: &Boot) -> Result<Result<(Source, Network), String>, Failure> {
     context::trusted(&context.config)?;
     let source = context.read()?;
     let path = source.path.display();

@@ -72,12 +72,10 @@ pub fn tell(context: &Context, engine: &Engine) {
     }
 }
 
-/// The network alone.
-pub fn network(context: &Context) -> Result<(), Failure> {
-    let (source, mut network) = context.network_here()?;
-    let engine = context.engine()?;
-    let stopped = foreign::look_and_mend(&mut network, &engine)?;
-    let report = carry(context, &engine, &source, &network, false, None)?;
+/// The network alone, which `source` says and nobody needs to confirm.
+pub fn network(context: &Context, engine: &Engine, source: &Source, mut network: Network) -> Result<(), Failure> {
+    let stopped = foreign::look_and_mend(&mut network, engine)?;
+    let report = carry(context, engine, source, &network, false, None)?;
     words(context, &report, "The network is up", "Nothing to change: the network is as the file says.");
     stopped.tell(!context.quiet);
     Ok(())
