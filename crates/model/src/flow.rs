@@ -229,6 +229,7 @@ mod tests {
             sites: vec![],
             socks: false,
             hosts_resolver: true,
+            web: None,
             ipv6_forwarding: Ipv6Forwarding::Off,
             learners: vec![],
             reach: vec![],

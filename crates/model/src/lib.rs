@@ -24,3 +24,4 @@ pub mod services;
 pub mod session;
 pub mod simulate;
 pub mod state;
+pub mod web;

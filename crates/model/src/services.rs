@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::{IfName, Mac};
 use crate::network::{Guest, Lan, LeaseRange, Mode, Network};
+use crate::web::Web;
 
 /// The services of all LANs, in the file's order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,8 @@ pub struct Services {
     pub lans: Vec<LanServices>,
     /// Whether the host itself resolves guests' names.
     pub hosts_resolver: bool,
+    /// The page for a browser on this host.
+    pub web: Option<Web>,
 }
 
 /// The services of a LAN.
@@ -90,7 +93,11 @@ impl Services {
     #[must_use]
     pub fn of(network: &Network) -> Self {
         let ours = network.lans.iter().filter(|lan| lan.mode != Mode::Bridged);
-        Self { lans: ours.map(|lan| of_lan(network, lan)).collect(), hosts_resolver: network.hosts_resolver }
+        Self {
+            lans: ours.map(|lan| of_lan(network, lan)).collect(),
+            hosts_resolver: network.hosts_resolver,
+            web: network.web.clone(),
+        }
     }
 
     /// The LAN of a bridge.

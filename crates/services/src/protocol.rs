@@ -24,6 +24,8 @@ pub enum Purpose {
     Arp,
     /// Router solicitations and advertisements.
     Router,
+    /// The page for a browser on this host.
+    Web,
 }
 
 /// A socket that the supervisor has bound. Two that are equal are the same socket: a reload keeps it.
@@ -31,10 +33,12 @@ pub enum Purpose {
 pub struct SocketKey {
     /// What it is for.
     pub purpose: Purpose,
-    /// The LAN's bridge.
-    pub bridge: IfName,
+    /// The LAN's bridge, where it is a LAN's.
+    pub bridge: Option<IfName>,
     /// The address that it is bound to, where it is to one.
     pub address: Option<IpAddr>,
+    /// Its port, where its purpose does not say it.
+    pub port: Option<u16>,
     /// The index of the bridge that it is bound to, where it is to one: a bridge that was made anew has another.
     pub index: Option<u32>,
 }
@@ -55,6 +59,10 @@ pub enum ToWorker {
         /// The sockets.
         sockets: Vec<SocketKey>,
     },
+    /// Who has this is let in to the page.
+    Token(String),
+    /// The state that was wanted: the document of `warren status --json`; empty where it cannot be found out.
+    State(String),
     /// What there is to tell.
     Ask,
     /// The end.
@@ -70,6 +78,8 @@ pub enum FromWorker {
     Status(Box<Status>),
     /// The file of leases has grown long, and wants to be written anew.
     LongLeases,
+    /// Somebody at the page wants the state.
+    WantsState,
 }
 
 /// What the services have done since the worker started.

@@ -24,6 +24,7 @@ use crate::dns::serve::{self as dns, Dns};
 use crate::log;
 use crate::protocol::{FromWorker, Purpose, SocketKey, Status, ToWorker};
 use crate::ra::serve::{self as ra, Routers};
+use crate::web::serve::{self as web, Web};
 
 /// Why the worker ends.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +65,7 @@ struct Worker {
     dns: Rc<Dns>,
     leases: Rc<Leases>,
     routers: Rc<Routers>,
+    web: Rc<Web>,
     /// Sockets that were sent and are not served yet.
     waiting: BTreeMap<SocketKey, OwnedFd>,
     /// Those that are served.
@@ -79,10 +81,12 @@ async fn serve(end: OwnedFd, confined: &Confined) -> Result<Option<UnixStream>, 
     let (ended, mut ends) = mpsc::unbounded_channel();
     let (takeover, mut taken_over) = mpsc::unbounded_channel();
     let (changed, mut changes) = mpsc::unbounded_channel();
+    let (wants, mut wanted) = mpsc::unbounded_channel();
     let mut worker = Worker {
         dns: Rc::default(),
         leases: Rc::new(Leases::new(changed)),
         routers: Rc::default(),
+        web: Rc::new(Web::new(wants)),
         waiting: BTreeMap::new(),
         served: BTreeMap::new(),
         ended,
@@ -98,6 +102,7 @@ async fn serve(end: OwnedFd, confined: &Confined) -> Result<Option<UnixStream>, 
                 None => {
                     log::warn("the supervisor is gone: names and leases are served on, nothing is repaired");
                     supervised = false;
+                    worker.web.alone();
                 }
             },
             Some(change) = changes.recv() => match change {
@@ -105,6 +110,7 @@ async fn serve(end: OwnedFd, confined: &Confined) -> Result<Option<UnixStream>, 
                 Changed::Long if supervised => writer.send(&FromWorker::LongLeases, None).await?,
                 Changed::Long => {}
             },
+            Some(()) = wanted.recv(), if supervised => writer.send(&FromWorker::WantsState, None).await?,
             Some(successor) = taken_over.recv() => return Ok(Some(successor)),
             Some(which) = ends.recv() => return Err(WorkerError::Ended(which)),
         }
@@ -160,6 +166,8 @@ impl Worker {
                 };
                 writer.send(&FromWorker::Status(Box::new(status)), None).await?;
             }
+            (ToWorker::Token(token), _) => self.web.let_in(token),
+            (ToWorker::State(document), _) => self.web.told(document),
             (ToWorker::Leases, Some(file)) => self.leases.remember_in(file)?,
             (ToWorker::Leases | ToWorker::Takeover | ToWorker::Socket(_) | ToWorker::End, _) => {}
         }
@@ -171,6 +179,7 @@ impl Worker {
         let services = Rc::new(services);
         self.dns.configure(&services);
         self.leases.configure(&services);
+        self.web.configure(&services);
         self.services.send_replace(Rc::clone(&services));
         services.lans.iter().for_each(|lan| self.rename(&lan.bridge));
         self.served.retain(|key, task| {
@@ -201,7 +210,11 @@ impl Worker {
 
     /// Begins to serve a socket; those that belong to another one's service go with it.
     fn begin(&mut self, key: &SocketKey) -> Option<JoinHandle<()>> {
-        let bridge = key.bridge.clone();
+        if key.purpose == Purpose::Web {
+            let socket = TcpListener::from(self.waiting.remove(key)?);
+            return Some(self.watch(key, web::serve(Rc::clone(&self.web), socket)));
+        }
+        let bridge = key.bridge.clone()?;
         match key.purpose {
             Purpose::DnsUdp => {
                 let socket = UdpSocket::from(self.waiting.remove(key)?);
@@ -222,14 +235,15 @@ impl Worker {
                 Some(self.watch(key, ra::serve(Rc::clone(&self.routers), bridge, index, socket, services)))
             }
             // The former only stands there; the latter belongs to DHCP's.
-            Purpose::DhcpPort | Purpose::Arp => None,
+            Purpose::DhcpPort | Purpose::Arp | Purpose::Web => None,
         }
     }
 
     /// A service that ends, by an error or a panic, ends the worker: the supervisor begins anew.
     fn watch(&self, key: &SocketKey, service: impl Future<Output = io::Result<()>> + 'static) -> JoinHandle<()> {
         let ended = self.ended.clone();
-        let what = format!("{:?} of {}", key.purpose, key.bridge);
+        let of = key.bridge.as_ref().map(|bridge| format!(" of {bridge}")).unwrap_or_default();
+        let what = format!("{:?}{of}", key.purpose);
         let task = spawn_local(service);
         let stop = task.abort_handle();
         spawn_local(async move {

@@ -234,6 +234,7 @@ fn build(sketch: &Sketch) -> Network {
         sites: Vec::new(),
         socks: false,
         hosts_resolver: true,
+        web: None,
         ipv6_forwarding: if six { Ipv6Forwarding::PerInterface } else { Ipv6Forwarding::Off },
         learners: Vec::new(),
         reach: Vec::new(),

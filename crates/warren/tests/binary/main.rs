@@ -31,3 +31,4 @@ mod support;
 mod traffic;
 mod unit;
 mod watch;
+mod web;
