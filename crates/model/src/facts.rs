@@ -109,6 +109,14 @@ pub struct Listener {
     pub owner: Option<String>,
 }
 
+impl Listener {
+    /// Whether it is one of our own services: they follow the file.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.owner.as_deref().and_then(|owner| owner.split(" (pid").next()) == Some("warren")
+    }
+}
+
 impl HostFacts {
     /// The interface of that name.
     #[must_use]

@@ -227,6 +227,8 @@ mod tests {
             dmzs: vec![],
             kept: vec![],
             sites: vec![],
+            http: crate::network::Http::default(),
+            acme: None,
             socks: false,
             hosts_resolver: true,
             web: None,

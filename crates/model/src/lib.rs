@@ -23,5 +23,6 @@ pub mod ruleset;
 pub mod services;
 pub mod session;
 pub mod simulate;
+pub mod sites;
 pub mod state;
 pub mod web;

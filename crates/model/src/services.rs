@@ -1,5 +1,5 @@
-//! What the LANs' own services are to say: names, leases, router advertisements. A value that follows from a network
-//! alone; the services hold it and nothing else of the file's.
+//! What the LANs' own services are to say: names, leases, router advertisements; and the sites. A value that follows
+//! from a network alone; the services hold it and nothing else of the file's.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::{IfName, Mac};
 use crate::network::{Guest, Lan, LeaseRange, Mode, Network};
+use crate::sites::Sites;
 use crate::web::Web;
 
 /// The services of all LANs, in the file's order.
@@ -20,6 +21,8 @@ pub struct Services {
     pub hosts_resolver: bool,
     /// The page for a browser on this host.
     pub web: Option<Web>,
+    /// The web by name.
+    pub sites: Sites,
 }
 
 /// The services of a LAN.
@@ -97,6 +100,7 @@ impl Services {
             lans: ours.map(|lan| of_lan(network, lan)).collect(),
             hosts_resolver: network.hosts_resolver,
             web: network.web.clone(),
+            sites: Sites::of(network),
         }
     }
 

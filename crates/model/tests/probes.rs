@@ -95,6 +95,8 @@ fn network(public: Public, lans: Vec<Lan>, guests: Vec<Guest>, forwards: Vec<For
         dmzs: Vec::new(),
         kept: Vec::new(),
         sites: Vec::new(),
+        http: model::network::Http::default(),
+        acme: None,
         socks: false,
         hosts_resolver: true,
         web: None,

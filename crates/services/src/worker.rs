@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
@@ -21,6 +21,7 @@ use crate::channel::{self, Reader, Writer};
 use crate::dhcp::serve::{self as dhcp, Changed, Leases};
 use crate::dns::decide::Zone;
 use crate::dns::serve::{self as dns, Dns};
+use crate::http::serve::{self as http, Http};
 use crate::log;
 use crate::protocol::{FromWorker, Purpose, SocketKey, Status, ToWorker};
 use crate::ra::serve::{self as ra, Routers};
@@ -40,9 +41,14 @@ pub enum WorkerError {
     Ended(String),
 }
 
+/// More than this is asked of no kernel.
+const MOST_DESCRIPTORS: u64 = 65_536;
+
 /// Serves what the supervisor at the other end of `end` says, until it says that it is enough. The calling process
 /// must have one thread.
 pub fn run(end: OwnedFd) -> Result<(), WorkerError> {
+    // Whoever looks for who listens finds a name; without one the process works as well.
+    let _ = rustix::thread::set_name(c"warren");
     let confined = confine()?;
     more_descriptors();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
@@ -53,16 +59,17 @@ pub fn run(end: OwnedFd) -> Result<(), WorkerError> {
     Ok(())
 }
 
-/// As many as it may have: each question to the world takes one.
+/// As many as it may have: each question to the world takes one, and each request of a site's two.
 fn more_descriptors() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let most = getrlimit(Resource::Nofile).maximum.map_or(4096, |most| most.min(4096));
+    let most = getrlimit(Resource::Nofile).maximum.map_or(MOST_DESCRIPTORS, |most| most.min(MOST_DESCRIPTORS));
     // Where that is refused, there are fewer questions at once.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: Some(most) });
 }
 
 struct Worker {
     dns: Rc<Dns>,
+    http: Rc<Http>,
     leases: Rc<Leases>,
     routers: Rc<Routers>,
     web: Rc<Web>,
@@ -84,6 +91,7 @@ async fn serve(end: OwnedFd, confined: &Confined) -> Result<Option<UnixStream>, 
     let (wants, mut wanted) = mpsc::unbounded_channel();
     let mut worker = Worker {
         dns: Rc::default(),
+        http: Rc::default(),
         leases: Rc::new(Leases::new(changed)),
         routers: Rc::default(),
         web: Rc::new(Web::new(wants)),
@@ -151,7 +159,7 @@ impl Worker {
                 self.waiting.insert(key, socket);
             }
             (ToWorker::Serve { services, sockets }, _) => {
-                self.serve(services, &sockets.into_iter().collect())?;
+                self.serve(*services, &sockets.into_iter().collect())?;
                 writer.send(&FromWorker::Serving, None).await?;
             }
             (ToWorker::Ask, _) => {
@@ -163,13 +171,17 @@ impl Worker {
                     dhcp: self.leases.counts(),
                     ra: self.routers.counts(),
                     leases: self.leases.shown(),
+                    http: self.http.counts(),
+                    backends: self.http.backends(),
                 };
                 writer.send(&FromWorker::Status(Box::new(status)), None).await?;
             }
             (ToWorker::Token(token), _) => self.web.let_in(token),
             (ToWorker::State(document), _) => self.web.told(document),
             (ToWorker::Leases, Some(file)) => self.leases.remember_in(file)?,
-            (ToWorker::Leases | ToWorker::Takeover | ToWorker::Socket(_) | ToWorker::End, _) => {}
+            (ToWorker::AccessLog, Some(file)) => self.http.write_to(file),
+            (ToWorker::Away(guests), _) => self.http.away(guests),
+            (ToWorker::Leases | ToWorker::AccessLog | ToWorker::Takeover | ToWorker::Socket(_) | ToWorker::End, _) => {}
         }
         Ok(())
     }
@@ -180,6 +192,7 @@ impl Worker {
         self.dns.configure(&services);
         self.leases.configure(&services);
         self.web.configure(&services);
+        self.http.configure(&services.sites);
         self.services.send_replace(Rc::clone(&services));
         services.lans.iter().for_each(|lan| self.rename(&lan.bridge));
         self.served.retain(|key, task| {
@@ -214,6 +227,10 @@ impl Worker {
             let socket = TcpListener::from(self.waiting.remove(key)?);
             return Some(self.watch(key, web::serve(Rc::clone(&self.web), socket)));
         }
+        if key.purpose == Purpose::Http {
+            let socket = TcpListener::from(self.waiting.remove(key)?);
+            return Some(self.watch(key, http::listen(Rc::clone(&self.http), socket)));
+        }
         let bridge = key.bridge.clone()?;
         match key.purpose {
             Purpose::DnsUdp => {
@@ -235,15 +252,17 @@ impl Worker {
                 Some(self.watch(key, ra::serve(Rc::clone(&self.routers), bridge, index, socket, services)))
             }
             // The former only stands there; the latter belongs to DHCP's.
-            Purpose::DhcpPort | Purpose::Arp | Purpose::Web => None,
+            Purpose::DhcpPort | Purpose::Arp | Purpose::Http | Purpose::Web => None,
         }
     }
 
     /// A service that ends, by an error or a panic, ends the worker: the supervisor begins anew.
     fn watch(&self, key: &SocketKey, service: impl Future<Output = io::Result<()>> + 'static) -> JoinHandle<()> {
         let ended = self.ended.clone();
-        let of = key.bridge.as_ref().map(|bridge| format!(" of {bridge}")).unwrap_or_default();
-        let what = format!("{:?}{of}", key.purpose);
+        let what = match (&key.bridge, key.address, key.port) {
+            (None, Some(address), Some(port)) => format!("{:?} at {}", key.purpose, SocketAddr::new(address, port)),
+            (bridge, ..) => format!("{:?} of {}", key.purpose, bridge.as_ref().map_or("all", IfName::as_str)),
+        };
         let task = spawn_local(service);
         let stop = task.abort_handle();
         spawn_local(async move {

@@ -113,7 +113,7 @@ fn an_upstream_answer_is_handed_on_with_its_own_id_name_and_age() {
 
 #[test]
 fn names_of_the_world_that_point_inside_are_known_in_every_dress() {
-    let services = Services { lans: vec![lan()], hosts_resolver: true, web: None };
+    let services = Services { lans: vec![lan()], hosts_resolver: true, ..Services::default() };
     let inside = Inside::of(&services);
     for address in ["10.1.1.200", "fd10:1:1::9", "::ffff:10.1.1.6", "127.0.0.1", "::1", "0.0.0.0"] {
         assert!(inside.holds(address.parse().unwrap()), "{address}");

@@ -20,6 +20,7 @@ use tokio::task::{LocalSet, spawn_local};
 use self::control::Said;
 use self::jobs::{Done, Job, Jobs};
 use self::notify::Notify;
+use self::plugs::Plugs;
 use self::sockets::Held;
 use self::watchman::{Repairs, Watchman};
 use self::worker::{Gone, Workers};
@@ -27,9 +28,11 @@ use super::{boot, status, up};
 use crate::cli::Command;
 use crate::context::{Context, Exit, Failure, Hook, Outcome};
 
+mod access_log;
 pub mod control;
 mod jobs;
 mod notify;
+mod plugs;
 mod sockets;
 mod token;
 pub mod watchman;
@@ -159,6 +162,8 @@ struct Supervisor {
     events: mpsc::UnboundedSender<Event>,
     /// Whether somebody is finding out the state, for the web page.
     looks: bool,
+    /// The cables of guests that sites are on.
+    plugs: Plugs,
     /// Who waits for the worker's words.
     asking: Vec<mpsc::UnboundedSender<Said>>,
 }
@@ -178,6 +183,7 @@ async fn serve(context: &Context, kept: bool, no_guests: bool) -> Outcome {
         watchman: Watchman::new(kept),
         events: events.clone(),
         looks: false,
+        plugs: Plugs::default(),
         asking: Vec::new(),
     };
     // At the start, what cannot be served is a reason to end: somebody sits before it, or a unit tells.
@@ -293,7 +299,12 @@ impl Supervisor {
                 self.workers.lost(gone);
             }
             Event::Again => self.follow_and_tell().await,
-            Event::Heard(seen) => self.watchman.heard(seen),
+            Event::Heard(seen) => {
+                if self.plugs.concerns(&seen) {
+                    self.workers.away(self.plugs.away()).await;
+                }
+                self.watchman.heard(seen);
+            }
             Event::Sign => {
                 if self.jobs.are_gone() {
                     self.end().await;
@@ -357,6 +368,8 @@ impl Supervisor {
             record.and_then(|record| record.network).map(|network| Services::of(&network)).unwrap_or_default();
         let problems = self.held.follow(&services);
         self.workers.serve(&services, &self.held).await?;
+        self.plugs.follow(&services.sites);
+        self.workers.away(self.plugs.away()).await;
         Ok(problems)
     }
 

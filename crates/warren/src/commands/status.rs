@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use kernel::apply::Survey;
-use model::network::{GuestKind, Network, Public};
+use model::network::{GuestKind, Network, Public, Tls};
 use model::state::State;
 use services::protocol::Status;
 
@@ -77,6 +77,10 @@ pub fn document(context: &Context) -> Result<serde_json::Value, Failure> {
         }))).collect::<Vec<_>>(),
         "forwards": forward::documents(&network).into_iter().zip(&network.forwards)
             .map(|(document, forward)| counters::with(document, counters.forward(forward))).collect::<Vec<_>>(),
+        "sites": network.sites.iter().map(|site| serde_json::json!({
+            "hosts": site.hosts, "path": site.path, "to": site.to, "redirect": site.redirect, "tls": site.tls,
+            "entries": site.entries, "closed": site.maintenance.is_some(),
+        })).collect::<Vec<_>>(),
         "services": served.as_ref().and_then(|served| served.services.as_ref()),
         "serve": served.as_ref().map(|served| &served.repairs),
         "drift": drift,
@@ -191,6 +195,9 @@ fn people(network: &Network, observed: &State) {
     if !network.forwards.is_empty() {
         output::line(forward::table(network).trim_end());
     }
+    if !network.sites.is_empty() {
+        output::line(&format!("\n{}", sites(network).trim_end()));
+    }
     for guest in network.guests.iter().filter(|g| matches!(g.kind, GuestKind::Vm { .. })) {
         output::line(&format!(
             "\n{}: -netdev tap,id=n0,ifname={},script=no,downscript=no -device virtio-net-pci,netdev=n0,mac={}",
@@ -201,6 +208,24 @@ fn people(network: &Network, observed: &State) {
             guest.name, guest.port, guest.mac
         ));
     }
+}
+
+fn sites(network: &Network) -> String {
+    let mut rows = vec![["SITE", "TO", "TLS"].map(str::to_owned).to_vec()];
+    for site in &network.sites {
+        let path = if site.path == "/" { "" } else { site.path.as_str() };
+        let to: Vec<String> = site.to.iter().map(ToString::to_string).chain(site.redirect.clone()).collect();
+        let closed = if site.maintenance.is_some() { " (closed)" } else { "" };
+        let tls = match site.tls {
+            Tls::Acme => "acme",
+            Tls::Files { .. } => "files",
+            Tls::SelfSigned => "self-signed",
+            Tls::Passthrough => "passthrough",
+            Tls::Off => "off",
+        };
+        rows.push(vec![format!("{}{path}", site.hosts.join(", ")), format!("{}{closed}", to.join(", ")), tls.into()]);
+    }
+    output::table(&rows)
 }
 
 /// What a running `serve` has repaired.
@@ -242,6 +267,18 @@ fn services(status: &Status) {
         (dhcp.conflicts + dhcp.declines, "addresses that were taken"),
         (dhcp.malformed + ra.malformed, "packets that cannot be read"),
     ]);
+    if !status.backends.is_empty() || status.http.connections > 0 {
+        let http = &status.http;
+        output::line(&format!(
+            "sites: {} requests, {} of them for no site, {} without a living guest; {} connections, {} open",
+            http.requests, http.unknown, http.no_guest, http.connections, http.open
+        ));
+        tell_dropped(&[(http.limited, "connections beyond what may be open at once")]);
+    }
+    for dead in status.backends.iter().filter(|backend| !backend.alive) {
+        let (guest, port) = (&dead.guest, dead.port);
+        output::line(&format!("{}  {guest}:{port} does not answer{}", output::YELLOW, output::RESET));
+    }
     if !status.leases.is_empty() {
         let mut rows = vec![["LEASE", "LAN", "MAC", "NAME"].map(str::to_owned).to_vec()];
         rows.extend(status.leases.iter().map(|lease| {

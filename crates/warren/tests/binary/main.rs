@@ -26,6 +26,7 @@ mod rehearse;
 mod routed;
 mod scale;
 mod serve;
+mod sites;
 mod stream;
 mod support;
 mod traffic;

@@ -31,14 +31,16 @@ impl Held {
                 Err(e) => problems.push(format!("cannot serve {}: {e}", lan.bridge)),
             }
         }
-        let web = services.web.iter().flat_map(|web| &web.listen);
-        wanted.extend(web.map(|socket| SocketKey {
-            purpose: Purpose::Web,
+        let key = |purpose, socket: &SocketAddr| SocketKey {
+            purpose,
             bridge: None,
             address: Some(socket.ip()),
             port: Some(socket.port()),
             index: None,
-        }));
+        };
+        wanted.extend(services.web.iter().flat_map(|web| &web.listen).map(|socket| key(Purpose::Web, socket)));
+        wanted.extend(services.sites.sockets.iter().map(|socket| key(Purpose::Http, socket)));
+
         self.0.retain(|key, _| wanted.contains(key));
         for key in wanted {
             if self.0.contains_key(&key) {
@@ -57,8 +59,8 @@ impl Held {
 
 /// What a LAN's services need.
 fn keys(lan: &LanServices, index: u32) -> Vec<SocketKey> {
-    let bridge = Some(lan.bridge.clone());
-    let key = |purpose, address, index| SocketKey { purpose, bridge: bridge.clone(), address, port: None, index };
+    let key =
+        |purpose, address, index| SocketKey { purpose, bridge: Some(lan.bridge.clone()), address, port: None, index };
     let mut keys = Vec::new();
     for net in &lan.addresses {
         keys.extend([Purpose::DnsUdp, Purpose::DnsTcp].map(|purpose| key(purpose, Some(net.addr()), None)));
@@ -78,6 +80,7 @@ fn bind(key: &SocketKey) -> Result<OwnedFd, KernelError> {
         (Purpose::DnsUdp, _, Some(address), _) => listen::dns_udp(address),
         (Purpose::DnsTcp, _, Some(address), _) => listen::dns_tcp(address),
         (Purpose::Web, _, Some(address), Some(port)) => listen::loopback(SocketAddr::new(address, port)),
+        (Purpose::Http, _, Some(address), Some(port)) => listen::site(SocketAddr::new(address, port)),
         (Purpose::DhcpPort, Some(bridge), ..) => listen::dhcp_port(bridge),
         (Purpose::DhcpFrames, Some(bridge), ..) => listen::dhcp_frames(bridge),
         (Purpose::Arp, Some(bridge), ..) => listen::arp_frames(bridge),

@@ -20,7 +20,7 @@ use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
 use super::sockets::Held;
-use super::{Event, control, token};
+use super::{Event, access_log, control, token};
 use crate::context::{Exit, Failure};
 
 /// The file of leases, in the state folder.
@@ -62,6 +62,10 @@ struct Worker {
     told: Option<(Services, Vec<SocketKey>)>,
     /// The token that it lets in to the web page.
     token: Option<String>,
+    /// The access log that it has.
+    log: Option<access_log::Which>,
+    /// The guests that it knows to be away.
+    away: BTreeSet<String>,
 }
 
 fn failed(doing: &str, error: &io::Error) -> Failure {
@@ -136,7 +140,17 @@ impl Workers {
             let _ = events.send(Event::Gone(Gone { generation }));
         });
         let since = Instant::now();
-        Ok(Worker { child, writer, generation, since, sent: BTreeSet::new(), told: None, token: None })
+        Ok(Worker {
+            child,
+            writer,
+            generation,
+            since,
+            sent: BTreeSet::new(),
+            told: None,
+            token: None,
+            log: None,
+            away: BTreeSet::new(),
+        })
     }
 
     /// A worker is gone: the next one is started soon, or later where that happens again and again.
@@ -174,6 +188,17 @@ impl Workers {
     /// How many were started after the first.
     pub fn restarts(&self) -> u64 {
         self.generation.saturating_sub(1)
+    }
+
+    /// Tells the worker which guests are unplugged.
+    pub async fn away(&mut self, guests: BTreeSet<String>) {
+        let Some(worker) = self.current.as_mut().filter(|worker| worker.away != guests) else { return };
+        let sent = timeout(PATIENCE, worker.writer.send(&ToWorker::Away(guests.clone()), None)).await;
+        match sent {
+            Ok(Ok(())) => worker.away = guests,
+            // One that was interrupted within a message understands no other.
+            _ => worker.kill(),
+        }
     }
 
     /// Gives the worker its leases in a file that holds no more than those.
@@ -225,6 +250,14 @@ async fn tell(
             Err(e) => log::error(&format!("cannot use the web page's token {}: {e}", path.display())),
         }
     }
+    match access_log::open(&services.sites, worker.log) {
+        Ok(None) => {}
+        Ok(Some((file, which))) => {
+            worker.writer.send(&ToWorker::AccessLog, Some(file.as_fd())).await?;
+            worker.log = Some(which);
+        }
+        Err(e) => log::error(&format!("cannot open the access log: {e}")),
+    }
     let keys: Vec<SocketKey> = held.0.keys().cloned().collect();
     let is_told = worker.told.as_ref().is_some_and(|(told, sockets)| told == services && *sockets == keys);
     if is_told {
@@ -240,7 +273,7 @@ async fn tell(
         }
     }
     worker.sent.retain(|key| held.0.contains_key(key));
-    let message = ToWorker::Serve { services: services.clone(), sockets: keys.clone() };
+    let message = ToWorker::Serve { services: Box::new(services.clone()), sockets: keys.clone() };
     worker.writer.send(&message, None).await?;
     worker.told = Some((services.clone(), keys));
     Ok(())

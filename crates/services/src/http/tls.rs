@@ -1,0 +1,36 @@
+//! Where TLS begins: a connection as it was taken becomes one whose bytes are HTTP.
+//!
+//! What follows looks at [`Opened`] alone: whether a connection is TLS, for which name it was opened (SNI, RFC 6066),
+//! and which protocol was agreed on (ALPN, RFC 7301).
+
+use std::io;
+
+use tokio::net::TcpStream;
+
+/// What the client's hello agreed on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Secure {
+    /// The name that it asked for, in lower case.
+    pub name: Option<String>,
+    /// Whether HTTP/2 was agreed on.
+    pub http2: bool,
+}
+
+/// A connection that is ready for HTTP.
+#[derive(Debug)]
+pub struct Opened<S> {
+    /// Its bytes, without TLS.
+    pub stream: S,
+    /// What was agreed on, where it came by TLS.
+    pub secure: Option<Secure>,
+}
+
+/// The first byte of a TLS record that holds a hello (RFC 8446, 5.1).
+const HANDSHAKE: u8 = 0x16;
+
+/// Whether a client begins with TLS: its first byte says. Nothing is taken from the stream.
+pub async fn is_hello(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0];
+    let count = stream.peek(&mut first).await?;
+    Ok(count == 1 && first[0] == HANDSHAKE)
+}
