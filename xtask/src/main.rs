@@ -24,6 +24,10 @@ const PACKAGES: &[(&str, &str)] = &[
     ("iputils-arping", "arping"),
     ("conntrack", "conntrack"),
     ("curl", "curl"),
+    // A server and a client of HTTP/2, and the proxy that sites are held against.
+    ("nghttp2-server", "nghttpd"),
+    ("nghttp2-client", "nghttp"),
+    ("nginx-light", "nginx"),
     ("socat", "socat"),
     ("util-linux", "nsenter"),
     ("procps", "sysctl"),
@@ -234,7 +238,7 @@ fn apt(arguments: &[&str]) -> Done {
     if !is_root()? {
         command.arg("apt-get");
     }
-    run(command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null()))
+    run(command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1").stdout(Stdio::null()))
 }
 
 /// Installs the packages whose programs are missing, as root or by sudo.
