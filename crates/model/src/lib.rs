@@ -11,6 +11,7 @@ pub mod config;
 pub mod facts;
 pub mod flow;
 pub mod foreign;
+pub mod hoster;
 pub mod hosts;
 pub mod init;
 pub mod manager;

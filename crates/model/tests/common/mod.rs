@@ -316,7 +316,7 @@ fn build_lan(nth: usize, sketch: &LanSketch, public: &Public) -> Lan {
     }
     let carved = sketch.global6 && sketch.carved && sketch.families != 0 && mode != Mode::Bridged;
     Lan {
-        port_isolation: sketch.apart && mode != Mode::Bridged,
+        port_isolation: sketch.apart,
         bridge: name(&bridge),
         mode,
         mac: Mac::derived(&[&bridge]),
