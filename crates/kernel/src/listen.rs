@@ -55,9 +55,12 @@ pub fn dns_tcp(address: IpAddr) -> Result<OwnedFd> {
     bind().map(Into::into).map_err(|e| taken(Transport::Tcp, Some(address), DNS, e))
 }
 
-/// A TCP socket that listens on loopback.
+/// A TCP socket that listens for whoever is on this host.
 pub fn loopback(at: SocketAddr) -> Result<OwnedFd> {
     let bind = || -> io::Result<Socket> {
+        if !at.ip().is_loopback() {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
         let socket = socket(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
         if at.is_ipv6() {
             socket.set_only_v6(true)?;

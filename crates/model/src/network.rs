@@ -48,6 +48,9 @@ pub struct Network {
     /// The developers' door. Records of earlier versions have a truth value as "socks".
     #[serde(default, rename = "socks5", skip_serializing_if = "Option::is_none")]
     pub socks: Option<Socks>,
+    /// The page for a browser on this host, and what programs read beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub web: Option<crate::web::Web>,
     /// Whether the host itself resolves guests' names.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub hosts_resolver: bool,

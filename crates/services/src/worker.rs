@@ -26,6 +26,7 @@ use crate::log;
 use crate::protocol::{FromWorker, Purpose, SocketKey, Status, ToWorker};
 use crate::ra::serve::{self as ra, Routers};
 use crate::socks::serve::{self as socks, Door};
+use crate::web::serve::{self as web, Web};
 
 /// Why the worker ends.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +74,7 @@ struct Worker {
     leases: Rc<Leases>,
     routers: Rc<Routers>,
     door: Rc<Door>,
+    web: Rc<Web>,
     /// Sockets that were sent and are not served yet.
     waiting: BTreeMap<SocketKey, OwnedFd>,
     /// Those that are served.
@@ -88,12 +90,14 @@ async fn serve(end: OwnedFd, confined: &Confined) -> Result<Option<UnixStream>, 
     let (ended, mut ends) = mpsc::unbounded_channel();
     let (takeover, mut taken_over) = mpsc::unbounded_channel();
     let (changed, mut changes) = mpsc::unbounded_channel();
+    let (wants, mut wanted) = mpsc::unbounded_channel();
     let mut worker = Worker {
         dns: Rc::default(),
         http: Rc::default(),
         leases: Rc::new(Leases::new(changed)),
         routers: Rc::default(),
         door: Rc::default(),
+        web: Rc::new(Web::new(wants)),
         waiting: BTreeMap::new(),
         served: BTreeMap::new(),
         ended,
@@ -109,6 +113,7 @@ async fn serve(end: OwnedFd, confined: &Confined) -> Result<Option<UnixStream>, 
                 None => {
                     log::warn("the supervisor is gone: names and leases are served on, nothing is repaired");
                     supervised = false;
+                    worker.web.alone();
                 }
             },
             Some(change) = changes.recv() => match change {
@@ -116,6 +121,7 @@ async fn serve(end: OwnedFd, confined: &Confined) -> Result<Option<UnixStream>, 
                 Changed::Long if supervised => writer.send(&FromWorker::LongLeases, None).await?,
                 Changed::Long => {}
             },
+            Some(()) = wanted.recv(), if supervised => writer.send(&FromWorker::WantsState, None).await?,
             Some(successor) = taken_over.recv() => return Ok(Some(successor)),
             Some(which) = ends.recv() => return Err(WorkerError::Ended(which)),
         }
@@ -174,6 +180,8 @@ impl Worker {
                 };
                 writer.send(&FromWorker::Status(Box::new(status)), None).await?;
             }
+            (ToWorker::Token(token), _) => self.web.let_in(token),
+            (ToWorker::State(document), _) => self.web.told(document),
             (ToWorker::Leases, Some(file)) => self.leases.remember_in(file)?,
             (ToWorker::AccessLog, Some(file)) => self.http.write_to(file),
             (ToWorker::Away(guests), _) => self.http.away(guests),
@@ -188,6 +196,7 @@ impl Worker {
         self.dns.configure(&services);
         self.leases.configure(&services);
         self.door.configure(services.socks.as_ref());
+        self.web.configure(&services);
         self.http.configure(&services.sites);
         self.services.send_replace(Rc::clone(&services));
         services.lans.iter().for_each(|lan| self.rename(&lan.bridge));
@@ -223,6 +232,10 @@ impl Worker {
             let socket = TcpListener::from(self.waiting.remove(key)?);
             return Some(self.watch(key, socks::serve(Rc::clone(&self.door), Rc::clone(&self.dns), socket)));
         }
+        if key.purpose == Purpose::Web {
+            let socket = TcpListener::from(self.waiting.remove(key)?);
+            return Some(self.watch(key, web::serve(Rc::clone(&self.web), socket)));
+        }
         if key.purpose == Purpose::Http {
             let socket = TcpListener::from(self.waiting.remove(key)?);
             return Some(self.watch(key, http::listen(Rc::clone(&self.http), socket)));
@@ -248,7 +261,7 @@ impl Worker {
                 Some(self.watch(key, ra::serve(Rc::clone(&self.routers), bridge, index, socket, services)))
             }
             // The former only stands there; the latter belongs to DHCP's.
-            Purpose::DhcpPort | Purpose::Arp | Purpose::Http | Purpose::Socks => None,
+            Purpose::DhcpPort | Purpose::Arp | Purpose::Http | Purpose::Web | Purpose::Socks => None,
         }
     }
 

@@ -34,3 +34,4 @@ mod support;
 mod traffic;
 mod unit;
 mod watch;
+mod web;
