@@ -32,3 +32,4 @@ mod support;
 mod traffic;
 mod unit;
 mod watch;
+mod web;
