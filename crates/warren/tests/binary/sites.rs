@@ -135,6 +135,7 @@ fn by_name_and_path_to_the_guests() {
         // What a guest takes and loses is asked once more, where nothing is lost by it.
         assert_eq!(body(&curl("world", "http://203.0.113.2/api/once", WWW)), "alone");
         let closed = Web::start("a", 8090);
+        until("world", "http://203.0.113.2/", "--header Host:lost.example.org", 200);
         assert_eq!(status(&curl("world", "http://203.0.113.2/lost", "--header Host:lost.example.org")), 200);
         assert_eq!(closed.count("/lost"), 2);
         drop(closed);

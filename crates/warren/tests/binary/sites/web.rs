@@ -115,6 +115,7 @@ fn serve(name: &str, shared: &Shared, mut stream: TcpStream) {
         shared.heads.lock().unwrap().push(head.clone());
         // It takes the first, and goes.
         if path == "/lost" && known == 0 {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
             return;
         }
         if line(&head, "upgrade") == ["websocket"] {
@@ -139,6 +140,7 @@ fn serve(name: &str, shared: &Shared, mut stream: TcpStream) {
         let more = if path == "/more" { "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\npoisoned" } else { "" };
         if path == "/nonsense" {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx");
+            let _ = stream.shutdown(std::net::Shutdown::Both);
             return;
         }
         let answer = [answer, more.as_bytes().to_vec()].concat();
