@@ -31,4 +31,5 @@ mod stream;
 mod support;
 mod traffic;
 mod unit;
+mod uplink_rules;
 mod watch;
