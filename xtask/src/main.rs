@@ -197,8 +197,11 @@ fn debian_kernel() -> Done {
 
 /// Packages of Debian 12's, unpacked below target for tests that run them in a lab; installed, the one would guard this
 /// machine, and the other answer its names.
-const UNPACKED: &[(&str, &[&str])] =
-    &[("firewalld", &["firewalld", "python3-firewall", "python3-nftables"]), ("resolved", &["systemd-resolved"])];
+const UNPACKED: &[(&str, &[&str])] = &[
+    ("firewalld", &["firewalld", "python3-firewall", "python3-nftables"]),
+    ("resolved", &["systemd-resolved"]),
+    ("prometheus", &["prometheus"]),
+];
 
 fn unpacked(folder: &str, packages: &[&str]) -> Done {
     let folder = root().join("target").join(folder);

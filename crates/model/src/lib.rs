@@ -26,3 +26,4 @@ pub mod session;
 pub mod simulate;
 pub mod sites;
 pub mod state;
+pub mod web;

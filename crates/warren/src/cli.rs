@@ -263,4 +263,6 @@ pub enum ForwardCommand {
 pub enum ExportFormat {
     /// An nftables ruleset for `nft -f`
     Nft,
+    /// The sites, to be included in nginx's `http { }`
+    Nginx,
 }

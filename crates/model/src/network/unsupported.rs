@@ -23,7 +23,6 @@ pub fn unsupported(config: &Config, rehearsal: bool) -> Vec<Problem> {
         config.sites.iter().for_each(|site| found(secure(site), "`tls` but \"off\""));
         found(config.acme.as_ref().map(|acme| acme.span.clone()), "[acme]");
         found(config.socks.as_ref().map(|socks| socks.span.clone()), "[socks]");
-        found(config.web.as_ref().map(|web| web.span.clone()), "[web]");
     }
     problem::sort(&mut list);
     list

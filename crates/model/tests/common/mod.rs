@@ -240,6 +240,7 @@ fn build(sketch: &Sketch) -> Network {
         acme: None,
         socks: false,
         hosts_resolver: true,
+        web: None,
         ipv6_forwarding: if six { Ipv6Forwarding::PerInterface } else { Ipv6Forwarding::Off },
         learners: Vec::new(),
         reach: Vec::new(),

@@ -33,3 +33,4 @@ mod traffic;
 mod unit;
 mod uplink_rules;
 mod watch;
+mod web;
