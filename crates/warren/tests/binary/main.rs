@@ -31,5 +31,6 @@ mod stream;
 mod support;
 mod traffic;
 mod unit;
+mod uplink_rules;
 mod watch;
 mod web;
