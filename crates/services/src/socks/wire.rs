@@ -93,7 +93,7 @@ pub fn request(bytes: &[u8]) -> Read<Result<Target, Code>> {
         (NAME, Some(length)) => 1 + usize::from(*length),
         (NAME, None) => return Ok(None),
         // How long it is cannot be known: nothing behind it can be read.
-        _ => return Ok(Some((Err(Code::Address), bytes.len()))),
+        _ => return Ok(Some((Err(Code::Address), 4))),
     };
     let (Some(address), Some(&[high, low])) = (rest.get(..length), rest.get(length..length + 2)) else {
         return Ok(None);
