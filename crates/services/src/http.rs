@@ -14,4 +14,7 @@ pub mod proxy;
 pub mod record;
 pub mod serve;
 pub mod tls;
+pub mod tls_accept;
+pub mod tls_ca;
+pub mod tls_keys;
 pub mod upstream;

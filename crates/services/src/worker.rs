@@ -167,11 +167,13 @@ impl Worker {
                     leases: self.leases.shown(),
                     http: self.http.counts(),
                     backends: self.http.backends(),
+                    certificates: self.http.keys.shown(),
                 };
                 writer.send(&FromWorker::Status(Box::new(status)), None).await?;
             }
             (ToWorker::Leases, Some(file)) => self.leases.remember_in(file)?,
             (ToWorker::AccessLog, Some(file)) => self.http.write_to(file),
+            (ToWorker::Certificates(pairs), _) => self.http.keys.configure(pairs),
             (ToWorker::Away(guests), _) => self.http.away(guests),
             (ToWorker::Leases | ToWorker::AccessLog | ToWorker::Takeover | ToWorker::Socket(_) | ToWorker::End, _) => {}
         }

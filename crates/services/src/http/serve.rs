@@ -7,30 +7,34 @@ use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use model::sites::Sites;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
-use tokio::time::{sleep, timeout};
+use tokio::time::{interval, sleep, timeout};
 
 use super::decide::Client;
-use super::io::Patient;
+use super::io::{Beside, Patient};
 use super::live::Live;
 use super::proxy;
 use super::record::Log;
-use super::tls::{self, Opened};
+use super::tls_keys::Keys;
 use super::upstream::Backend;
+use super::{tls, tls_accept};
 use crate::log;
 use crate::protocol::{BackendShown, HttpCounts};
 
+/// Requests that a client of HTTP/2 may have open on a connection: browsers use up to 100.
+const MOST_STREAMS: u32 = 128;
 /// Header lines of a request.
 const MOST_HEADERS: usize = 128;
 /// How long nobody is taken when there are no descriptors left.
@@ -45,6 +49,8 @@ pub struct Http {
     /// Connections to guests that were made.
     pub dialled: Cell<u64>,
     clients: RefCell<HashMap<IpAddr, u64>>,
+    /// Certificates.
+    pub keys: Keys,
     requests: Rc<Log>,
     bounded: log::Bounded,
 }
@@ -203,12 +209,9 @@ async fn connection(http: &Rc<Http>, stream: TcpStream, peer: std::net::SocketAd
     let patience = Duration::from_millis(http.live().sites.http.timeout);
     let Ok(hello) = timeout(patience, tls::is_hello(&stream)).await else { return Ok(()) };
     if hello? {
-        // Nobody here speaks it yet.
-        return Ok(());
+        return tls_accept::accept(http, stream, peer, local, patience).await;
     }
-    let opened = Opened { stream, secure: None };
-    let client = Client { peer, local, secure: opened.secure };
-    converse(http, opened.stream, client).await
+    converse(http, stream, Client { peer, local, secure: None }).await
 }
 
 /// Answers a client's requests, one after the other.
@@ -219,11 +222,39 @@ where
     let limits = http.live().sites.http.clone();
     let patience = Duration::from_millis(limits.timeout);
     let most = usize::try_from(limits.max_header).unwrap_or(usize::MAX);
+    let is_http2 = client.secure.as_ref().is_some_and(|secure| secure.http2);
     let client = Rc::new(client);
+    let asked = Cell::new(false);
     let service = service_fn(|request: Request<Incoming>| {
+        asked.set(true);
         let (http, client) = (Rc::clone(http), Rc::clone(&client));
         async move { Ok::<_, Infallible>(proxy::answer(&http, &client, request).await) }
     });
+    let stream = TokioIo::new(Patient::new(stream, patience));
+    if is_http2 {
+        let mut builder = http2::Builder::new(Beside);
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MOST_STREAMS)
+            .max_header_list_size(u32::try_from(most).unwrap_or(u32::MAX))
+            .keep_alive_interval(patience)
+            .keep_alive_timeout(patience);
+        let mut connection = pin!(builder.serve_connection(stream, service));
+        let mut clock = interval(patience);
+        let mut quiet = 0;
+        loop {
+            tokio::select! {
+                ended = &mut connection => return ended.map_err(io::Error::other),
+                _ = clock.tick() => {
+                    quiet = if asked.replace(false) { 0 } else { quiet + 1 };
+                    // What is open is answered to its end; nothing new begins here.
+                    if quiet == 3 {
+                        connection.as_mut().graceful_shutdown();
+                    }
+                }
+            }
+        }
+    }
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -231,6 +262,6 @@ where
         .max_headers(MOST_HEADERS)
         .max_header_size(most)
         .half_close(false);
-    let connection = builder.serve_connection(TokioIo::new(Patient::new(stream, patience)), service);
+    let connection = builder.serve_connection(stream, service);
     connection.with_upgrades().await.map_err(io::Error::other)
 }

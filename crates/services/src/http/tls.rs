@@ -1,7 +1,5 @@
-//! Where TLS begins: a connection as it was taken becomes one whose bytes are HTTP.
-//!
-//! What follows looks at [`Opened`] alone: whether a connection is TLS, for which name it was opened (SNI, RFC 6066),
-//! and which protocol was agreed on (ALPN, RFC 7301).
+//! Where TLS begins: whether a connection is TLS, and what of its hello a request is judged by: for which name it was
+//! opened (SNI, RFC 6066), and which protocol was agreed on (ALPN, RFC 7301).
 
 use std::io;
 
@@ -14,15 +12,6 @@ pub struct Secure {
     pub name: Option<String>,
     /// Whether HTTP/2 was agreed on.
     pub http2: bool,
-}
-
-/// A connection that is ready for HTTP.
-#[derive(Debug)]
-pub struct Opened<S> {
-    /// Its bytes, without TLS.
-    pub stream: S,
-    /// What was agreed on, where it came by TLS.
-    pub secure: Option<Secure>,
 }
 
 /// The first byte of a TLS record that holds a hello (RFC 8446, 5.1).

@@ -8,7 +8,7 @@ use crate::common::{lab, tool};
 use crate::serve::Serve;
 use crate::support::{PATIENCE, Scene, at, settle};
 
-mod web;
+pub mod web;
 
 use web::{Web, ask, body, curl, header, status};
 

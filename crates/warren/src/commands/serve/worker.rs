@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use model::services::Services;
 use services::channel::{self, Writer};
 use services::log;
-use services::protocol::{SocketKey, ToWorker};
+use services::protocol::{Pair, SocketKey, ToWorker};
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
@@ -62,6 +62,8 @@ struct Worker {
     told: Option<(Services, Vec<SocketKey>)>,
     /// The access log that it has.
     log: Option<access_log::Which>,
+    /// The certificates that it has.
+    pairs: Vec<Pair>,
     /// The guests that it knows to be away.
     away: BTreeSet<String>,
 }
@@ -88,13 +90,15 @@ impl Workers {
 
     /// Has `services` served by the sockets that are held, by a new worker where there is none. One that cannot be
     /// told is ended, and the next is told.
-    pub async fn serve(&mut self, services: &Services, held: &Held) -> Result<(), Failure> {
+    pub async fn serve(&mut self, services: &Services, held: &Held, pairs: Vec<Pair>) -> Result<(), Failure> {
         if self.current.is_none() {
             if self.not_before.is_some_and(|at| Instant::now() < at) {
                 return Ok(());
             }
             self.current = Some(self.start().map_err(|e| failed("start the services' process", &e))?);
         }
+        // Before who asks for them.
+        self.certificates(pairs).await;
         let Some(worker) = &mut self.current else { return Ok(()) };
         match timeout(PATIENCE, tell(worker, &self.takeover, &self.folder, services, held)).await {
             Ok(Ok(())) => {}
@@ -146,6 +150,7 @@ impl Workers {
             sent: BTreeSet::new(),
             told: None,
             log: None,
+            pairs: Vec::new(),
             away: BTreeSet::new(),
         })
     }
@@ -170,6 +175,16 @@ impl Workers {
     pub async fn ask(&mut self) -> bool {
         let Some(worker) = &self.current else { return false };
         matches!(timeout(PATIENCE, worker.writer.send(&ToWorker::Ask, None)).await, Ok(Ok(())))
+    }
+
+    /// Gives the worker the certificates, where they are others than it has.
+    pub async fn certificates(&mut self, pairs: Vec<Pair>) {
+        let Some(worker) = self.current.as_mut().filter(|worker| worker.pairs != pairs) else { return };
+        match timeout(PATIENCE, worker.writer.send(&ToWorker::Certificates(pairs.clone()), None)).await {
+            Ok(Ok(())) => worker.pairs = pairs,
+            // One that was interrupted within a message understands no other.
+            _ => worker.kill(),
+        }
     }
 
     /// Tells the worker which guests are unplugged.
