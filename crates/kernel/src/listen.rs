@@ -55,6 +55,21 @@ pub fn dns_tcp(address: IpAddr) -> Result<OwnedFd> {
     bind().map(Into::into).map_err(|e| taken(Transport::Tcp, Some(address), DNS, e))
 }
 
+/// A TCP socket that listens for whoever is on this host.
+pub fn loopback(at: SocketAddr) -> Result<OwnedFd> {
+    let bind = || -> io::Result<Socket> {
+        if !at.ip().is_loopback() {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+        let socket = socket(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&at.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket)
+    };
+    bind().map(Into::into).map_err(|e| taken(Transport::Tcp, Some(at.ip()), at.port(), e))
+}
+
 /// A TCP socket that listens for sites, whether this host has the address yet or not (IP_FREEBIND of ip(7)).
 pub fn site(at: SocketAddr) -> Result<OwnedFd> {
     let bind = || -> io::Result<Socket> {

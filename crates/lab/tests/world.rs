@@ -98,6 +98,7 @@ fn network(public: &[&str], v6: bool) -> Network {
         acme: None,
         socks: true,
         hosts_resolver: true,
+        web: None,
         ipv6_forwarding: Ipv6Forwarding::Off,
         learners: Vec::new(),
         reach: vec![Reach { host: "198.51.100.7".to_owned(), address: Some(ip("198.51.100.7")), port: None }],

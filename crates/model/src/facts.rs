@@ -28,6 +28,10 @@ pub struct HostFacts {
     pub resolvers: Vec<IpAddr>,
     /// Contents of /etc/machine-id: the salt of derived hardware addresses on bridged LANs.
     pub machine_id: Option<String>,
+    /// What the machine's firmware says that it is (DMI: vendor, product, BIOS and asset tag), for those that hosters
+    /// mark so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub firmware: Vec<String>,
     /// How many connections the kernel tracks at once (net.netfilter.nf_conntrack_max), where it could be read.
     #[serde(default)]
     pub conntrack_max: Option<u32>,

@@ -231,6 +231,7 @@ mod tests {
             acme: None,
             socks: false,
             hosts_resolver: true,
+            web: None,
             ipv6_forwarding: Ipv6Forwarding::Off,
             learners: vec![],
             reach: vec![],

@@ -47,6 +47,9 @@ pub struct Network {
     pub acme: Option<Acme>,
     /// Whether `[socks]` stands in the file.
     pub socks: bool,
+    /// The page for a browser on this host, and what programs read beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub web: Option<crate::web::Web>,
     /// Whether the host itself resolves guests' names.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub hosts_resolver: bool,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::{IfName, Mac};
 use crate::network::{Guest, Lan, LeaseRange, Mode, Network};
 use crate::sites::Sites;
+use crate::web::Web;
 
 /// The services of all LANs, in the file's order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +19,8 @@ pub struct Services {
     pub lans: Vec<LanServices>,
     /// Whether the host itself resolves guests' names.
     pub hosts_resolver: bool,
+    /// The page for a browser on this host.
+    pub web: Option<Web>,
     /// The web by name.
     pub sites: Sites,
 }
@@ -96,6 +99,7 @@ impl Services {
         Self {
             lans: ours.map(|lan| of_lan(network, lan)).collect(),
             hosts_resolver: network.hosts_resolver,
+            web: network.web.clone(),
             sites: Sites::of(network),
         }
     }

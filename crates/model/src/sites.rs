@@ -10,6 +10,7 @@ use crate::address::IfName;
 use crate::network::{Acme, Backend, Entry, Http, Ipv6Forwarding, Network, Public, Site};
 
 pub mod choose;
+pub mod nginx;
 pub mod path;
 
 /// All sites, and where they listen.

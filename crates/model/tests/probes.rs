@@ -99,6 +99,7 @@ fn network(public: Public, lans: Vec<Lan>, guests: Vec<Guest>, forwards: Vec<For
         acme: None,
         socks: false,
         hosts_resolver: true,
+        web: None,
         ipv6_forwarding: Ipv6Forwarding::PerInterface,
         learners: Vec::new(),
         reach: Vec::new(),

@@ -25,6 +25,8 @@ pub enum Purpose {
     Arp,
     /// Router solicitations and advertisements.
     Router,
+    /// The page for a browser on this host.
+    Web,
     /// Sites.
     Http,
 }
@@ -66,6 +68,10 @@ pub enum ToWorker {
         /// The sockets.
         sockets: Vec<SocketKey>,
     },
+    /// Who has this is let in to the page.
+    Token(String),
+    /// The state that was wanted: the document of `warren status --json`; empty where it cannot be found out.
+    State(String),
     /// What there is to tell.
     Ask,
     /// The end.
@@ -81,6 +87,8 @@ pub enum FromWorker {
     Status(Box<Status>),
     /// The file of leases has grown long, and wants to be written anew.
     LongLeases,
+    /// Somebody at the page wants the state.
+    WantsState,
 }
 
 /// What the services have done since the worker started.

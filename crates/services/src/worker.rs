@@ -25,6 +25,7 @@ use crate::http::serve::{self as http, Http};
 use crate::log;
 use crate::protocol::{FromWorker, Purpose, SocketKey, Status, ToWorker};
 use crate::ra::serve::{self as ra, Routers};
+use crate::web::serve::{self as web, Web};
 
 /// Why the worker ends.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +72,7 @@ struct Worker {
     http: Rc<Http>,
     leases: Rc<Leases>,
     routers: Rc<Routers>,
+    web: Rc<Web>,
     /// Sockets that were sent and are not served yet.
     waiting: BTreeMap<SocketKey, OwnedFd>,
     /// Those that are served.
@@ -86,11 +88,13 @@ async fn serve(end: OwnedFd, confined: &Confined) -> Result<Option<UnixStream>, 
     let (ended, mut ends) = mpsc::unbounded_channel();
     let (takeover, mut taken_over) = mpsc::unbounded_channel();
     let (changed, mut changes) = mpsc::unbounded_channel();
+    let (wants, mut wanted) = mpsc::unbounded_channel();
     let mut worker = Worker {
         dns: Rc::default(),
         http: Rc::default(),
         leases: Rc::new(Leases::new(changed)),
         routers: Rc::default(),
+        web: Rc::new(Web::new(wants)),
         waiting: BTreeMap::new(),
         served: BTreeMap::new(),
         ended,
@@ -106,6 +110,7 @@ async fn serve(end: OwnedFd, confined: &Confined) -> Result<Option<UnixStream>, 
                 None => {
                     log::warn("the supervisor is gone: names and leases are served on, nothing is repaired");
                     supervised = false;
+                    worker.web.alone();
                 }
             },
             Some(change) = changes.recv() => match change {
@@ -113,6 +118,7 @@ async fn serve(end: OwnedFd, confined: &Confined) -> Result<Option<UnixStream>, 
                 Changed::Long if supervised => writer.send(&FromWorker::LongLeases, None).await?,
                 Changed::Long => {}
             },
+            Some(()) = wanted.recv(), if supervised => writer.send(&FromWorker::WantsState, None).await?,
             Some(successor) = taken_over.recv() => return Ok(Some(successor)),
             Some(which) = ends.recv() => return Err(WorkerError::Ended(which)),
         }
@@ -171,6 +177,8 @@ impl Worker {
                 };
                 writer.send(&FromWorker::Status(Box::new(status)), None).await?;
             }
+            (ToWorker::Token(token), _) => self.web.let_in(token),
+            (ToWorker::State(document), _) => self.web.told(document),
             (ToWorker::Leases, Some(file)) => self.leases.remember_in(file)?,
             (ToWorker::AccessLog, Some(file)) => self.http.write_to(file),
             (ToWorker::Certificates(pairs), _) => self.http.keys.configure(pairs),
@@ -185,6 +193,7 @@ impl Worker {
         let services = Rc::new(services);
         self.dns.configure(&services);
         self.leases.configure(&services);
+        self.web.configure(&services);
         self.http.configure(&services.sites);
         self.services.send_replace(Rc::clone(&services));
         services.lans.iter().for_each(|lan| self.rename(&lan.bridge));
@@ -216,6 +225,10 @@ impl Worker {
 
     /// Begins to serve a socket; those that belong to another one's service go with it.
     fn begin(&mut self, key: &SocketKey) -> Option<JoinHandle<()>> {
+        if key.purpose == Purpose::Web {
+            let socket = TcpListener::from(self.waiting.remove(key)?);
+            return Some(self.watch(key, web::serve(Rc::clone(&self.web), socket)));
+        }
         if key.purpose == Purpose::Http {
             let socket = TcpListener::from(self.waiting.remove(key)?);
             return Some(self.watch(key, http::listen(Rc::clone(&self.http), socket)));
@@ -241,7 +254,7 @@ impl Worker {
                 Some(self.watch(key, ra::serve(Rc::clone(&self.routers), bridge, index, socket, services)))
             }
             // The former only stands there; the latter belongs to DHCP's.
-            Purpose::DhcpPort | Purpose::Arp | Purpose::Http => None,
+            Purpose::DhcpPort | Purpose::Arp | Purpose::Http | Purpose::Web => None,
         }
     }
 

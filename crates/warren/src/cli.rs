@@ -265,4 +265,6 @@ pub enum ForwardCommand {
 pub enum ExportFormat {
     /// An nftables ruleset for `nft -f`
     Nft,
+    /// The sites, to be included in nginx's `http { }`
+    Nginx,
 }

@@ -27,6 +27,7 @@ mod management;
 mod outer;
 mod sites;
 mod stations;
+mod web;
 
 /// What `config` means on a host of which `facts` are known, or every problem with it, in the file's order: what the
 /// file's lines contradict in each other ([`problem::Kind::Config`]), and what of the host's stands in the way
@@ -57,8 +58,10 @@ pub fn resolve(config: &Config, facts: &HostFacts) -> Result<Network, Vec<Proble
         return Err(problems);
     };
     let lans = lans::build(&scope);
+    let web = web::build(config, &lans);
     Ok(Network {
         uplink,
+        web,
         public: build_public(config),
         ipv6_forwarding: ipv6_forwarding(&lans, facts),
         learners: learners(&lans, facts),

@@ -21,15 +21,12 @@ pub fn unsupported(config: &Config, rehearsal: bool) -> Vec<Problem> {
     if !rehearsal {
         found(config.acme.as_ref().map(|acme| acme.span.clone()), "[acme]");
         found(config.socks.as_ref().map(|socks| socks.span.clone()), "[socks]");
-        found(config.web.as_ref().map(|web| web.span.clone()), "[web]");
     }
     problem::sort(&mut list);
     list
 }
 
 fn of_lan(lan: &Lan, found: &mut impl FnMut(Option<Range<usize>>, &str)) {
-    // Its outer side would have to be kept apart too.
-    found(on(&lan.port_isolation).filter(|_| lan.mode() == Mode::Bridged), "`port-isolation` of a bridged LAN");
     // On a bridged LAN they are plugged in; elsewhere an interface would be taken from whoever has it.
     found(at(&lan.ports).filter(|_| lan.mode() != Mode::Bridged), "`ports` of a LAN that is not bridged");
     // The outer network leases there.

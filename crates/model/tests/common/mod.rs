@@ -240,6 +240,7 @@ fn build(sketch: &Sketch) -> Network {
         acme: None,
         socks: false,
         hosts_resolver: true,
+        web: None,
         ipv6_forwarding: if six { Ipv6Forwarding::PerInterface } else { Ipv6Forwarding::Off },
         learners: Vec::new(),
         reach: Vec::new(),
@@ -316,7 +317,7 @@ fn build_lan(nth: usize, sketch: &LanSketch, public: &Public) -> Lan {
     }
     let carved = sketch.global6 && sketch.carved && sketch.families != 0 && mode != Mode::Bridged;
     Lan {
-        port_isolation: sketch.apart && mode != Mode::Bridged,
+        port_isolation: sketch.apart,
         bridge: name(&bridge),
         mode,
         mac: Mac::derived(&[&bridge]),

@@ -100,7 +100,8 @@ fn kept_apart(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
     if !lan.port_isolation {
         return Vec::new();
     }
-    let mut cases = neighbours(scene, lan, false);
+    // On a bridged LAN what is sent to a router is the outer network's.
+    let mut cases = if lan.is_bridged() { Vec::new() } else { neighbours(scene, lan, false) };
     for (guest, source, to) in pairs(scene, lan, lan) {
         for payload in some_of_each(to) {
             let ether_destination = scene.guest_at(to).unwrap().mac;
@@ -382,7 +383,7 @@ fn asks_for_its_own(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
 /// Of the host's, to whom it hands on for.
 fn redirects(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
     let mut cases = Vec::new();
-    for (_, to) in scene.sources(lan).filter(|_| lan.port_isolation) {
+    for (_, to) in scene.sources(lan).filter(|_| lan.port_isolation && !lan.is_bridged()) {
         let source = lan.gateway_for(to).unwrap();
         let payload = Payload::Icmp(if to.is_ipv4() { 5 } else { 137 });
         cases.push(Case::new(scene.host_sends(source, to, payload), at_guest(lan, to, source)));

@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::record::Record;
+use super::serve::Open;
 use super::upstream::Lease;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -147,6 +148,7 @@ pub struct Down {
     body: Content,
     lease: Option<Lease>,
     record: Option<Box<Record>>,
+    open: Option<Open>,
 }
 
 #[derive(Debug)]
@@ -160,19 +162,19 @@ impl Down {
     /// None.
     #[must_use]
     pub fn nothing() -> Self {
-        Self { body: Content::Nothing, lease: None, record: None }
+        Self { body: Content::Nothing, lease: None, record: None, open: None }
     }
 
     /// Of our own.
     #[must_use]
     pub fn of(text: Bytes) -> Self {
-        Self { body: Content::Own(text), lease: None, record: None }
+        Self { body: Content::Own(text), lease: None, record: None, open: None }
     }
 
     /// A guest's, by the connection that is leased until all of it is there.
     #[must_use]
     pub fn from_guest(body: Incoming, lease: Lease) -> Self {
-        let mut down = Self { body: Content::Guest(body), lease: Some(lease), record: None };
+        let mut down = Self { body: Content::Guest(body), lease: Some(lease), record: None, open: None };
         down.settle();
         down
     }
@@ -180,6 +182,11 @@ impl Down {
     /// What is written down at its end.
     pub fn recorded(&mut self, record: Record) {
         self.record = Some(Box::new(record));
+    }
+
+    /// What is open as long as this is.
+    pub fn keeps(&mut self, open: Open) {
+        self.open = Some(open);
     }
 
     /// A guest's connection is free as soon as all is there.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use http::header::{
-    CONNECTION, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY, TE,
+    CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY, TE,
     TRANSFER_ENCODING, UPGRADE,
 };
 use http::{Method, Uri, Version, request};
@@ -197,12 +197,23 @@ pub fn outgoing(head: &mut request::Parts, client: &Client, trusted: &[IpNet], h
     if trailers {
         head.headers.insert(TE, HeaderValue::from_static("trailers"));
     }
+    crumbs(&mut head.headers);
     forwarded(head, client, trusted);
     head.version = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
     // Guests that speak HTTP/1.1 are asked for the path alone.
     if !http2 && (head.uri.scheme().is_some() || head.uri.authority().is_some()) {
         let path = head.uri.path_and_query().cloned();
         head.uri = path.map_or_else(|| Uri::from_static("/"), Uri::from);
+    }
+}
+
+/// Cookies that HTTP/2 brought in pieces are one line to HTTP/1.1 (RFC 9113, 8.2.3).
+fn crumbs(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_some() {
+        let pieces: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        if let Ok(whole) = HeaderValue::from_bytes(&pieces.join(&b"; "[..])) {
+            headers.insert(COOKIE, whole);
+        }
     }
 }
 

@@ -16,27 +16,31 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use model::network::Http as Limits;
 use model::sites::Sites;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::decide::Client;
 use super::io::{Beside, Patient};
 use super::live::Live;
 use super::proxy;
 use super::record::Log;
+use super::tls::{self, Begins};
+use super::tls_accept;
 use super::tls_keys::Keys;
 use super::upstream::Backend;
-use super::{tls, tls_accept};
 use crate::log;
 use crate::protocol::{BackendShown, HttpCounts};
 
-/// Requests that a client of HTTP/2 may have open on a connection: browsers use up to 100.
-const MOST_STREAMS: u32 = 128;
 /// Header lines of a request.
 const MOST_HEADERS: usize = 128;
+/// Requests that a connection of HTTP/2 may have open.
+const MOST_STREAMS: u32 = 128;
+/// What of an answer waits for a client of HTTP/2, in bytes a stream.
+const SEND_BUFFER: usize = 128 << 10;
 /// How long nobody is taken when there are no descriptors left.
 const NO_DESCRIPTORS: Duration = Duration::from_millis(100);
 
@@ -207,61 +211,101 @@ async fn connection(http: &Rc<Http>, stream: TcpStream, peer: std::net::SocketAd
     let local = stream.local_addr()?;
     stream.set_nodelay(true)?;
     let patience = Duration::from_millis(http.live().sites.http.timeout);
-    let Ok(hello) = timeout(patience, tls::is_hello(&stream)).await else { return Ok(()) };
-    if hello? {
+    let Ok(begins) = timeout(patience, tls::begins(&stream)).await else { return Ok(()) };
+    let begins = begins?;
+    if begins == Begins::Tls {
         return tls_accept::accept(http, stream, peer, local, patience).await;
     }
-    converse(http, stream, Client { peer, local, secure: None }).await
+    converse(http, stream, Client { peer, local, secure: None }, begins == Begins::Http2).await
 }
 
-/// Answers a client's requests, one after the other.
-pub async fn converse<S>(http: &Rc<Http>, stream: S, client: Client) -> io::Result<()>
+/// Answers a client's requests until one of both ends the connection.
+pub async fn converse<S>(http: &Rc<Http>, stream: S, client: Client, http2: bool) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = http.live().sites.http.clone();
     let patience = Duration::from_millis(limits.timeout);
-    let most = usize::try_from(limits.max_header).unwrap_or(usize::MAX);
-    let is_http2 = client.secure.as_ref().is_some_and(|secure| secure.http2);
+    let stream = TokioIo::new(Patient::new(stream, patience));
     let client = Rc::new(client);
-    let asked = Cell::new(false);
+    if http2 {
+        return streams(http, stream, client, &limits).await;
+    }
     let service = service_fn(|request: Request<Incoming>| {
-        asked.set(true);
         let (http, client) = (Rc::clone(http), Rc::clone(&client));
         async move { Ok::<_, Infallible>(proxy::answer(&http, &client, request).await) }
     });
-    let stream = TokioIo::new(Patient::new(stream, patience));
-    if is_http2 {
-        let mut builder = http2::Builder::new(Beside);
-        builder
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(MOST_STREAMS)
-            .max_header_list_size(u32::try_from(most).unwrap_or(u32::MAX))
-            .keep_alive_interval(patience)
-            .keep_alive_timeout(patience);
-        let mut connection = pin!(builder.serve_connection(stream, service));
-        let mut clock = interval(patience);
-        let mut quiet = 0;
-        loop {
-            tokio::select! {
-                ended = &mut connection => return ended.map_err(io::Error::other),
-                _ = clock.tick() => {
-                    quiet = if asked.replace(false) { 0 } else { quiet + 1 };
-                    // What is open is answered to its end; nothing new begins here.
-                    if quiet == 3 {
-                        connection.as_mut().graceful_shutdown();
-                    }
-                }
-            }
-        }
-    }
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(patience)
         .max_headers(MOST_HEADERS)
-        .max_header_size(most)
+        .max_header_size(usize::try_from(limits.max_header).unwrap_or(usize::MAX))
         .half_close(false);
     let connection = builder.serve_connection(stream, service);
     connection.with_upgrades().await.map_err(io::Error::other)
+}
+
+/// By HTTP/2, many at a time. A connection on which nothing is asked for a while is ended.
+async fn streams<S>(http: &Rc<Http>, stream: TokioIo<S>, client: Rc<Client>, limits: &Limits) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let patience = Duration::from_millis(limits.timeout);
+    let busy = Rc::new(Busy::default());
+    let service = service_fn(|request: Request<Incoming>| {
+        let (http, client, open) = (Rc::clone(http), Rc::clone(&client), Busy::begin(&busy));
+        async move {
+            let mut response = proxy::answer(&http, &client, request).await;
+            response.body_mut().keeps(open);
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let mut builder = http2::Builder::new(Beside);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MOST_STREAMS)
+        .max_header_list_size(u32::try_from(limits.max_header).unwrap_or(u32::MAX))
+        .max_send_buf_size(SEND_BUFFER)
+        .keep_alive_interval(Some(patience))
+        .keep_alive_timeout(patience);
+    let mut connection = pin!(builder.serve_connection(stream, service));
+    loop {
+        let since = busy.asked.get();
+        match timeout(patience, connection.as_mut()).await {
+            Ok(ended) => return ended.map_err(io::Error::other),
+            Err(_) if busy.open.get() == 0 && busy.asked.get() == since => {
+                connection.as_mut().graceful_shutdown();
+                // Who does not even take the goodbye is left.
+                let ended = timeout(patience, connection).await;
+                return ended.unwrap_or(Ok(())).map_err(io::Error::other);
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// What is open on a connection.
+#[derive(Debug, Default)]
+struct Busy {
+    open: Cell<usize>,
+    asked: Cell<u64>,
+}
+
+/// A request that is open on a connection.
+#[derive(Debug)]
+pub struct Open(Rc<Busy>);
+
+impl Busy {
+    fn begin(busy: &Rc<Self>) -> Open {
+        busy.open.set(busy.open.get() + 1);
+        busy.asked.set(busy.asked.get() + 1);
+        Open(Rc::clone(busy))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get().saturating_sub(1));
+    }
 }

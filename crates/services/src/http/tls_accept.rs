@@ -112,8 +112,8 @@ pub async fn accept(
             let stream = timeout(patience, TlsAcceptor::from(config).accept(stream)).await??;
             let http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
             drop(live);
-            let client = Client { peer, local, secure: Some(Secure { name: hello.name, http2 }) };
-            serve::converse(http, stream, client).await
+            let client = Client { peer, local, secure: Some(Secure { name: hello.name }) };
+            serve::converse(http, stream, client, http2).await
         }
         Way::Prove(config) => {
             let stream = Rewound { read: Cursor::new(bytes), stream };

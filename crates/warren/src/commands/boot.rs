@@ -32,7 +32,7 @@ pub fn network(context: &Context) -> Outcome {
         return Err(Failure::new(Exit::Failed, "nothing is brought up: no other configuration was ever kept"));
     };
     output::note(&format!("what {} said when it was kept last is brought up instead", kept.config.display()));
-    let source = Source { path: kept.config.clone(), text: kept.text.clone() };
+    let source = Source { path: kept.config.clone(), text: kept.text.clone(), warnings: Vec::new() };
     let network = source.network(&facts(&boot)?, false)?;
     carry(context, &engine, &source, network)?;
     Ok(Exit::Done)

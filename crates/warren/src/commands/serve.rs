@@ -23,9 +23,9 @@ use self::jobs::{Done, Job, Jobs};
 use self::notify::Notify;
 use self::plugs::Plugs;
 use self::sockets::Held;
-use self::watchman::Watchman;
+use self::watchman::{Repairs, Watchman};
 use self::worker::{Gone, Workers};
-use super::{boot, up};
+use super::{boot, status, up};
 use crate::cli::Command;
 use crate::context::{Context, Exit, Failure, Hook, Outcome};
 
@@ -36,6 +36,7 @@ mod jobs;
 mod notify;
 mod plugs;
 mod sockets;
+mod token;
 pub mod watchman;
 mod worker;
 
@@ -58,6 +59,8 @@ enum Event {
     Applied(oneshot::Sender<()>),
     /// A job has ended.
     Done(Done),
+    /// The state that the web page wants; empty where it could not be found out.
+    State(String),
     /// The worker speaks.
     Said(FromWorker),
     /// The worker is gone.
@@ -160,6 +163,9 @@ struct Supervisor {
     jobs: Jobs,
     notify: Notify,
     watchman: Watchman,
+    events: mpsc::UnboundedSender<Event>,
+    /// Whether somebody is finding out the state, for the web page.
+    looks: bool,
     /// The cables of guests that sites are on.
     plugs: Plugs,
     certificates: Certificates,
@@ -180,6 +186,8 @@ async fn serve(context: &Context, kept: bool, no_guests: bool) -> Outcome {
         jobs: Jobs::start(events.clone(), notify.patience())?,
         notify,
         watchman: Watchman::new(kept),
+        events: events.clone(),
+        looks: false,
         plugs: Plugs::default(),
         certificates: Certificates::new(&context.state_dir),
         asking: Vec::new(),
@@ -288,6 +296,11 @@ impl Supervisor {
             }
             Event::Done(Done::Names) | Event::Said(FromWorker::Serving) => {}
             Event::Said(FromWorker::Status(status)) => self.tell(Some(&status)),
+            Event::Said(FromWorker::WantsState) => self.look(),
+            Event::State(document) => {
+                self.looks = false;
+                self.workers.state(document).await;
+            }
             Event::Said(FromWorker::LongLeases) => self.workers.leases_anew().await,
             Event::Gone(gone) => {
                 self.tell(None);
@@ -388,6 +401,26 @@ impl Supervisor {
         }
     }
 
+    /// Finds out the state, as `warren status` does, beside all else that happens.
+    fn look(&mut self) {
+        if std::mem::replace(&mut self.looks, true) {
+            return;
+        }
+        let (context, events) = (self.context.clone(), self.events.clone());
+        let found = tokio::task::spawn_blocking(move || status::document(&context).map(|found| format!("{found:#}\n")));
+        spawn_local(async move {
+            let document = match found.await {
+                Ok(Ok(document)) => document,
+                Ok(Err(failure)) => {
+                    log::warn(&format!("the state for the web page: {}", failure.message));
+                    String::new()
+                }
+                Err(_ended) => String::new(),
+            };
+            let _ = events.send(Event::State(document));
+        });
+    }
+
     fn tell(&mut self, status: Option<&Status>) {
         let asking = std::mem::take(&mut self.asking);
         for said in asking {
@@ -396,7 +429,7 @@ impl Supervisor {
     }
 
     fn served(&self, services: Option<&Status>) -> Said {
-        let repairs = self.watchman.repairs.clone();
+        let repairs = Repairs { worker_restarts: self.workers.restarts(), ..self.watchman.repairs.clone() };
         Said::Status(Box::new(control::Served { services: services.cloned(), repairs }))
     }
 

@@ -6,8 +6,11 @@ use std::time::{Duration, Instant};
 
 use crate::common::{lab, tool};
 use crate::serve::Serve;
-use crate::support::{PATIENCE, Scene, at, settle};
+use crate::support::{PATIENCE, Scene, settle};
 
+mod attacks;
+mod nginx;
+mod protocols;
 pub mod web;
 
 use web::{Web, ask, body, curl, header, status};
@@ -260,6 +263,5 @@ fn bodies_flow_and_requests_are_written_down() {
             assert!(Instant::now() < deadline);
             std::thread::sleep(Duration::from_millis(10));
         }
-        let _ = at("server", "true").status();
     });
 }

@@ -56,10 +56,8 @@ impl Certificates {
         let wanted = wanted(sites);
         self.held.retain(|whose, _| wanted.contains(whose));
         for whose in wanted {
-            if !self.held.contains_key(&whose) {
-                let pair = Pair { whose: whose.clone(), chain: String::new(), key: String::new(), problem: None };
-                self.held.insert(whose, Held { pair, until: 0, read: None, seen: None });
-            }
+            let pair = Pair { whose: whose.clone(), chain: String::new(), key: String::new(), problem: None };
+            self.held.entry(whose).or_insert(Held { pair, until: 0, read: None, seen: None });
         }
         self.look(true);
     }

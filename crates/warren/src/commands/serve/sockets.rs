@@ -17,7 +17,7 @@ pub struct Held(pub BTreeMap<SocketKey, OwnedFd>);
 impl Held {
     /// How many LANs have any.
     pub fn lans(&self) -> u64 {
-        self.0.keys().map(|key| &key.bridge).collect::<std::collections::BTreeSet<_>>().len() as u64
+        self.0.keys().filter_map(|key| key.bridge.as_ref()).collect::<std::collections::BTreeSet<_>>().len() as u64
     }
 
     /// Binds what is wanted and missing, and closes what is not wanted any more; what did not change stays open. Says
@@ -31,13 +31,16 @@ impl Held {
                 Err(e) => problems.push(format!("cannot serve {}: {e}", lan.bridge)),
             }
         }
-        wanted.extend(services.sites.sockets.iter().map(|socket| SocketKey {
-            purpose: Purpose::Http,
+        let key = |purpose, socket: &SocketAddr| SocketKey {
+            purpose,
             bridge: None,
             address: Some(socket.ip()),
             port: Some(socket.port()),
             index: None,
-        }));
+        };
+        wanted.extend(services.web.iter().flat_map(|web| &web.listen).map(|socket| key(Purpose::Web, socket)));
+        wanted.extend(services.sites.sockets.iter().map(|socket| key(Purpose::Http, socket)));
+
         self.0.retain(|key, _| wanted.contains(key));
         for key in wanted {
             if self.0.contains_key(&key) {
@@ -76,6 +79,7 @@ fn bind(key: &SocketKey) -> Result<OwnedFd, KernelError> {
     match (key.purpose, &key.bridge, key.address, key.port) {
         (Purpose::DnsUdp, _, Some(address), _) => listen::dns_udp(address),
         (Purpose::DnsTcp, _, Some(address), _) => listen::dns_tcp(address),
+        (Purpose::Web, _, Some(address), Some(port)) => listen::loopback(SocketAddr::new(address, port)),
         (Purpose::Http, _, Some(address), Some(port)) => listen::site(SocketAddr::new(address, port)),
         (Purpose::DhcpPort, Some(bridge), ..) => listen::dhcp_port(bridge),
         (Purpose::DhcpFrames, Some(bridge), ..) => listen::dhcp_frames(bridge),

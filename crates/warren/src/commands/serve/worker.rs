@@ -20,7 +20,7 @@ use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
 use super::sockets::Held;
-use super::{Event, access_log, control};
+use super::{Event, access_log, control, token};
 use crate::context::{Exit, Failure};
 
 /// The file of leases, in the state folder.
@@ -60,6 +60,8 @@ struct Worker {
     since: Instant,
     sent: BTreeSet<SocketKey>,
     told: Option<(Services, Vec<SocketKey>)>,
+    /// The token that it lets in to the web page.
+    token: Option<String>,
     /// The access log that it has.
     log: Option<access_log::Which>,
     /// The certificates that it has.
@@ -149,6 +151,7 @@ impl Workers {
             since,
             sent: BTreeSet::new(),
             told: None,
+            token: None,
             log: None,
             pairs: Vec::new(),
             away: BTreeSet::new(),
@@ -185,6 +188,21 @@ impl Workers {
             // One that was interrupted within a message understands no other.
             _ => worker.kill(),
         }
+    }
+
+    /// Tells the worker the state that it wants; an empty one where it could not be found out.
+    pub async fn state(&mut self, document: String) {
+        let Some(worker) = &mut self.current else { return };
+        let sent = timeout(PATIENCE, worker.writer.send(&ToWorker::State(document), None)).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            // One that was interrupted within a message understands no other.
+            worker.kill();
+        }
+    }
+
+    /// How many were started after the first.
+    pub fn restarts(&self) -> u64 {
+        self.generation.saturating_sub(1)
     }
 
     /// Tells the worker which guests are unplugged.
@@ -236,6 +254,17 @@ async fn tell(
     services: &Services,
     held: &Held,
 ) -> io::Result<()> {
+    if let Some(web) = &services.web {
+        let path = token::path(web, folder);
+        match token::read(&path) {
+            Ok(token) if worker.token.as_ref() != Some(&token) => {
+                worker.writer.send(&ToWorker::Token(token.clone()), None).await?;
+                worker.token = Some(token);
+            }
+            Ok(_) => {}
+            Err(e) => log::error(&format!("cannot use the web page's token {}: {e}", path.display())),
+        }
+    }
     match access_log::open(&services.sites, worker.log) {
         Ok(None) => {}
         Ok(Some((file, which))) => {

@@ -54,7 +54,6 @@ impl Web {
         self.shared.heads.lock().unwrap().last().unwrap().clone()
     }
 
-    #[allow(dead_code)] // For what attackers try.
     /// Every request's head.
     pub fn heads(&self) -> Vec<String> {
         self.shared.heads.lock().unwrap().clone()
@@ -102,6 +101,12 @@ fn serve(name: &str, shared: &Shared, mut stream: TcpStream) {
         let Some(body) = read_body(&mut reader, &head) else { return };
         shared.heads.lock().unwrap().push(head.clone());
         let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+        if line(&head, "upgrade") == ["websocket"] {
+            let _ = stream
+                .write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+            let _ = std::io::copy(&mut reader, &mut stream);
+            return;
+        }
         let answer: Vec<u8> = match path.as_str() {
             "/big" => vec![b'x'; 5_000_000],
             "/count" => format!("{}\n", body.len()).into_bytes(),
@@ -114,7 +119,15 @@ fn serve(name: &str, shared: &Shared, mut stream: TcpStream) {
             }
             _ => format!("{name}\n").into_bytes(),
         };
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nX-Guest: {name}\r\n\r\n", answer.len());
+        // An answer more than was asked for.
+        let more = if path == "/more" { "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\npoisoned" } else { "" };
+        if path == "/nonsense" {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx");
+            return;
+        }
+        let answer = [answer, more.as_bytes().to_vec()].concat();
+        let length = answer.len() - more.len();
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nX-Guest: {name}\r\n\r\n", length);
         if stream.write_all(&[head.into_bytes(), answer].concat()).is_err() {
             return;
         }
