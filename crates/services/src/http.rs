@@ -15,6 +15,8 @@ pub mod record;
 pub mod serve;
 pub mod tls;
 pub mod tls_accept;
+pub mod tls_acme;
 pub mod tls_ca;
+pub mod tls_client;
 pub mod tls_keys;
 pub mod upstream;

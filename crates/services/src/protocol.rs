@@ -59,6 +59,13 @@ pub enum ToWorker {
     Away(BTreeSet<String>),
     /// All certificates that there are, but for those that are had by ACME meanwhile.
     Certificates(Vec<Pair>),
+    /// What is kept of certificates by ACME.
+    Acme {
+        /// The account, where there is one.
+        account: Option<String>,
+        /// Authorities whose word for the directory's own name is taken, as DER.
+        roots: Vec<Vec<u8>>,
+    },
     /// A listener, which comes along: whoever connects there is the next supervisor, and ends the worker.
     Takeover,
     /// What is to be served from now on, and by which of the sockets that were sent; others are closed.
@@ -85,6 +92,8 @@ pub enum FromWorker {
     Serving,
     /// What there is to tell.
     Status(Box<Status>),
+    /// Something by ACME is to be kept.
+    Keep(Box<Kept>),
     /// The file of leases has grown long, and wants to be written anew.
     LongLeases,
     /// Somebody at the page wants the state.
@@ -158,6 +167,30 @@ impl std::fmt::Debug for Pair {
     /// Without the key.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pair").field("whose", &self.whose).field("problem", &self.problem).finish_non_exhaustive()
+    }
+}
+
+/// What is kept by the supervisor for the worker.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kept {
+    /// An account.
+    Account {
+        /// The authority's directory.
+        directory: String,
+        /// It, with its key.
+        text: String,
+    },
+    /// A certificate.
+    Certificate(Pair),
+}
+
+impl std::fmt::Debug for Kept {
+    /// Without keys.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Account { directory, .. } => f.debug_tuple("Account").field(directory).finish(),
+            Self::Certificate(pair) => f.debug_tuple("Certificate").field(pair).finish(),
+        }
     }
 }
 

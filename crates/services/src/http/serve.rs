@@ -54,7 +54,7 @@ pub struct Http {
     pub dialled: Cell<u64>,
     clients: RefCell<HashMap<IpAddr, u64>>,
     /// Certificates.
-    pub keys: Keys,
+    pub keys: Rc<Keys>,
     requests: Rc<Log>,
     bounded: log::Bounded,
 }

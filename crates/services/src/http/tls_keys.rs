@@ -108,6 +108,8 @@ pub struct Keys {
     held: RefCell<BTreeMap<Whose, Held>>,
     /// Proofs by the name that they are for (RFC 8737).
     proofs: RefCell<BTreeMap<String, Arc<ServerConfig>>>,
+    /// Key authorizations by the tokens that are asked for (RFC 8555, 8.3).
+    tokens: RefCell<BTreeMap<String, String>>,
     tickets: RefCell<Option<Arc<dyn ProducesTickets>>>,
 }
 
@@ -201,9 +203,21 @@ impl Keys {
         Ok(())
     }
 
-    /// Shows it no more.
-    pub fn forget_proof(&self, name: &str) {
-        self.proofs.borrow_mut().remove(name);
+    /// What an authority that asks for that token is answered.
+    #[must_use]
+    pub fn token(&self, token: &str) -> Option<String> {
+        self.tokens.borrow().get(token).cloned()
+    }
+
+    /// Answers that to who asks for that token from now on.
+    pub fn answer(&self, token: &str, proof: &str) {
+        self.tokens.borrow_mut().insert(token.to_owned(), proof.to_owned());
+    }
+
+    /// Shows no proof any more.
+    pub fn forget_proofs(&self) {
+        self.proofs.take();
+        self.tokens.take();
     }
 
     /// All of them, for people.

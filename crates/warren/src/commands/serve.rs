@@ -301,6 +301,7 @@ impl Supervisor {
                 self.looks = false;
                 self.workers.state(document).await;
             }
+            Event::Said(FromWorker::Keep(kept)) => self.certificates.keep(*kept),
             Event::Said(FromWorker::LongLeases) => self.workers.leases_anew().await,
             Event::Gone(gone) => {
                 self.tell(None);
@@ -380,7 +381,7 @@ impl Supervisor {
             record.and_then(|record| record.network).map(|network| Services::of(&network)).unwrap_or_default();
         let problems = self.held.follow(&services);
         self.certificates.follow(&services.sites);
-        self.workers.serve(&services, &self.held, self.certificates.pairs()).await?;
+        self.workers.serve(&services, &self.held, &self.certificates).await?;
         self.plugs.follow(&services.sites);
         self.workers.away(self.plugs.away()).await;
         Ok(problems)

@@ -8,15 +8,21 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use model::network::Tls;
+use model::network::{self, Tls};
 use model::sites::Sites;
 use services::http::tls_ca::{self, Made};
 use services::http::tls_keys::{certified, whose};
 use services::log;
-use services::protocol::{Pair, Whose};
+use services::protocol::{Kept, Pair, Whose};
 
 /// The local authority's certificate and key, in the state folder.
 const AUTHORITY: [&str; 2] = ["ca.pem", "ca.key"];
+/// The folder of certificates by ACME, in the state folder, where the file names none.
+const STORAGE: &str = "acme";
+/// The account.
+const ACCOUNT: &str = "account.json";
+/// What is kept for the worker is no longer than this, in bytes.
+const LONGEST: usize = 64 << 10;
 /// How often files are looked at. What is found changed is read when it has not changed since the last look: whoever
 /// writes it writes two files.
 const LOOK: Duration = Duration::from_secs(2);
@@ -38,9 +44,21 @@ struct Held {
     seen: Option<[Stamp; 2]>,
 }
 
+/// What is kept of a directory of ACME.
+pub struct Acme {
+    /// The directory.
+    pub directory: String,
+    /// The account, with its key.
+    pub account: Option<String>,
+    /// The authorities that this host believes, as DER.
+    pub roots: Vec<Vec<u8>>,
+    folder: PathBuf,
+}
+
 /// The certificates that the sites want.
 pub struct Certificates {
     folder: PathBuf,
+    acme: Option<Acme>,
     held: BTreeMap<Whose, Held>,
     looked: Instant,
 }
@@ -48,18 +66,55 @@ pub struct Certificates {
 impl Certificates {
     /// None yet; the local authority is in that folder.
     pub fn new(state_dir: &Path) -> Self {
-        Self { folder: state_dir.to_owned(), held: BTreeMap::new(), looked: Instant::now() }
+        Self { folder: state_dir.to_owned(), acme: None, held: BTreeMap::new(), looked: Instant::now() }
     }
 
     /// Those of these sites from now on. What cannot be had is told, and the others are served.
     pub fn follow(&mut self, sites: &Sites) {
         let wanted = wanted(sites);
+        self.acme = sites.acme.as_ref().map(|acme| Acme::read(acme, &self.folder, self.acme.take()));
         self.held.retain(|whose, _| wanted.contains(whose));
         for whose in wanted {
             let pair = Pair { whose: whose.clone(), chain: String::new(), key: String::new(), problem: None };
             self.held.entry(whose).or_insert(Held { pair, until: 0, read: None, seen: None });
         }
         self.look(true);
+    }
+
+    /// What is kept of the directory.
+    pub fn acme(&self) -> Option<&Acme> {
+        self.acme.as_ref()
+    }
+
+    /// Keeps what the worker has by ACME: an account of the directory, or a certificate that is wanted.
+    pub fn keep(&mut self, kept: Kept) {
+        let Some(acme) = &mut self.acme else { return };
+        let (name, text) = match &kept {
+            Kept::Account { directory, text } if *directory == acme.directory => (ACCOUNT.to_owned(), text.clone()),
+            Kept::Certificate(pair) => match &pair.whose {
+                Whose::Acme { host, .. } if self.held.contains_key(&pair.whose) => {
+                    (format!("{host}.pem"), format!("{}{}", pair.key, pair.chain))
+                }
+                _ => return,
+            },
+            Kept::Account { .. } => return,
+        };
+        if text.len() > LONGEST {
+            log::error(&format!("sites: {name} is too long to be kept"));
+            return;
+        }
+        if let Err(e) = self::keep(&acme.folder, &name, &text) {
+            // It is served for as long as we are.
+            log::error(&format!("sites: cannot keep {name} in {}: {e}", acme.folder.display()));
+        }
+        match kept {
+            Kept::Account { text, .. } => acme.account = Some(text),
+            Kept::Certificate(pair) => {
+                if let Some(held) = self.held.get_mut(&pair.whose) {
+                    held.pair = pair;
+                }
+            }
+        }
     }
 
     /// When to look again.
@@ -82,7 +137,7 @@ impl Certificates {
             match whose {
                 Whose::Files { cert, key } => held.files(cert, key, at_once),
                 Whose::SelfSigned(name) => held.sign(&folder, name),
-                Whose::Acme { .. } => {}
+                Whose::Acme { host, .. } => held.kept(self.acme.as_ref(), host),
             }
         }
     }
@@ -117,6 +172,18 @@ impl Held {
         self.told(problem);
     }
 
+    /// One that was had by ACME before.
+    fn kept(&mut self, acme: Option<&Acme>, host: &str) {
+        let Some(acme) = acme.filter(|_| self.pair.chain.is_empty()) else { return };
+        let path = acme.folder.join(format!("{host}.pem"));
+        match fs::read_to_string(&path) {
+            // Key and chain in one file: never one without the other.
+            Ok(text) => (self.pair.chain, self.pair.key) = (text.clone(), text),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => self.told(Some(format!("cannot read {}: {e}", path.display()))),
+        }
+    }
+
     fn sign(&mut self, folder: &Path, name: &str) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         if self.until >= now + ANEW {
@@ -140,6 +207,42 @@ impl Held {
         }
         self.pair.problem = problem;
     }
+}
+
+impl Acme {
+    /// Of a folder; what is known of the same one stays.
+    fn read(settings: &network::Acme, state_dir: &Path, before: Option<Self>) -> Self {
+        let storage = settings.storage.as_ref().map_or_else(|| state_dir.join(STORAGE), PathBuf::from);
+        // A folder a directory: certificates for trial are none.
+        let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' };
+        let name: String = settings.directory.trim_start_matches("https://").chars().map(plain).collect();
+        let folder = storage.join(name);
+        let roots = match before {
+            Some(before) if before.folder == folder && before.directory == settings.directory => return before,
+            Some(before) => before.roots,
+            None => believed(),
+        };
+        let account = match fs::read_to_string(folder.join(ACCOUNT)) {
+            Ok(text) => Some(text),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(e) => {
+                log::error(&format!("sites: cannot read {ACCOUNT} in {}: {e}", folder.display()));
+                None
+            }
+        };
+        Self { directory: settings.directory.clone(), account, roots, folder }
+    }
+}
+
+/// The authorities that this host believes (`SSL_CERT_FILE`, `SSL_CERT_DIR`, else its distribution's).
+fn believed() -> Vec<Vec<u8>> {
+    let found = rustls_native_certs::load_native_certs();
+    if found.certs.is_empty() {
+        let why = found.errors.first().map_or_else(String::new, |e| format!(": {e}"));
+        log::error(&format!("sites: this host believes no authority, and so no directory of ACME{why}"));
+        log::error("install ca-certificates, or name a file of them by SSL_CERT_FILE");
+    }
+    found.certs.into_iter().map(|certificate| certificate.as_ref().to_vec()).collect()
 }
 
 fn stamps(cert: &str, key: &str) -> io::Result<[Stamp; 2]> {
