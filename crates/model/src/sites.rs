@@ -209,7 +209,7 @@ pub fn host_of(authority: &str) -> Option<std::borrow::Cow<'_, str>> {
     };
     let host = host.strip_suffix('.').unwrap_or(host);
     let fine = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':');
-    if host.is_empty() || host.len() > 253 || !host.bytes().all(fine) {
+    if host.split('.').any(str::is_empty) || host.len() > 253 || !host.bytes().all(fine) {
         return None;
     }
     let lower = host.bytes().all(|byte| !byte.is_ascii_uppercase());

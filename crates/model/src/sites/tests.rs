@@ -78,8 +78,24 @@ fn hosts_as_they_are_written() {
     for (written, host) in good {
         assert_eq!(host_of(written).as_deref(), Some(host), "{written}");
     }
-    for bad in ["", ":80", ".", "a b", "a/b", "a@b", "a:b", "a:123456", "[::1", "[x]", "a,b", "exämple.org", "a\u{0}"]
-    {
+    for bad in [
+        "",
+        ":80",
+        ".",
+        "..",
+        "a..b",
+        "a..",
+        "a b",
+        "a/b",
+        "a@b",
+        "a:b",
+        "a:123456",
+        "[::1",
+        "[x]",
+        "a,b",
+        "exämple.org",
+        "a\u{0}",
+    ] {
         assert_eq!(host_of(bad), None, "{bad:?}");
     }
 }

@@ -226,7 +226,10 @@ impl Way<'_> {
             let Some(backend) = next else { return Err(if lost { Failure::Bad } else { Failure::Nobody }) };
             match send(&backend, request, self.client, fresh || lost, &self.http.dialled).await {
                 Ok(answered) => {
-                    backend.note(true);
+                    // One that is asked how it is may be sick and answer all the same.
+                    if backend.key.health.path.is_none() {
+                        backend.note(true);
+                    }
                     return Ok(answered);
                 }
                 Err(Unanswered::Stale(back)) => {

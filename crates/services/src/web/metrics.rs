@@ -16,6 +16,7 @@ pub fn render(status: &Value) -> String {
     forwards(&mut text, status);
     names(&mut text, &status["services"]["dns"]);
     leases(&mut text, &status["services"]);
+    sites(&mut text, &status["services"]);
     watch(&mut text, status);
     text.0
 }
@@ -191,6 +192,39 @@ fn leases(text: &mut Text, services: &Value) {
     let advertised = alone(ra["advertisements"].as_u64());
     text.counter("warren_ra_advertisements_total", "Router advertisements that were sent.", advertised);
     text.counter("warren_ra_solicitations_total", "Questions for a router.", alone(ra["solicitations"].as_u64()));
+}
+
+fn sites(text: &mut Text, services: &Value) {
+    let http = &services["http"];
+    text.counter("warren_http_requests_total", "Requests for sites.", alone(http["requests"].as_u64()));
+    let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(list(&http["answers"]));
+    let answers = classes.filter_map(|(class, count)| Some((vec![("class", class.to_owned())], count.as_u64()?)));
+    text.counter("warren_http_answers_total", "Answers of sites.", answers);
+    text.counter(
+        "warren_http_connections_total",
+        "Connections of sites' clients.",
+        alone(http["connections"].as_u64()),
+    );
+    text.gauge("warren_http_connections", "Those that are open.", alone(http["open"].as_u64()));
+    let refused = ["limited", "unknown", "no_guest"].map(|reason| (reason, reason));
+    text.counter(
+        "warren_http_refused_total",
+        "Requests and connections that no guest got.",
+        each(http, "reason", &refused),
+    );
+    let backends = list(&services["backends"]);
+    let of = |pick: fn(&Value) -> Option<u64>| -> Vec<Sample> {
+        let labels = |one: &Value| vec![("guest", word(&one["guest"])), ("port", one["port"].to_string())];
+        backends.iter().filter_map(|one| Some((labels(one), pick(one)?))).collect()
+    };
+    let alive = of(|one| one["alive"].as_bool().map(u64::from));
+    text.gauge("warren_backend_up", "Whether a guest takes its sites' requests.", alive);
+    text.counter(
+        "warren_backend_requests_total",
+        "Requests that a guest was sent.",
+        of(|one| one["requests"].as_u64()),
+    );
+    text.counter("warren_backend_failures_total", "Those that it did not answer.", of(|one| one["failures"].as_u64()));
 }
 
 fn watch(text: &mut Text, status: &Value) {

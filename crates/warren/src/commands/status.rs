@@ -106,9 +106,22 @@ pub fn run(context: &Context) -> Outcome {
     if let Some(table) = counters.table(&network) {
         output::line(&format!("\n{}", table.trim_end()));
     }
-    if let Some(served) = &served {
-        served.services.iter().for_each(services);
-        repairs(&served.repairs);
+    match &served {
+        Some(served) => {
+            match &served.services {
+                Some(status) => services(status),
+                None => output::line(&format!(
+                    "\n{}The services' process does not answer.{}",
+                    output::YELLOW,
+                    output::RESET
+                )),
+            }
+            repairs(&served.repairs);
+        }
+        None => {
+            let without = "`warren serve` does not run: nobody answers for names and leases, nothing is repaired.";
+            output::line(&format!("\n{}{without}{}", output::DIM, output::RESET));
+        }
     }
     for guest in &network.guests {
         for (tried, packets) in counters.tried(guest).into_iter().filter(|(_, packets)| *packets > 0) {
@@ -231,6 +244,10 @@ fn sites(network: &Network) -> String {
 
 /// What a running `serve` has repaired.
 fn repairs(repairs: &Repairs) {
+    if repairs.worker_restarts > 0 {
+        let times = repairs.worker_restarts;
+        output::line(&format!("{}the services' process died {times} times{}", output::YELLOW, output::RESET));
+    }
     let Some(last) = repairs.last.back() else { return };
     let causes = if last.causes.is_empty() { String::new() } else { format!(", after {}", last.causes.join(", ")) };
     output::line(&format!(

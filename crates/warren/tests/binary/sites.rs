@@ -51,6 +51,10 @@ to = ["alone:8080"]
 host = "old.example.org"
 redirect = "https://www.example.org/"
 [[site]]
+host = "lost.example.org"
+to = ["a:8090"]
+health = { path = "/health", interval = "100ms", failures = 2, successes = 1 }
+[[site]]
 host = "plug.example.org"
 to = ["machine:80"]
 [[site]]
@@ -127,6 +131,33 @@ fn by_name_and_path_to_the_guests() {
         assert_eq!(web::line(&head, "host"), ["www.example.org"], "{head}");
         assert!(!head.contains("1.2.3.4") && !head.contains("x_forwarded") && !head.contains("x-secret"), "{head}");
         assert!(head.starts_with("GET /api/forged HTTP/1.1\r\n"), "{head}");
+
+        // What a guest takes and loses is asked once more, where nothing is lost by it.
+        assert_eq!(body(&curl("world", "http://203.0.113.2/api/once", WWW)), "alone");
+        let closed = Web::start("a", 8090);
+        until("world", "http://203.0.113.2/", "--header Host:lost.example.org", 200);
+        assert_eq!(status(&curl("world", "http://203.0.113.2/lost", "--header Host:lost.example.org")), 200);
+        assert_eq!(closed.count("/lost"), 2);
+        drop(closed);
+        let closed = Web::start("a", 8090);
+        until("world", "http://203.0.113.2/", "--header Host:lost.example.org", 200);
+        assert_eq!(status(&curl("world", "http://203.0.113.2/lost", "--header Host:lost.example.org --data a=1")), 502);
+        assert_eq!(closed.count("/lost"), 1, "a POST is sent once");
+
+        // Connections to guests are kept for the next request.
+        let counted =
+            |what: &str| scene.warren("--json status").ends(0).json()["services"]["http"][what].as_u64().unwrap();
+        let before = (counted("requests"), counted("dialled"));
+        let urls = " http://203.0.113.2/api/kept".repeat(30);
+        curl("world", "http://203.0.113.2/api/kept", &format!("{WWW}{urls}"));
+        assert_eq!(counted("requests") - before.0, 31);
+        assert!(counted("dialled") - before.1 <= 2, "{} were dialled", counted("dialled") - before.1);
+
+        // One that says that it is sick is passed over until it is well.
+        closed.is_sick(true);
+        until("world", "http://203.0.113.2/", "--header Host:lost.example.org", 503);
+        closed.is_sick(false);
+        until("world", "http://203.0.113.2/", "--header Host:lost.example.org", 200);
 
         // One guest less, then none.
         drop(a);

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
@@ -83,6 +84,29 @@ fn the_service_manager_hears_that_it_serves_and_that_it_lives() {
         }
         drop(serve);
         scene.warren("down").ends(0);
+    });
+}
+
+#[test]
+fn the_journal_is_told_how_bad_it_is_and_nobody_else() {
+    lab(|| {
+        let scene = Scene::new();
+        scene.write("[lan");
+        for ours in [true, false] {
+            let (mut reader, writer) = std::io::pipe().unwrap();
+            let stat = rustix::fs::fstat(&writer).unwrap();
+            // Another's stream is what a program started from a unit inherits by its environment.
+            let number = stat.st_ino + u64::from(!ours);
+            let mut command = scene.command();
+            command.arg("serve").env("JOURNAL_STREAM", format!("{}:{number}", stat.st_dev)).stderr(writer);
+            let status = command.status().unwrap();
+            drop(command);
+            let mut said = String::new();
+            reader.read_to_string(&mut said).unwrap();
+            assert_eq!(status.code(), Some(2), "{said}");
+            assert!(said.contains("this is not TOML"), "{said}");
+            assert!(said.lines().all(|line| line.starts_with("<3>") == ours), "{said}");
+        }
     });
 }
 

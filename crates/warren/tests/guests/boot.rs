@@ -327,6 +327,8 @@ fn served(server: &Server) {
     server.run("systemctl kill --signal=KILL --kill-who=main warren-serve").ends(0);
     is_another(first);
     assert!(server.run("warren --json status").ends(0).json()["services"]["pid"].is_u64());
+    let warned = server.run("journalctl --boot --no-pager --unit warren-serve --priority warning..warning").out;
+    assert!(warned.contains("the supervisor is gone") && !warned.contains("serving\n"), "{warned}");
     // The file through it, as people reload a unit; one that is wrong is told.
     server.run("systemctl reload warren-serve").ends(0);
     server.run("cp -p /etc/warren/warren.toml /etc/warren/kept; echo '[lan' >> /etc/warren/warren.toml").ends(0);

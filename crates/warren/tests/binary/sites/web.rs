@@ -11,8 +11,8 @@ use kernel::netns::Netns;
 
 use crate::support::{PATIENCE, at};
 
-/// A web server in a guest. It answers with its name; `/big` with 5 MB, `/count` with how long the body was, `/slow` when it is
-/// let go.
+/// A web server in a guest. It answers with its name; `/big` with 5 MB, `/count` with how long the body was, `/slow` when
+/// it is let go.
 pub struct Web {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -25,6 +25,7 @@ struct Shared {
     let_go: Mutex<bool>,
     signal: Condvar,
     ended: AtomicBool,
+    sick: AtomicBool,
 }
 
 impl Web {
@@ -65,6 +66,11 @@ impl Web {
         self.shared.heads.lock().unwrap().iter().filter(asked).count()
     }
 
+    /// Says whether it is well, where it is asked for `/health`.
+    pub fn is_sick(&self, sick: bool) {
+        self.shared.sick.store(sick, Ordering::SeqCst);
+    }
+
     /// Answers what is slow.
     pub fn release(&self) {
         *self.shared.let_go.lock().unwrap() = true;
@@ -99,8 +105,19 @@ fn serve(name: &str, shared: &Shared, mut stream: TcpStream) {
             }
         }
         let Some(body) = read_body(&mut reader, &head) else { return };
-        shared.heads.lock().unwrap().push(head.clone());
         let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+        if path == "/health" {
+            let status = if shared.sick.load(Ordering::SeqCst) { 500 } else { 204 };
+            let _ = stream.write_all(format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n").as_bytes());
+            continue;
+        }
+        let known = shared.heads.lock().unwrap().iter().filter(|h| h.split(' ').nth(1) == Some(&path)).count();
+        shared.heads.lock().unwrap().push(head.clone());
+        // It takes the first, and goes.
+        if path == "/lost" && known == 0 {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+            return;
+        }
         if line(&head, "upgrade") == ["websocket"] {
             let _ = stream
                 .write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
@@ -123,6 +140,7 @@ fn serve(name: &str, shared: &Shared, mut stream: TcpStream) {
         let more = if path == "/more" { "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\npoisoned" } else { "" };
         if path == "/nonsense" {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx");
+            let _ = stream.shutdown(std::net::Shutdown::Both);
             return;
         }
         let answer = [answer, more.as_bytes().to_vec()].concat();
