@@ -78,7 +78,7 @@ fn leases(scene: &Scene) -> Running {
 }
 
 /// The file, carried and kept: a change of the uplink would else come back.
-fn up(scene: &Scene, text: &str, guests: &[&str]) {
+pub fn up(scene: &Scene, text: &str, guests: &[&str]) {
     scene.up(text, guests);
     scene.warren("confirm");
 }

@@ -32,5 +32,6 @@ mod stream;
 mod support;
 mod traffic;
 mod unit;
+mod uplink_rules;
 mod watch;
 mod web;
