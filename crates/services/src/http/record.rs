@@ -101,11 +101,13 @@ impl Entry {
 }
 
 impl Record {
-    /// Of a request that comes now; it is written down when it is dropped.
+    /// Of a request that comes now; it is written down when it is dropped. Where the client goes before it is answered,
+    /// its status is 499, as nginx has it.
     #[must_use]
     pub fn new(log: Rc<Log>, format: LogFormat, to_file: bool, entry: Entry) -> Self {
         let begun = Instant::now();
-        Self { log, format, to_file, bytes: 0, status: StatusCode::OK, guest: None, entry, begun }
+        let status = StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST);
+        Self { log, format, to_file, bytes: 0, status, guest: None, entry, begun }
     }
 }
 
