@@ -26,6 +26,7 @@ mod qemu;
 mod rehearse;
 mod routed;
 mod scale;
+mod secure;
 mod serve;
 mod sites;
 mod socks;
