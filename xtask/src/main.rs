@@ -24,6 +24,10 @@ const PACKAGES: &[(&str, &str)] = &[
     ("iputils-arping", "arping"),
     ("conntrack", "conntrack"),
     ("curl", "curl"),
+    // A server and a client of HTTP/2, and the proxy that sites are held against.
+    ("nghttp2-server", "nghttpd"),
+    ("nghttp2-client", "nghttp"),
+    ("nginx-light", "nginx"),
     ("socat", "socat"),
     ("util-linux", "nsenter"),
     ("procps", "sysctl"),
@@ -202,8 +206,11 @@ fn debian_kernel() -> Done {
 
 /// Packages of Debian 12's, unpacked below target for tests that run them in a lab; installed, the one would guard this
 /// machine, and the other answer its names.
-const UNPACKED: &[(&str, &[&str])] =
-    &[("firewalld", &["firewalld", "python3-firewall", "python3-nftables"]), ("resolved", &["systemd-resolved"])];
+const UNPACKED: &[(&str, &[&str])] = &[
+    ("firewalld", &["firewalld", "python3-firewall", "python3-nftables"]),
+    ("resolved", &["systemd-resolved"]),
+    ("prometheus", &["prometheus"]),
+];
 
 fn unpacked(folder: &str, packages: &[&str]) -> Done {
     let folder = root().join("target").join(folder);
@@ -240,7 +247,7 @@ fn apt(arguments: &[&str]) -> Done {
     if !is_root()? {
         command.arg("apt-get");
     }
-    run(command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null()))
+    run(command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1").stdout(Stdio::null()))
 }
 
 /// Installs the packages whose programs are missing, as root or by sudo.

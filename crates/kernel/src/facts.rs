@@ -65,6 +65,7 @@ pub fn gather() -> Result<HostFacts> {
         ssh_ports: ssh_ports(&waiting, &owners, session),
         resolvers: resolvers(|path| fs::read_to_string(path).ok(), &on_lans),
         machine_id: fs::read_to_string("/etc/machine-id").ok().and_then(|text| machine_id(&text)),
+        firmware: firmware(),
         conntrack_max: conntrack_max(),
         ipv6: sysctl::exists(&Sysctl::new(IpFamilyWord::Ipv6, "default", "forwarding")),
         ipv6_force_forwarding: sysctl::exists(&Sysctl::new(IpFamilyWord::Ipv6, "default", "force_forwarding")),
@@ -82,6 +83,21 @@ fn played(links: &[LinkInfo]) -> BTreeMap<u32, u32> {
             Some((bridge, port.index))
         })
         .collect()
+}
+
+/// What firmware tells of itself to everybody (Documentation/ABI/testing/sysfs-firmware-dmi-tables has them all); nothing
+/// where there is no DMI.
+fn firmware() -> Vec<String> {
+    let read = |entry: &str| fs::read_to_string(format!("/sys/class/dmi/id/{entry}")).ok();
+    let all = ["sys_vendor", "product_name", "bios_vendor", "bios_version", "chassis_asset_tag"];
+    let mut told: Vec<String> = Vec::new();
+    for text in all.into_iter().filter_map(read) {
+        let text = text.trim();
+        if !text.is_empty() && !told.iter().any(|known| known == text) {
+            told.push(text.to_owned());
+        }
+    }
+    told
 }
 
 /// The file is there once the kernel tracks connections at all, which asking for them brings about.

@@ -55,6 +55,40 @@ pub fn dns_tcp(address: IpAddr) -> Result<OwnedFd> {
     bind().map(Into::into).map_err(|e| taken(Transport::Tcp, Some(address), DNS, e))
 }
 
+/// A TCP socket that listens for whoever is on this host.
+pub fn loopback(at: SocketAddr) -> Result<OwnedFd> {
+    let bind = || -> io::Result<Socket> {
+        if !at.ip().is_loopback() {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+        let socket = socket(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&at.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket)
+    };
+    bind().map(Into::into).map_err(|e| taken(Transport::Tcp, Some(at.ip()), at.port(), e))
+}
+
+/// A TCP socket that listens for sites, whether this host has the address yet or not (IP_FREEBIND of ip(7)).
+pub fn site(at: SocketAddr) -> Result<OwnedFd> {
+    let bind = || -> io::Result<Socket> {
+        let socket = socket(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
+        before_bind(&socket, at.ip())?;
+        if at.is_ipv4() {
+            socket.set_freebind_v4(true)?;
+        }
+        socket.set_reuse_address(true)?;
+        // What it accepts has it too: answers are written whole, and none waits for a client's acknowledgement.
+        socket.set_tcp_nodelay(true)?;
+        socket.bind(&at.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket)
+    };
+    let address = Some(at.ip()).filter(|address| !address.is_unspecified());
+    bind().map(Into::into).map_err(|e| taken(Transport::Tcp, address, at.port(), e))
+}
+
 /// Whatever holds the DHCP server's port on a bridge. It takes no datagram: a packet socket reads them, and this one
 /// keeps others off the port and the kernel from refusing what it believes is sent to nobody.
 pub fn dhcp_port(bridge: &IfName) -> Result<OwnedFd> {

@@ -6,6 +6,7 @@
 //! - [`Nft::elements`]: what is in a set of ours.
 //! - [`Nft::foreign_hooks`]: which other chains see packets, and whether they drop.
 //! - [`Nft::foreign_tables`], [`mends`]: others' tables, and rules of ours in them.
+//! - [`conditions`]: what others' rules ask of interfaces.
 //! - [`Tracer`]: who dropped a packet, as the kernel tells it.
 
 use model::ruleset::{Family, MARK, TABLE};
@@ -21,6 +22,7 @@ mod fingerprint;
 mod hooks;
 mod keeper;
 mod mends;
+mod naming;
 mod tables;
 mod trace;
 pub mod uapi;
@@ -33,6 +35,7 @@ pub use fingerprint::fingerprint;
 pub use hooks::ForeignChain;
 pub use keeper::{keep, keeps, let_go};
 pub use mends::{ForeignTable, add_mend, delete_mend, mends};
+pub use naming::conditions;
 pub use tables::{Found, commit, fingerprint_of, look, tally};
 pub(crate) use trace::Listener;
 pub use trace::{Dropped, Tracer};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 use model::address::IfName;
+use model::foreign::naming;
 use model::ruleset::{Family, TABLE};
 use model::state::{
     ALIAS_PREFIX, Address, GUEST_INTERFACE, Link, LinkKind, Peer, Place, Port, Proxy, Route, Shaper, State, Sysctl,
@@ -15,7 +16,7 @@ use crate::facts::is_ours;
 use crate::journal::WrittenTable;
 use crate::netns::{GUEST_MARK, Netns};
 use crate::rtnl::{AddressInfo, ControlInfo, LinkInfo, PROTOCOL, Rtnl};
-use crate::{mends, nft, sysctl};
+use crate::{legacy, mends, nft, sysctl};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -57,7 +58,29 @@ pub fn observe(wanted: &State, written: &BTreeMap<Family, WrittenTable>) -> Resu
     }
     observe_tables(written, &mut found)?;
     found.state.mends = mends::observe(&wanted.mends)?;
+    observe_names(wanted, &links, &mut found)?;
     Ok(found)
+}
+
+/// Others' rules that name an interface whose place a bridge of ours is about to take. Once it has, who writes rules
+/// sees what there is.
+fn observe_names(wanted: &State, links: &[LinkInfo], found: &mut Observation) -> Result<()> {
+    let about: Vec<_> =
+        wanted.ports.iter().filter(|(name, port)| port.carries && !found.state.ports.contains_key(*name)).collect();
+    if about.is_empty() {
+        return Ok(());
+    }
+    let mut rules = nft::conditions()?;
+    // Where its programs are missing, that it has tables is told elsewhere.
+    rules.extend(legacy::read().unwrap_or_default().iter().flat_map(naming::of_saved));
+    for (name, port) in about {
+        let index = links.iter().find(|link| link.name == name.as_str()).map_or(0, |link| link.index);
+        for rule in naming::lost(&rules, name, index, &port.master) {
+            let detail = naming::advice(rule, name, &port.master);
+            found.conflicts.push(Conflict { object: rule.to_string(), detail });
+        }
+    }
+    Ok(())
 }
 
 /// A guest's namespace, looked into.

@@ -70,6 +70,22 @@ pub enum What {
     Unknown,
 }
 
+impl What {
+    /// Its sort, in a word.
+    #[must_use]
+    pub fn sort(&self) -> &'static str {
+        match self {
+            Self::Link(_) => "link",
+            Self::Address => "address",
+            Self::Route => "route",
+            Self::Rule => "rule",
+            Self::Switch => "switch",
+            Self::Table(_) => "table",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 impl fmt::Display for What {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -8,7 +8,10 @@ use std::time::Instant;
 use kernel::netns::Netns;
 use lab::{Lab, LabPlan, Prober};
 use model::address::{IfName, Mac};
-use model::network::{Guest, GuestKind, Ipv6Forwarding, Lan, Mode, Network, Public, Reach, Site, Snat, Tap, Uplink};
+use model::network::{
+    Backend, Balance, Entry, Guest, GuestKind, Health, Http, Ipv6Forwarding, Lan, Mode, Network, ProxyProtocol, Public,
+    Reach, Site, Snat, Tap, Tls, Uplink, Upstream,
+};
 use model::probe::{Expect, Packet, PacketKind, Probe, Spot};
 
 mod common;
@@ -90,14 +93,34 @@ fn network(public: &[&str], v6: bool) -> Network {
         allows: Vec::new(),
         dmzs: Vec::new(),
         kept: Vec::new(),
-        sites: vec![Site { hosts: vec!["cnx.example.org".to_owned()], to: vec!["cnx6:80".to_owned()] }],
+        sites: vec![site()],
+        http: Http::default(),
+        acme: None,
         socks: true,
         hosts_resolver: true,
+        web: None,
         ipv6_forwarding: Ipv6Forwarding::Off,
         learners: Vec::new(),
         reach: vec![Reach { host: "198.51.100.7".to_owned(), address: Some(ip("198.51.100.7")), port: None }],
         fix_foreign: false,
         mends: Vec::new(),
+    }
+}
+
+fn site() -> Site {
+    Site {
+        hosts: vec!["cnx.example.org".to_owned()],
+        path: "/".to_owned(),
+        to: vec![Backend { guest: "cnx6".to_owned(), port: 80 }],
+        redirect: None,
+        balance: Balance::RoundRobin,
+        health: Health::default(),
+        tls: Tls::Off,
+        entries: vec![Entry { address: None, port: 80 }],
+        hsts: None,
+        maintenance: None,
+        proxy_protocol: ProxyProtocol::Off,
+        upstream: Upstream::Http1,
     }
 }
 

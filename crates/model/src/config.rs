@@ -28,7 +28,7 @@ pub use grammar::Bandwidth;
 pub use guest::{Guest, GuestKind, Limit};
 pub use host::Host;
 pub use lan::{Lan, Tap, Verdict};
-pub use site::{Backend, Balance, Health, Hsts, Maintenance, ProxyProtocol, Site, Tls, Upstream};
+pub use site::{Backend, Health, Hsts, Maintenance, Site, Tls};
 pub use suggest::closest;
 
 use reader::Section;

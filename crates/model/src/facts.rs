@@ -28,6 +28,10 @@ pub struct HostFacts {
     pub resolvers: Vec<IpAddr>,
     /// Contents of /etc/machine-id: the salt of derived hardware addresses on bridged LANs.
     pub machine_id: Option<String>,
+    /// What the machine's firmware says that it is (DMI: vendor, product, BIOS and asset tag), for those that hosters
+    /// mark so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub firmware: Vec<String>,
     /// How many connections the kernel tracks at once (net.netfilter.nf_conntrack_max), where it could be read.
     #[serde(default)]
     pub conntrack_max: Option<u32>,
@@ -107,6 +111,14 @@ pub struct Listener {
     pub port: u16,
     /// The process that holds it, as `name (pid N)`, where we may see it.
     pub owner: Option<String>,
+}
+
+impl Listener {
+    /// Whether it is one of our own services: they follow the file.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.owner.as_deref().and_then(|owner| owner.split(" (pid").next()) == Some("warren")
+    }
 }
 
 impl HostFacts {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::IfName;
 
+pub mod naming;
 pub mod saved;
 
 /// What begins the comment of every rule of ours in another's table.

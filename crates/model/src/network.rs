@@ -9,8 +9,10 @@ use crate::address::{IfName, Mac, Ports, Transport};
 use crate::foreign::Mend;
 
 mod resolve;
+mod site;
 mod unsupported;
 pub use resolve::{load, resolve};
+pub use site::{AccessLog, Acme, Backend, Balance, Entry, Health, Http, LogFormat, ProxyProtocol, Site, Tls, Upstream};
 pub use unsupported::unsupported;
 
 /// A whole warren, ready to be turned into a [`crate::state::State`].
@@ -35,10 +37,19 @@ pub struct Network {
     /// Services of the host's own that no DMZ takes: what `management` keeps, and what the host listens on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept: Vec<Kept>,
-    /// Sites, as far as the network and its probes care.
+    /// The web by name, in the file's order.
     pub sites: Vec<Site>,
+    /// What holds for all sites.
+    #[serde(default, skip_serializing_if = "Http::is_default")]
+    pub http: Http,
+    /// Certificates by ACME.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acme: Option<Acme>,
     /// Whether `[socks]` stands in the file.
     pub socks: bool,
+    /// The page for a browser on this host, and what programs read beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub web: Option<crate::web::Web>,
     /// Whether the host itself resolves guests' names.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub hosts_resolver: bool,
@@ -514,15 +525,6 @@ fn is_true(value: &bool) -> bool {
     *value
 }
 
-/// A site, as far as probes and drawings care.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Site {
-    /// Host names.
-    pub hosts: Vec<String>,
-    /// Backends as written.
-    pub to: Vec<String>,
-}
-
 /// How IPv6 forwarding is switched on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ipv6Forwarding {
@@ -714,6 +716,19 @@ pub fn is_ula(address: Ipv6Addr) -> bool {
 }
 
 impl Network {
+    /// Where sites listen, each place once: those of every public address apart where `public` lists them.
+    #[must_use]
+    pub fn entries(&self) -> std::collections::BTreeSet<Entry> {
+        let all = self.sites.iter().flat_map(|site| site.entries.iter().copied());
+        all.flat_map(|entry| match (&self.public, entry.address) {
+            (Public::Listed(listed), None) => {
+                listed.iter().map(|at| Entry { address: Some(*at), ..entry }).collect::<Vec<_>>()
+            }
+            _ => vec![entry],
+        })
+        .collect()
+    }
+
     /// The LAN of that bridge.
     #[must_use]
     pub fn lan(&self, bridge: &IfName) -> Option<&Lan> {

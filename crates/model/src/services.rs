@@ -1,5 +1,5 @@
-//! What the LANs' own services are to say: names, leases, router advertisements. A value that follows from a network
-//! alone; the services hold it and nothing else of the file's.
+//! What the LANs' own services are to say: names, leases, router advertisements; and the sites. A value that follows
+//! from a network alone; the services hold it and nothing else of the file's.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::{IfName, Mac};
 use crate::network::{Guest, Lan, LeaseRange, Mode, Network};
+use crate::sites::Sites;
+use crate::web::Web;
 
 /// The services of all LANs, in the file's order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +19,10 @@ pub struct Services {
     pub lans: Vec<LanServices>,
     /// Whether the host itself resolves guests' names.
     pub hosts_resolver: bool,
+    /// The page for a browser on this host.
+    pub web: Option<Web>,
+    /// The web by name.
+    pub sites: Sites,
 }
 
 /// The services of a LAN.
@@ -90,7 +96,12 @@ impl Services {
     #[must_use]
     pub fn of(network: &Network) -> Self {
         let ours = network.lans.iter().filter(|lan| lan.mode != Mode::Bridged);
-        Self { lans: ours.map(|lan| of_lan(network, lan)).collect(), hosts_resolver: network.hosts_resolver }
+        Self {
+            lans: ours.map(|lan| of_lan(network, lan)).collect(),
+            hosts_resolver: network.hosts_resolver,
+            web: network.web.clone(),
+            sites: Sites::of(network),
+        }
     }
 
     /// The LAN of a bridge.

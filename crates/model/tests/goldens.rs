@@ -92,6 +92,11 @@ fn every_network_means_what_it_should() {
         let network = network::resolve(&config, &facts(&case)).map_err(|p| print(&text, &p)).unwrap();
         let json = serde_json::to_string_pretty(&network).unwrap() + "\n";
         wrong.extend(compare(&case.join("network.json"), &json));
+        let warnings: String =
+            model::hoster::warnings(&network, &facts(&case)).into_iter().map(|warning| warning + "\n").collect();
+        if !warnings.is_empty() || case.join("warnings.txt").exists() {
+            wrong.extend(compare(&case.join("warnings.txt"), &warnings));
+        }
         let again: network::Network = serde_json::from_str(&json).unwrap();
         assert_eq!(again, network, "{}", case.display());
     }

@@ -1,6 +1,7 @@
-//! The LANs' own services, in a process without privileges ([`worker`]): names (`dns`), leases (`dhcp`) and router
-//! advertisements (`ra`). Each has `wire.rs` (bytes to values and back), `decide.rs` (pure: packet, state and time to
-//! actions) and `serve.rs` (sockets).
+//! The LANs' own services, in a process without privileges ([`worker`]): names (`dns`), leases (`dhcp`), router
+//! advertisements (`ra`), and the sites (`http`). Each has `wire.rs` (bytes to values and back), `decide.rs` (pure:
+//! packet, state and time to actions) and `serve.rs` (sockets). Beside them is the page for a browser on this host
+//! (`web`).
 //!
 //! Who binds the sockets and decides what is served is the supervisor, at the other end of a [`channel`]; what the two
 //! say to each other is in [`protocol`].
@@ -9,7 +10,9 @@
 pub mod channel;
 pub mod dhcp;
 pub mod dns;
+pub mod http;
 pub mod log;
 pub mod protocol;
 pub mod ra;
+pub mod web;
 pub mod worker;

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::Write as _;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// How loud a line is, by syslog's numbers (syslog(3)), which journald reads in front of a line (sd-daemon(3)).
@@ -15,13 +16,29 @@ pub enum Level {
     Info = 6,
 }
 
-/// Writes a line to stderr, with its level in front where journald reads it.
+/// Whether journald reads this process's stderr: JOURNAL_STREAM (systemd.exec(5)) names its device and number, and is
+/// inherited by those whose stderr is another.
+#[must_use]
+pub fn is_journals() -> bool {
+    static IS: OnceLock<bool> = OnceLock::new();
+    *IS.get_or_init(|| {
+        let named = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+        let own = rustix::fs::fstat(std::io::stderr()).map(|stat| format!("{}:{}", stat.st_dev, stat.st_ino));
+        own.is_ok_and(|own| own == named)
+    })
+}
+
+/// Writes to stderr, with its level in front of each line where journald reads it.
 pub fn line(level: Level, text: &str) {
-    let journal = std::env::var_os("JOURNAL_STREAM").is_some();
     // One write: two processes share the stream.
-    let line = if journal { format!("<{}>{text}\n", level as u8) } else { format!("{text}\n") };
+    let line = format!("{}\n", if is_journals() { levelled(level, text) } else { text.to_owned() });
     // Nobody is left to be told of a stream that is closed.
     let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
+fn levelled(level: Level, text: &str) -> String {
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    lines.map(|line| format!("<{}>{line}", level as u8)).collect::<Vec<_>>().join("\n")
 }
 
 /// Something works.
@@ -86,6 +103,12 @@ impl Bounded {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_line_has_its_level() {
+        assert_eq!(levelled(Level::Warning, "a"), "<4>a");
+        assert_eq!(levelled(Level::Error, "a\n\n  b\n"), "<3>a\n<3>  b");
+    }
 
     #[test]
     fn a_flood_is_counted_and_not_written() {

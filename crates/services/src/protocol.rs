@@ -3,6 +3,7 @@
 //! The supervisor believes of the worker's words only what they can do no harm with: numbers to show, and leases, which
 //! it looks at again when it reads them.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use model::address::IfName;
@@ -24,6 +25,10 @@ pub enum Purpose {
     Arp,
     /// Router solicitations and advertisements.
     Router,
+    /// The page for a browser on this host.
+    Web,
+    /// Sites.
+    Http,
 }
 
 /// A socket that the supervisor has bound. Two that are equal are the same socket: a reload keeps it.
@@ -31,10 +36,12 @@ pub enum Purpose {
 pub struct SocketKey {
     /// What it is for.
     pub purpose: Purpose,
-    /// The LAN's bridge.
-    pub bridge: IfName,
+    /// The LAN's bridge, where it is a LAN's.
+    pub bridge: Option<IfName>,
     /// The address that it is bound to, where it is to one.
     pub address: Option<IpAddr>,
+    /// Its port, where its purpose does not say it.
+    pub port: Option<u16>,
     /// The index of the bridge that it is bound to, where it is to one: a bridge that was made anew has another.
     pub index: Option<u32>,
 }
@@ -46,15 +53,23 @@ pub enum ToWorker {
     Socket(SocketKey),
     /// The file of leases, open for reading and appending, which comes along.
     Leases,
+    /// The file that requests are written down in, open for appending, which comes along.
+    AccessLog,
+    /// Guests that are not plugged in at the moment: sites pass them over at once.
+    Away(BTreeSet<String>),
     /// A listener, which comes along: whoever connects there is the next supervisor, and ends the worker.
     Takeover,
     /// What is to be served from now on, and by which of the sockets that were sent; others are closed.
     Serve {
         /// All services.
-        services: Services,
+        services: Box<Services>,
         /// The sockets.
         sockets: Vec<SocketKey>,
     },
+    /// Who has this is let in to the page.
+    Token(String),
+    /// The state that was wanted: the document of `warren status --json`; empty where it cannot be found out.
+    State(String),
     /// What there is to tell.
     Ask,
     /// The end.
@@ -70,6 +85,8 @@ pub enum FromWorker {
     Status(Box<Status>),
     /// The file of leases has grown long, and wants to be written anew.
     LongLeases,
+    /// Somebody at the page wants the state.
+    WantsState,
 }
 
 /// What the services have done since the worker started.
@@ -89,6 +106,52 @@ pub struct Status {
     pub ra: RaCounts,
     /// The leases that hold.
     pub leases: Vec<LeaseShown>,
+    /// Of sites.
+    #[serde(default)]
+    pub http: HttpCounts,
+    /// The guests that sites are on.
+    #[serde(default)]
+    pub backends: Vec<BackendShown>,
+}
+
+/// Counts of sites.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpCounts {
+    /// Connections of clients that were taken.
+    pub connections: u64,
+    /// Those that are open.
+    pub open: u64,
+    /// Connections beyond what may be open at once: closed.
+    pub limited: u64,
+    /// Requests.
+    pub requests: u64,
+    /// Answers of each sort, by their first digit, 1 to 5.
+    pub answers: [u64; 5],
+    /// Requests that were sent to a second guest, since the first did not take them.
+    pub retried: u64,
+    /// Requests for hosts or paths that are no site's.
+    pub unknown: u64,
+    /// Requests of sites without a living guest.
+    pub no_guest: u64,
+    /// Connections to guests that were made.
+    pub dialled: u64,
+}
+
+/// A guest that sites are on, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendShown {
+    /// The guest.
+    pub guest: String,
+    /// Its port.
+    pub port: u16,
+    /// Whether it takes requests.
+    pub alive: bool,
+    /// Requests that it has open.
+    pub busy: usize,
+    /// Requests that it was sent.
+    pub requests: u64,
+    /// How many of them, and of the questions after its health, it did not answer.
+    pub failures: u64,
 }
 
 /// Counts of names.

@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
+use std::time::Duration;
 
 use kernel::confine::{Confined, confine};
 use model::address::IfName;
@@ -20,9 +21,11 @@ use crate::channel::{self, Reader, Writer};
 use crate::dhcp::serve::{self as dhcp, Changed, Leases};
 use crate::dns::decide::Zone;
 use crate::dns::serve::{self as dns, Dns};
+use crate::http::serve::{self as http, Http};
 use crate::log;
 use crate::protocol::{FromWorker, Purpose, SocketKey, Status, ToWorker};
 use crate::ra::serve::{self as ra, Routers};
+use crate::web::serve::{self as web, Web};
 
 /// Why the worker ends.
 #[derive(Debug, thiserror::Error)]
@@ -38,27 +41,38 @@ pub enum WorkerError {
     Ended(String),
 }
 
+/// More than this is asked of no kernel.
+const MOST_DESCRIPTORS: u64 = 65_536;
+
 /// Serves what the supervisor at the other end of `end` says, until it says that it is enough. The calling process
 /// must have one thread.
 pub fn run(end: OwnedFd) -> Result<(), WorkerError> {
+    // Whoever looks for who listens finds a name; without one the process works as well.
+    let _ = rustix::thread::set_name(c"warren");
     let confined = confine()?;
     more_descriptors();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-    LocalSet::new().block_on(&runtime, serve(end, &confined))
+    let successor = LocalSet::new().block_on(&runtime, serve(end, &confined))?;
+    // By its end the successor sees ours, and our sockets are closed before it.
+    drop(runtime);
+    drop(successor);
+    Ok(())
 }
 
-/// As many as it may have: each question to the world takes one.
+/// As many as it may have: each question to the world takes one, and each request of a site's two.
 fn more_descriptors() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let most = getrlimit(Resource::Nofile).maximum.map_or(4096, |most| most.min(4096));
+    let most = getrlimit(Resource::Nofile).maximum.map_or(MOST_DESCRIPTORS, |most| most.min(MOST_DESCRIPTORS));
     // Where that is refused, there are fewer questions at once.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: Some(most) });
 }
 
 struct Worker {
     dns: Rc<Dns>,
+    http: Rc<Http>,
     leases: Rc<Leases>,
     routers: Rc<Routers>,
+    web: Rc<Web>,
     /// Sockets that were sent and are not served yet.
     waiting: BTreeMap<SocketKey, OwnedFd>,
     /// Those that are served.
@@ -68,15 +82,19 @@ struct Worker {
     services: watch::Sender<Rc<Services>>,
 }
 
-async fn serve(end: OwnedFd, confined: &Confined) -> Result<(), WorkerError> {
+/// Serves until it is told to end; the connection of who has told it, where that was a successor.
+async fn serve(end: OwnedFd, confined: &Confined) -> Result<Option<UnixStream>, WorkerError> {
     let (writer, mut reader) = channel::split(end)?;
     let (ended, mut ends) = mpsc::unbounded_channel();
     let (takeover, mut taken_over) = mpsc::unbounded_channel();
     let (changed, mut changes) = mpsc::unbounded_channel();
+    let (wants, mut wanted) = mpsc::unbounded_channel();
     let mut worker = Worker {
         dns: Rc::default(),
+        http: Rc::default(),
         leases: Rc::new(Leases::new(changed)),
         routers: Rc::default(),
+        web: Rc::new(Web::new(wants)),
         waiting: BTreeMap::new(),
         served: BTreeMap::new(),
         ended,
@@ -86,12 +104,13 @@ async fn serve(end: OwnedFd, confined: &Confined) -> Result<(), WorkerError> {
     loop {
         tokio::select! {
             message = receive(&mut reader), if supervised => match message? {
-                Some((ToWorker::End, _)) => return Ok(()),
+                Some((ToWorker::End, _)) => return Ok(None),
                 Some((ToWorker::Takeover, Some(listener))) => await_successor(listener, takeover.clone())?,
                 Some((message, along)) => worker.told(message, along, &writer, confined).await?,
                 None => {
                     log::warn("the supervisor is gone: names and leases are served on, nothing is repaired");
                     supervised = false;
+                    worker.web.alone();
                 }
             },
             Some(change) = changes.recv() => match change {
@@ -99,7 +118,8 @@ async fn serve(end: OwnedFd, confined: &Confined) -> Result<(), WorkerError> {
                 Changed::Long if supervised => writer.send(&FromWorker::LongLeases, None).await?,
                 Changed::Long => {}
             },
-            Some(()) = taken_over.recv() => return Ok(()),
+            Some(()) = wanted.recv(), if supervised => writer.send(&FromWorker::WantsState, None).await?,
+            Some(successor) = taken_over.recv() => return Ok(Some(successor)),
             Some(which) = ends.recv() => return Err(WorkerError::Ended(which)),
         }
     }
@@ -110,16 +130,18 @@ async fn receive(reader: &mut Reader) -> io::Result<Option<(ToWorker, Option<Own
 }
 
 /// Whoever may connect there is the next supervisor: the socket's folder is root's alone.
-fn await_successor(listener: OwnedFd, said: mpsc::UnboundedSender<()>) -> io::Result<()> {
+fn await_successor(listener: OwnedFd, said: mpsc::UnboundedSender<UnixStream>) -> io::Result<()> {
     let listener = UnixListener::from(listener);
     listener.set_nonblocking(true)?;
     let listener = tokio::net::UnixListener::from_std(listener)?;
     spawn_local(async move {
-        // It sees our end by the end of this connection.
-        let connection = listener.accept().await;
-        let _ = said.send(());
-        std::future::pending::<()>().await;
-        drop(connection);
+        loop {
+            match listener.accept().await.and_then(|(connection, _)| connection.into_std()) {
+                Ok(connection) => drop(said.send(connection)),
+                // Gone before it was accepted, or no descriptor is left: both pass.
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
     });
     Ok(())
 }
@@ -137,7 +159,7 @@ impl Worker {
                 self.waiting.insert(key, socket);
             }
             (ToWorker::Serve { services, sockets }, _) => {
-                self.serve(services, &sockets.into_iter().collect())?;
+                self.serve(*services, &sockets.into_iter().collect())?;
                 writer.send(&FromWorker::Serving, None).await?;
             }
             (ToWorker::Ask, _) => {
@@ -149,11 +171,17 @@ impl Worker {
                     dhcp: self.leases.counts(),
                     ra: self.routers.counts(),
                     leases: self.leases.shown(),
+                    http: self.http.counts(),
+                    backends: self.http.backends(),
                 };
                 writer.send(&FromWorker::Status(Box::new(status)), None).await?;
             }
+            (ToWorker::Token(token), _) => self.web.let_in(token),
+            (ToWorker::State(document), _) => self.web.told(document),
             (ToWorker::Leases, Some(file)) => self.leases.remember_in(file)?,
-            (ToWorker::Leases | ToWorker::Takeover | ToWorker::Socket(_) | ToWorker::End, _) => {}
+            (ToWorker::AccessLog, Some(file)) => self.http.write_to(file),
+            (ToWorker::Away(guests), _) => self.http.away(guests),
+            (ToWorker::Leases | ToWorker::AccessLog | ToWorker::Takeover | ToWorker::Socket(_) | ToWorker::End, _) => {}
         }
         Ok(())
     }
@@ -163,6 +191,8 @@ impl Worker {
         let services = Rc::new(services);
         self.dns.configure(&services);
         self.leases.configure(&services);
+        self.web.configure(&services);
+        self.http.configure(&services.sites);
         self.services.send_replace(Rc::clone(&services));
         services.lans.iter().for_each(|lan| self.rename(&lan.bridge));
         self.served.retain(|key, task| {
@@ -193,7 +223,15 @@ impl Worker {
 
     /// Begins to serve a socket; those that belong to another one's service go with it.
     fn begin(&mut self, key: &SocketKey) -> Option<JoinHandle<()>> {
-        let bridge = key.bridge.clone();
+        if key.purpose == Purpose::Web {
+            let socket = TcpListener::from(self.waiting.remove(key)?);
+            return Some(self.watch(key, web::serve(Rc::clone(&self.web), socket)));
+        }
+        if key.purpose == Purpose::Http {
+            let socket = TcpListener::from(self.waiting.remove(key)?);
+            return Some(self.watch(key, http::listen(Rc::clone(&self.http), socket)));
+        }
+        let bridge = key.bridge.clone()?;
         match key.purpose {
             Purpose::DnsUdp => {
                 let socket = UdpSocket::from(self.waiting.remove(key)?);
@@ -214,14 +252,17 @@ impl Worker {
                 Some(self.watch(key, ra::serve(Rc::clone(&self.routers), bridge, index, socket, services)))
             }
             // The former only stands there; the latter belongs to DHCP's.
-            Purpose::DhcpPort | Purpose::Arp => None,
+            Purpose::DhcpPort | Purpose::Arp | Purpose::Http | Purpose::Web => None,
         }
     }
 
     /// A service that ends, by an error or a panic, ends the worker: the supervisor begins anew.
     fn watch(&self, key: &SocketKey, service: impl Future<Output = io::Result<()>> + 'static) -> JoinHandle<()> {
         let ended = self.ended.clone();
-        let what = format!("{:?} of {}", key.purpose, key.bridge);
+        let what = match (&key.bridge, key.address, key.port) {
+            (None, Some(address), Some(port)) => format!("{:?} at {}", key.purpose, SocketAddr::new(address, port)),
+            (bridge, ..) => format!("{:?} of {}", key.purpose, bridge.as_ref().map_or("all", IfName::as_str)),
+        };
         let task = spawn_local(service);
         let stop = task.abort_handle();
         spawn_local(async move {

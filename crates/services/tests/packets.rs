@@ -19,15 +19,21 @@ mod config;
 mod dhcp;
 #[path = "../../../fuzz/properties/dns.rs"]
 mod dns;
+#[path = "../../../fuzz/properties/http.rs"]
+mod heads;
 #[path = "../../../fuzz/properties/router.rs"]
 mod router;
 
 #[test]
 fn what_fuzzers_found_holds() {
     let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/kept");
-    for (name, hold) in
-        [("config", config::hold as fn(&[u8])), ("dhcp", dhcp::hold), ("dns", dns::hold), ("router", router::hold)]
-    {
+    for (name, hold) in [
+        ("config", config::hold as fn(&[u8])),
+        ("dhcp", dhcp::hold),
+        ("dns", dns::hold),
+        ("http", heads::hold),
+        ("router", router::hold),
+    ] {
         let mut count = 0;
         for entry in std::fs::read_dir(kept.join(name)).unwrap() {
             let path = entry.unwrap().path();
@@ -61,6 +67,16 @@ fn everything(bytes: &[u8]) {
 }
 
 proptest! {
+    #[test]
+    fn heads_of_any_sort(
+        path in "(/|%2e|\\.|api|x|\\?|%00|//){0,9}", host in "(www\\.example\\.org|[a-z.:@]{0,9})(:80)?",
+        lines in "((connection|host|forwarded|x-forwarded-for|x_real_ip|te|upgrade|cookie): [ -~]{0,20}\n){0,6}",
+    ) {
+        heads::hold(format!("GET /{path}\nhost: {host}\n{lines}").as_bytes());
+        heads::hold(path.as_bytes());
+        heads::hold(host.as_bytes());
+    }
+
     #[test]
     fn bytes_of_any_sort(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
         everything(&bytes);
@@ -113,7 +129,7 @@ fn an_upstream_answer_is_handed_on_with_its_own_id_name_and_age() {
 
 #[test]
 fn names_of_the_world_that_point_inside_are_known_in_every_dress() {
-    let services = Services { lans: vec![lan()], hosts_resolver: true };
+    let services = Services { lans: vec![lan()], hosts_resolver: true, ..Services::default() };
     let inside = Inside::of(&services);
     for address in ["10.1.1.200", "fd10:1:1::9", "::ffff:10.1.1.6", "127.0.0.1", "::1", "0.0.0.0"] {
         assert!(inside.holds(address.parse().unwrap()), "{address}");

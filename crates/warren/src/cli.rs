@@ -88,7 +88,11 @@ pub enum Command {
         guests: bool,
     },
     /// `up`, then the LANs' names, leases and routers, in the foreground; SIGHUP reads the file again
-    Serve,
+    Serve {
+        /// Leave the guests as they are: another unit of systemd's starts them
+        #[arg(long)]
+        no_guests: bool,
+    },
     /// Show what is up, and what is not as it should be
     Status,
     /// Prove the running network with real packets
@@ -259,4 +263,6 @@ pub enum ForwardCommand {
 pub enum ExportFormat {
     /// An nftables ruleset for `nft -f`
     Nft,
+    /// The sites, to be included in nginx's `http { }`
+    Nginx,
 }

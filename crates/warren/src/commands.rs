@@ -52,7 +52,7 @@ pub fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Boot { .. } => boot::network(context),
         Command::Watchdog { detach } => confirm::watchdog(context, detach),
         Command::Down { guests } => down::run(context, guests),
-        Command::Serve => serve::run(context),
+        Command::Serve { no_guests } => serve::run(context, no_guests),
         Command::Worker => serve::worker(),
         Command::Status => status::run(context),
         Command::Check { from } => check::run(context, from.as_deref()),

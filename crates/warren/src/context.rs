@@ -190,6 +190,8 @@ pub struct Source {
     pub path: PathBuf,
     /// Its text.
     pub text: String,
+    /// What is likely to go wrong with it on this host; nothing where it was not looked at as this host's.
+    pub warnings: Vec<String>,
 }
 
 impl Context {
@@ -234,7 +236,7 @@ impl Context {
     pub fn read(&self) -> Result<Source, Failure> {
         let path = self.config.clone();
         match fs::read_to_string(&path) {
-            Ok(text) => Ok(Source { path, text }),
+            Ok(text) => Ok(Source { path, text, warnings: Vec::new() }),
             Err(e) => Err(unreadable(&path, &e)),
         }
     }
@@ -243,9 +245,10 @@ impl Context {
     /// runs as root.
     pub fn network_here(&self) -> Result<(Source, Network), Failure> {
         trusted(&self.config)?;
-        let source = self.read()?;
+        let mut source = self.read()?;
         let facts = kernel::facts::gather()?;
         let network = source.network(&facts, false)?;
+        source.warnings = model::hoster::warnings(&network, &facts);
         Ok((source, network))
     }
 
@@ -276,6 +279,13 @@ impl Source {
     /// stood in for is no problem.
     pub fn network(&self, facts: &HostFacts, rehearsal: bool) -> Result<Network, Failure> {
         network::load(&self.text, facts, rehearsal).map(|(_, network)| network).map_err(|p| self.failure(p))
+    }
+
+    /// For people: what is likely to go wrong.
+    pub fn warn(&self) {
+        for warning in &self.warnings {
+            output::note(&format!("{}warning:{} {warning}", output::YELLOW, output::RESET));
+        }
     }
 
     /// The problems of this file as a failure: drawn for people, listed for programs.

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::io::{IsTerminal as _, Write as _};
 
 use model::plan::{Plan, Step};
+use services::log::{self, Level};
 
 /// The version of every JSON document (docs/json.md). It rises when a field's meaning changes or a field goes; new
 /// fields may come without.
@@ -31,6 +32,15 @@ pub fn within<T>(listener: impl Fn(Stream, &str) + 'static, work: impl FnOnce() 
     let result = work();
     LISTENER.with_borrow_mut(|slot| *slot = None);
     result
+}
+
+/// Words for stderr, or for the journal where that reads it.
+fn tell(level: Level, text: &str) {
+    let heard = LISTENER.with_borrow(Option::is_some);
+    if !heard && log::is_journals() {
+        return log::line(level, &anstream::adapter::strip_str(text).to_string());
+    }
+    write(Stream::Err, text);
 }
 
 fn write(stream: Stream, text: &str) {
@@ -62,17 +72,17 @@ pub fn line(text: &str) {
 
 /// An error to stderr, with its heading.
 pub fn error(message: &str) {
-    write(Stream::Err, &format!("{RED}{BOLD}error{RESET}{BOLD}:{RESET} {message}"));
+    tell(Level::Error, &format!("{RED}{BOLD}error{RESET}{BOLD}:{RESET} {message}"));
 }
 
 /// Something drawn already, to stderr.
 pub fn drawn(text: &str) {
-    write(Stream::Err, text.trim_end());
+    tell(Level::Error, text.trim_end());
 }
 
 /// A remark to stderr, out of the way of what is piped.
 pub fn note(message: &str) {
-    write(Stream::Err, message);
+    tell(Level::Info, message);
 }
 
 /// Whether stderr takes colour: on a terminal, and NO_COLOR (no-color.org) unset or empty.

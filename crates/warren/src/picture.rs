@@ -21,7 +21,9 @@ pub fn text(network: &Network) -> String {
     let _ = writeln!(out, "  ┌───┴──────────────────────────────────────────────────────");
     let _ = writeln!(out, "  │ {}{missing}  {public}", network.uplink.name);
     for site in &network.sites {
-        let _ = writeln!(out, "  │ site {} → {}", site.hosts.join(", "), site.to.join(", "));
+        let path = if site.path == "/" { "" } else { site.path.as_str() };
+        let to: Vec<String> = site.to.iter().map(ToString::to_string).chain(site.redirect.clone()).collect();
+        let _ = writeln!(out, "  │ site {}{path} → {}", site.hosts.join(", "), to.join(", "));
     }
     if network.socks {
         let _ = writeln!(out, "  │ socks, for the developers' browsers");

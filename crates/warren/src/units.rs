@@ -32,11 +32,22 @@ pub struct Call<'a> {
 /// Firewall services that write, or flush, rules of theirs when they start: ours stand behind them.
 const FIREWALLS: &str = "nftables.service ufw.service firewalld.service netfilter-persistent.service iptables.service";
 
-/// The network's, and its guests'. They wait for no uplink: LANs come up without it.
+/// The unit of `warren serve`.
+pub const SERVE: &str = "warren-serve.service";
+
+/// The network's, its services', and its guests'. They wait for no uplink: LANs come up without it.
 #[must_use]
 pub fn all(call: &Call<'_>) -> Vec<Unit> {
+    vec![
+        Unit { name: "warren-network.service", text: network(call) },
+        Unit { name: SERVE, text: serve(call) },
+        Unit { name: "warren-guests.service", text: guests(call) },
+    ]
+}
+
+fn network(call: &Call<'_>) -> String {
     let config = call.config.display();
-    let network = format!(
+    format!(
         "{MARK}\n\
          [Unit]\n\
          Description=The network of {config}\n\
@@ -54,13 +65,62 @@ pub fn all(call: &Call<'_>) -> Vec<Unit> {
          WantedBy=multi-user.target\n",
         line(call, &["boot"]),
         environment(call),
-    );
-    let guests = format!(
+    )
+}
+
+/// What hardens a unit of systemd's (a view of its own of the files, filters of system calls, no new privileges) would
+/// keep from the server the namespaces that this one makes, or be passed on to the guests that `up` starts through it.
+/// What others send is read by the worker alone, which gives up all of that by itself.
+fn serve(call: &Call<'_>) -> String {
+    let config = call.config.display();
+    format!(
+        "{MARK}\n\
+         [Unit]\n\
+         Description=Names, leases and repair for the network of {config}\n\
+         Wants=warren-network.service\n\
+         After=warren-network.service dbus.service systemd-resolved.service\n\
+         # However often it fails: what is in its way may go away.\n\
+         StartLimitIntervalSec=0\n\
+         \n\
+         [Service]\n\
+         Type=notify\n\
+         NotifyAccess=main\n\
+         ExecStart={}\n\
+         # Ends when the file is served, and fails where it is wrong; what runs goes on then.\n\
+         ExecReload={}\n\
+         WatchdogSec=60\n\
+         Restart=always\n\
+         RestartSec=1\n\
+         # `warren down` ends it, and means it.\n\
+         RestartPreventExitStatus=0\n\
+         TimeoutStartSec=300\n\
+         TimeoutStopSec=60\n\
+         # Its worker serves on until the next one takes over; guests that were started through it are LXC's.\n\
+         KillMode=process\n\
+         Delegate=yes\n\
+         TasksMax=infinity\n\
+         OOMPolicy=continue\n\
+         # Nothing here hardens it: guests would inherit that, and the namespaces that it makes be hidden from the host.\n\
+         # What others send is read by its worker, which has no privileges.\n\
+         {}\
+         \n\
+         [Install]\n\
+         WantedBy=multi-user.target\n",
+        line(call, &["serve", "--no-guests"]),
+        line(call, &["up", "--no-guests"]),
+        environment(call),
+    )
+}
+
+fn guests(call: &Call<'_>) -> String {
+    let config = call.config.display();
+    format!(
         "{MARK}\n\
          [Unit]\n\
          Description=The guests of {config}\n\
          Wants=warren-network.service\n\
-         After=warren-network.service lxc.service lxc-net.service\n\
+         # They find who leases to them, where that is to be.\n\
+         After=warren-network.service warren-serve.service lxc.service lxc-net.service\n\
          \n\
          [Service]\n\
          Type=oneshot\n\
@@ -80,8 +140,7 @@ pub fn all(call: &Call<'_>) -> Vec<Unit> {
         line(call, &["boot", "--guests"]),
         line(call, &["boot", "--stop"]),
         environment(call),
-    );
-    vec![Unit { name: "warren-network.service", text: network }, Unit { name: "warren-guests.service", text: guests }]
+    )
 }
 
 fn line(call: &Call<'_>, words: &[&str]) -> String {

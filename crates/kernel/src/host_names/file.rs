@@ -146,36 +146,52 @@ fn copy_attributes(from: &File, to: &File) {
 fn is_this_networks() -> bool {
     let inode = |path: &str| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
     let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
+    // proc_pid_mountinfo(5): the fourth field is the root within the file system, the fifth the place.
+    let mounts: Vec<_> = mounts.lines().filter_map(|line| line.split(' ').nth(3).zip(line.split(' ').nth(4))).collect();
+    let is_folder = mounts.iter().rfind(|(_, at)| *at == "/").is_some_and(|(root, _)| *root != "/");
     Places {
+        is_machines: Path::new(MACHINES_ALONE).exists(),
         network: inode("/proc/thread-self/ns/net"),
         first_network: inode("/proc/1/ns/net"),
         file: inode(HOSTS),
         first_file: inode("/proc/1/root/etc/hosts"),
-        mounted: mounts.lines().filter_map(|line| line.split(' ').nth(4)).any(|at| at == HOSTS || at == "/etc"),
+        is_mount: mounts.iter().any(|(_, at)| *at == HOSTS || *at == "/etc"),
+        is_container: is_folder || Path::new("/run/systemd/container").exists(),
     }
     .agree()
 }
 
+/// A switch that the kernel shows in its first network alone (net/core/sysctl_net_core.c, `net_core_table`).
+const MACHINES_ALONE: &str = "/proc/sys/net/core/dev_weight";
+
 /// Where we are, and where the first process is, as device and inode; nothing where that is not ours to see.
 struct Places {
+    /// Whether this is the network that the kernel started with.
+    is_machines: bool,
     network: Option<(u64, u64)>,
     first_network: Option<(u64, u64)>,
     file: Option<(u64, u64)>,
     first_file: Option<(u64, u64)>,
     /// Whether the file, or its folder, is a mount of its own.
-    mounted: bool,
+    is_mount: bool,
+    /// Whether this is a container that has files of its own: its root is a folder of the machine's, or systemd says so.
+    is_container: bool,
 }
 
 impl Places {
-    /// In the first process's network the file is this network's, and where it is not the file that the first process
-    /// has. In a namespace for the network alone (`ip netns exec`) it is the machine's, which cannot reach these guests.
+    /// In the machine's network the file is this network's. In a network apart it is the machine's, which cannot reach
+    /// these guests (`ip netns exec`), unless it is not the file that the first process has; and where the first process
+    /// is of this network too, that says nothing (`unshare --pid`), so the file must be seen to be a container's own.
     fn agree(&self) -> bool {
-        if self.network.is_some() && self.network == self.first_network {
+        if self.is_machines {
             return true;
+        }
+        if self.network.is_some() && self.network == self.first_network {
+            return self.is_mount || self.is_container;
         }
         match self.first_file {
             Some(first) => self.file != Some(first),
-            None => self.mounted,
+            None => self.is_mount,
         }
     }
 }
@@ -187,14 +203,24 @@ mod tests {
     #[test]
     fn a_network_apart_does_not_write_the_machines_file() {
         let (one, other) = (Some((4, 1)), Some((4, 2)));
-        let places =
-            |network, file, first_file, mounted| Places { network, first_network: one, file, first_file, mounted };
-        assert!(places(one, one, one, false).agree(), "the machine itself");
+        let places = |network, file, first_file, is_mount| Places {
+            is_machines: false,
+            network,
+            first_network: one,
+            file,
+            first_file,
+            is_mount,
+            is_container: false,
+        };
+        assert!(Places { is_machines: true, ..places(one, one, one, false) }.agree(), "the machine itself");
         assert!(!places(other, one, one, false).agree(), "ip netns exec");
         assert!(!places(other, one, one, true).agree(), "the machine's /etc is a mount");
+        assert!(!places(one, one, one, false).agree(), "unshare --pid");
+        assert!(places(one, one, one, true).agree(), "unshare --pid, with a file of its own");
+        assert!(Places { is_container: true, ..places(one, one, one, false) }.agree(), "a container");
         assert!(places(other, other, one, false).agree(), "a file of its own");
         assert!(!places(other, one, None, false).agree(), "a plain user's");
         assert!(places(other, one, None, true).agree(), "a plain user's, with a mount");
-        assert!(!Places { network: None, first_network: None, file: one, first_file: one, mounted: false }.agree());
+        assert!(!Places { first_network: None, ..places(None, one, one, false) }.agree());
     }
 }

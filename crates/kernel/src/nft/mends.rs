@@ -77,7 +77,7 @@ impl Nft {
         Ok(out)
     }
 
-    fn others(&mut self) -> netlink::Result<Vec<(TableName, Layer)>> {
+    pub(super) fn others(&mut self) -> netlink::Result<Vec<(TableName, Layer)>> {
         let tables = self.tables()?.into_iter().filter(|table| !table.is_ours());
         Ok(tables.filter_map(|table| Layer::of(family_word(table.family)).map(|layer| (table, layer))).collect())
     }

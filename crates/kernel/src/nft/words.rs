@@ -59,6 +59,8 @@ pub(super) fn rule(attrs: &[u8]) -> String {
 fn meta(key: u32) -> String {
     match key {
         NFT_META_PROTOCOL => "meta protocol".to_owned(),
+        4 => "iif".to_owned(),
+        5 => "oif".to_owned(),
         NFT_META_IIFNAME => "iifname".to_owned(),
         NFT_META_OIFNAME => "oifname".to_owned(),
         NFT_META_NFPROTO => "meta nfproto".to_owned(),

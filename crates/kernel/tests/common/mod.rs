@@ -99,6 +99,13 @@ pub fn tool(line: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Interfaces made here from now on take an IPv6 address without asking around for a second whether somebody has it:
+/// for tests that make hundreds of networks, of which none is about that.
+#[allow(dead_code)]
+pub fn without_detection() {
+    std::fs::write("/proc/sys/net/ipv6/conf/default/dad_transmits", "0").expect("a switch of this namespace");
+}
+
 /// Feeds `nft -f -`; the oracle's own program, to set a scene.
 pub fn nft(rules: &str) {
     use std::io::Write as _;

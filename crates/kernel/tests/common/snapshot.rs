@@ -42,11 +42,12 @@ const PASSING: [&str; 23] = [
 pub fn take() -> Snapshot {
     let mut sections = take_here();
     for name in namespaces() {
-        for what in ["-details link", "address", "route", "-6 route"] {
-            let (options, what) = what.rsplit_once(' ').unwrap_or(("", what));
-            let line = format!("ip -json -netns {name} {options} {what} show");
-            sections.insert(format!("{name}: {options} {what}"), json(&unlearnt(&tool(&line))));
-        }
+        let unlearnt = |answers: Vec<Value>| answers.into_iter().map(|answer| lines(unlearnt(answer)));
+        let asked = ["address show", "route show", "link show"];
+        let answers = unlearnt(batch(&format!("ip -json -details -netns {name}"), &asked));
+        sections.extend(asked.iter().zip(answers).map(|(what, answer)| (format!("{name}: {what}"), answer)));
+        let answers = unlearnt(batch(&format!("ip -6 -json -netns {name}"), &["route show"]));
+        sections.extend(answers.map(|answer| (format!("{name}: -6 route show"), answer)));
     }
     sections
 }
@@ -162,9 +163,7 @@ fn sysctls() -> String {
 }
 
 /// Without what a guest has learnt from router advertisements, which comes when it comes.
-fn unlearnt(text: &str) -> String {
-    let mut value: Value =
-        serde_json::from_str(if text.trim().is_empty() { "[]" } else { text }).expect("JSON of ip's");
+fn unlearnt(mut value: Value) -> Value {
     if let Value::Array(list) = &mut value {
         list.retain(|object| object["protocol"] != "ra");
         for object in list.iter_mut() {
@@ -174,7 +173,7 @@ fn unlearnt(text: &str) -> String {
         }
         list.retain(|object| object["protocol"] != "kernel" || object["expires"].is_null());
     }
-    value.to_string()
+    value
 }
 
 /// What ip(8) answers to each of `commands`, asked by one process: a look at everything is taken thousands of times.
@@ -194,10 +193,6 @@ fn batch(program: &str, commands: &[&str]) -> Vec<Value> {
 }
 
 /// One object a line, without what passes, in a steady order.
-fn json(text: &str) -> String {
-    lines(serde_json::from_str(if text.trim().is_empty() { "[]" } else { text }).expect("JSON of ip's"))
-}
-
 fn lines(mut value: Value) -> String {
     strip(&mut value);
     if let Value::Array(list) = &mut value {

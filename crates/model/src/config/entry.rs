@@ -7,8 +7,9 @@ use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::grammar::{self, Reach, Seconds};
-use super::reader::{Bad, Section, count, shown, text};
+use super::reader::{Bad, Section, count, shown, text, word};
 use super::{List, Spanned};
+use crate::network::LogFormat;
 
 /// `[acme]` as written.
 #[derive(Clone, Debug)]
@@ -36,13 +37,15 @@ pub struct Http {
     pub limits: Option<Spanned<Limits>>,
 }
 
-/// Where requests are written down.
+/// Where requests are written down, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AccessLog {
-    /// With the other messages, or nowhere.
-    Flag(bool),
-    /// To this file.
-    File(String),
+pub struct AccessLog {
+    /// Whether they are at all.
+    pub on: bool,
+    /// To this file; with the other messages where unset.
+    pub file: Option<String>,
+    /// How.
+    pub format: LogFormat,
 }
 
 /// What a client of the sites may take.
@@ -102,7 +105,7 @@ pub(super) fn read_http(section: &mut Section<'_>) -> Http {
     Http {
         span: section.span.clone(),
         trusted_proxies: section.list("trusted-proxies", grammar::cidr_or_address),
-        access_log: section.one("access-log", access_log),
+        access_log: section.with("access-log", read_access_log),
         limits: section.with("limits", read_limits),
     }
 }
@@ -139,11 +142,32 @@ fn read_limits<'t>(section: &mut Section<'t>, value: &'t toml::Spanned<DeValue<'
     }))
 }
 
-fn access_log(value: &DeValue<'_>) -> Result<AccessLog, Bad> {
-    match value {
-        DeValue::Boolean(flag) => Ok(AccessLog::Flag(*flag)),
-        _ => text(value).map(AccessLog::File),
+fn read_access_log<'t>(section: &mut Section<'t>, value: &'t toml::Spanned<DeValue<'t>>) -> Option<AccessLog> {
+    if let DeValue::Table(table) = value.get_ref() {
+        return Some(section.inner("`access-log`", value.span(), table, |log| AccessLog {
+            on: true,
+            file: log.one("file", log_file).map(|file| file.value),
+            format: log.one("format", log_format).map_or(LogFormat::Combined, |format| format.value),
+        }));
     }
+    let log = match value.get_ref() {
+        DeValue::Boolean(on) => Ok(AccessLog { on: *on, file: None, format: LogFormat::Combined }),
+        other => log_file(other).map(|file| AccessLog { on: true, file: Some(file), format: LogFormat::Combined }),
+    };
+    log.map_err(|bad| section.report(bad.at(value.span()))).ok()
+}
+
+fn log_file(value: &DeValue<'_>) -> Result<String, Bad> {
+    let path = text(value)?;
+    if path.starts_with('/') && !path.ends_with('/') {
+        return Ok(path);
+    }
+    let bad = Bad::new(format!("\"{}\" is no absolute path of a file", shown(&path)));
+    Err(bad.help("write one such as \"/var/log/warren/access.log\""))
+}
+
+fn log_format(value: &DeValue<'_>) -> Result<LogFormat, Bad> {
+    word(value, &[("combined", LogFormat::Combined), ("json", LogFormat::Json)])
 }
 
 fn email(value: &DeValue<'_>) -> Result<String, Bad> {

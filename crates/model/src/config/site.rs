@@ -7,6 +7,7 @@ use toml::de::DeValue;
 use super::grammar::{self, EntrySocket, Seconds};
 use super::reader::{Bad, Section, count, shown, text, word};
 use super::{List, Spanned};
+use crate::network::{Balance, ProxyProtocol, Upstream};
 
 /// A guest that a site is on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,17 +16,6 @@ pub struct Backend {
     pub guest: String,
     /// Its port; 80 where unset.
     pub port: Option<u16>,
-}
-
-/// How requests are dealt out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Balance {
-    /// In turn.
-    RoundRobin,
-    /// To whom has the fewest.
-    LeastConnections,
-    /// A client always to the same.
-    ClientHash,
 }
 
 /// When a backend counts as dead.
@@ -63,15 +53,6 @@ pub enum Tls {
     Off,
 }
 
-/// What is spoken to the guests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Upstream {
-    /// HTTP/1.1
-    Http1,
-    /// HTTP/2 without TLS
-    H2c,
-}
-
 /// `Strict-Transport-Security`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hsts {
@@ -88,17 +69,6 @@ pub enum Maintenance {
     Flag(bool),
     /// Closed, with this text.
     Text(String),
-}
-
-/// Whether guests are told of the client by the PROXY protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProxyProtocol {
-    /// Not.
-    Off,
-    /// In text.
-    V1,
-    /// In binary.
-    V2,
 }
 
 /// `[[site]]` as written.

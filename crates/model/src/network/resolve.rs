@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Range;
 
-use super::{Ipv6Forwarding, Mode, Network, Public, Reach, Site, Uplink};
+use super::{Ipv6Forwarding, Mode, Network, Public, Reach, Uplink};
 use crate::address::IfName;
 use crate::config::{self, Config, Spanned, elements};
 use crate::facts::HostFacts;
@@ -27,6 +27,7 @@ mod management;
 mod outer;
 mod sites;
 mod stations;
+mod web;
 
 /// What `config` means on a host of which `facts` are known, or every problem with it, in the file's order: what the
 /// file's lines contradict in each other ([`problem::Kind::Config`]), and what of the host's stands in the way
@@ -57,8 +58,10 @@ pub fn resolve(config: &Config, facts: &HostFacts) -> Result<Network, Vec<Proble
         return Err(problems);
     };
     let lans = lans::build(&scope);
+    let web = web::build(config, &lans);
     Ok(Network {
         uplink,
+        web,
         public: build_public(config),
         ipv6_forwarding: ipv6_forwarding(&lans, facts),
         learners: learners(&lans, facts),
@@ -68,7 +71,9 @@ pub fn resolve(config: &Config, facts: &HostFacts) -> Result<Network, Vec<Proble
         allows: allows::build(&scope),
         forwards,
         dmzs,
-        sites: config.sites.iter().map(build_site).collect(),
+        sites: sites::build(config),
+        http: sites::build_http(config),
+        acme: sites::build_acme(config),
         socks: config.socks.is_some(),
         hosts_resolver: config.host.hosts_resolver.as_ref().is_none_or(|on| on.value),
         reach: build_reach(config, facts),
@@ -231,17 +236,6 @@ fn build_public(config: &Config) -> Public {
     match &config.host.public {
         Some(list) => Public::Listed(list.value.iter().map(|address| address.value).collect()),
         None => Public::Dynamic,
-    }
-}
-
-fn build_site(site: &config::Site) -> Site {
-    let backend = |backend: &Spanned<config::Backend>| match backend.value.port {
-        Some(port) => format!("{}:{port}", backend.value.guest),
-        None => backend.value.guest.clone(),
-    };
-    Site {
-        hosts: elements(site.host.as_ref()).iter().map(|host| host.value.clone()).collect(),
-        to: elements(site.to.as_ref()).iter().map(backend).collect(),
     }
 }
 

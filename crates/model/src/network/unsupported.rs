@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::Mode;
-use crate::config::{Config, Lan, Spanned};
+use crate::config::{Config, Lan, Site, Spanned, Tls};
 use crate::problem::{self, Problem};
 
 /// Every part of `config` that this version does not build, in the file's order. In a `rehearsal`, sites, SOCKS and
@@ -19,19 +19,16 @@ pub fn unsupported(config: &Config, rehearsal: bool) -> Vec<Problem> {
     found(on(&host.take_over), "`take-over`");
     config.lans.iter().for_each(|lan| of_lan(lan, &mut found));
     if !rehearsal {
-        config.sites.iter().for_each(|site| found(Some(site.span.clone()), "[[site]]"));
+        let secure = |site: &Site| site.tls.as_ref().filter(|tls| tls.value != Tls::Off).map(|tls| tls.span.clone());
+        config.sites.iter().for_each(|site| found(secure(site), "`tls` but \"off\""));
         found(config.acme.as_ref().map(|acme| acme.span.clone()), "[acme]");
-        found(config.http.as_ref().map(|http| http.span.clone()), "[http]");
         found(config.socks.as_ref().map(|socks| socks.span.clone()), "[socks]");
-        found(config.web.as_ref().map(|web| web.span.clone()), "[web]");
     }
     problem::sort(&mut list);
     list
 }
 
 fn of_lan(lan: &Lan, found: &mut impl FnMut(Option<Range<usize>>, &str)) {
-    // Its outer side would have to be kept apart too.
-    found(on(&lan.port_isolation).filter(|_| lan.mode() == Mode::Bridged), "`port-isolation` of a bridged LAN");
     // On a bridged LAN they are plugged in; elsewhere an interface would be taken from whoever has it.
     found(at(&lan.ports).filter(|_| lan.mode() != Mode::Bridged), "`ports` of a LAN that is not bridged");
     // The outer network leases there.

@@ -214,6 +214,7 @@ impl<'a> Asking<'a> {
             let title = format!("{name} not to the host's port {SSH} at its public address{}", at(nth, public));
             self.ask("G-H-other", title, from(), public, PacketKind::Tcp(SSH), blocked());
         }
+        self.ask_sites(guest, lan, version);
         let other = self.other_lans(lan).find_map(|other| Some((other, Self::gateway(other, version)?)));
         if let Some((other, gateway)) = other {
             let row = "G-H-gateway-other";
@@ -221,6 +222,30 @@ impl<'a> Asking<'a> {
             self.ask(row, title, from(), gateway, PacketKind::Echo, blocked());
             let title = format!("{name} not to ask the gateway of {} for names{over}", other.bridge);
             self.ask(row, title, from(), gateway, PacketKind::Udp(DNS), blocked());
+        }
+    }
+
+    /// Address and first port of the sites at each public address that the host holds.
+    fn sites_of(&self, version: Version) -> Vec<(usize, IpAddr, u16)> {
+        let entries = self.network.entries();
+        let first = |public: IpAddr| {
+            entries.iter().find(|entry| entry.address.is_none_or(|at| at == public)).map(|entry| entry.port)
+        };
+        let held =
+            self.public_of(version).into_iter().enumerate().filter(|(_, public)| self.view.public.contains(public));
+        held.filter_map(|(nth, public)| Some((nth, public, first(public)?))).collect()
+    }
+
+    fn ask_sites(&mut self, guest: &Guest, lan: &Lan, version: Version) {
+        for (nth, public, port) in self.sites_of(version) {
+            let (not, expect) = if lan.meets_world() {
+                let source = Self::source(guest, version);
+                ("", Expect::Arrives { at: Spot::Host, address: Some(public), port: Some(port), source })
+            } else {
+                ("not ", Expect::Blocked { at: vec![Spot::Host] })
+            };
+            let title = format!("{} {not}to the sites at port {port}{}", guest.name, at(nth, public));
+            self.ask("G-H-site", title, Spot::Guest(guest.name.clone()), public, PacketKind::Tcp(port), expect);
         }
     }
 
@@ -407,6 +432,19 @@ impl<'a> Asking<'a> {
                     if !self.taken(public, Transport::Tcp, SSH) {
                         let title = format!("{who} to the host's port {SSH}{at}");
                         self.ask("W-H", title, spot, public, PacketKind::Tcp(SSH), expect(Some(SSH)));
+                    }
+                }
+                for (spot, who, source) in self.outsiders(version) {
+                    for (_, _, port) in self.sites_of(version).into_iter().filter(|(_, address, _)| *address == public)
+                    {
+                        let title = format!("{who} to the sites at port {port}{}", at(nth, public));
+                        let expect = Expect::Arrives {
+                            at: Spot::Host,
+                            address: Some(public),
+                            port: Some(port),
+                            source: Some(source),
+                        };
+                        self.ask("W-H", title, spot.clone(), public, PacketKind::Tcp(port), expect);
                     }
                 }
                 let neighbour = self.outsiders(version).into_iter().any(|(spot, ..)| spot == Spot::Neighbour);

@@ -24,6 +24,7 @@ pub(super) mod bridge;
 pub(super) mod caps;
 pub(super) mod counters;
 pub(super) mod forwards;
+mod sites;
 
 /// Priority of destination NAT (NF_IP_PRI_NAT_DST, linux/netfilter_ipv4.h).
 const DSTNAT: i32 = -100;
@@ -76,7 +77,7 @@ fn inet(network: &Network) -> Table {
             hook: hook(HookPoint::Output, ChainKind::Nat, DSTNAT),
             rules: vec![rule("forwards, from this host at the public address", [goto("from_inside")])],
         },
-        from_guest(),
+        from_guest(network, &table.sets),
         input(),
     ]);
     table.chains.extend(redirects(network));
@@ -144,6 +145,7 @@ fn sets(network: &Network) -> BTreeMap<String, Set> {
     }
     sets.extend(forwards::sets(network));
     sets.extend(allows::sets(network));
+    sets.extend(sites::sets(network));
     sets.extend(snat_sets(network));
     sets.extend(caps::sets(network));
     sets.extend(counters::sets(network));
@@ -152,7 +154,7 @@ fn sets(network: &Network) -> BTreeMap<String, Set> {
 
 // ---- for the host itself ----
 
-fn from_guest() -> Chain {
+fn from_guest(network: &Network, sets: &BTreeMap<String, Set>) -> Chain {
     let mut rules = Vec::new();
     for kind in ND_FOR_US {
         rules.push(rule("neighbour discovery", [is(Field::Icmp6Type, Operand::Number(kind)), accept()]));
@@ -172,6 +174,7 @@ fn from_guest() -> Chain {
         let [proto, port] = udp(port);
         rules.push(rule("a client that asks everybody for a lease", [is(field, to), proto, port, accept()]));
     }
+    rules.extend(sites::rules(network, sets));
     rules.push(rule(
         "guests are kept off this host",
         [in_set(&[Field::IifName], counters::DROPPED_FROM), Statement::Counter, verdict(Verdict::Drop)],

@@ -11,8 +11,8 @@ use ipnet::IpNet;
 use model::address::{IfName, Mac, Ports, Transport};
 use model::foreign::{Layer, Mend, TRUSTED, Way};
 use model::network::{
-    Allow, Answers, Dmz, Forward, Guest, GuestKind, Ipv6Forwarding, Kept, Lan, Limit, Mode, Network, Outer, Outward,
-    Public, Side, Snat, Tap, Uplink, is_ula,
+    Allow, Answers, Balance, Dmz, Entry, Forward, Guest, GuestKind, Health, Ipv6Forwarding, Kept, Lan, Limit, Mode,
+    Network, Outer, Outward, ProxyProtocol, Public, Side, Site, Snat, Tap, Tls, Uplink, Upstream, is_ula,
 };
 use model::ruleset::evaluate::{Interface, Place};
 use proptest::prelude::*;
@@ -26,6 +26,8 @@ pub struct Sketch {
     forwards: Vec<ForwardSketch>,
     allows: Vec<AllowSketch>,
     uplink_present: bool,
+    /// 0 none, 1 on one public address where some are listed, 2 on every one.
+    sites: u8,
 }
 
 #[derive(Clone, Debug)]
@@ -150,9 +152,10 @@ pub fn networks_up_to(lans: usize, guests: usize, forwards: usize) -> impl Strat
         prop::collection::vec(forward, 0..=forwards),
         prop::bool::weighted(0.9),
         prop::collection::vec(allow, 0..=3),
+        0u8..3,
     );
-    parts.prop_map(|(public, lans, guests, forwards, uplink_present, allows)| {
-        build(&Sketch { public, lans, guests, forwards, allows, uplink_present })
+    parts.prop_map(|(public, lans, guests, forwards, uplink_present, allows, sites)| {
+        build(&Sketch { public, lans, guests, forwards, allows, uplink_present, sites })
     })
 }
 
@@ -219,7 +222,8 @@ fn build(sketch: &Sketch) -> Network {
         sketch.guests.iter().enumerate().map(|(nth, g)| build_guest(nth, g, &lans, &public)).collect();
     let (forwards, dmzs) = build_forwards(&sketch.forwards, &guests, &lans, &public);
     let allows = sketch.allows.iter().filter_map(|allow| build_allow(allow, &lans, &guests)).collect();
-    let host_keeps = if dmzs.is_empty() { Vec::new() } else { kept(&public) };
+    let sites = build_sites(sketch.sites, &public);
+    let host_keeps = if dmzs.is_empty() { Vec::new() } else { kept(&public, &sites) };
     let mends = build_mends(&sketch.lans, &lans);
     let six = lans.iter().any(|lan| lan.meets_world() && lan.gateway6().is_some());
     Network {
@@ -231,9 +235,12 @@ fn build(sketch: &Sketch) -> Network {
         allows,
         kept: host_keeps,
         dmzs,
-        sites: Vec::new(),
+        sites,
+        http: model::network::Http::default(),
+        acme: None,
         socks: false,
         hosts_resolver: true,
+        web: None,
         ipv6_forwarding: if six { Ipv6Forwarding::PerInterface } else { Ipv6Forwarding::Off },
         learners: Vec::new(),
         reach: Vec::new(),
@@ -310,7 +317,7 @@ fn build_lan(nth: usize, sketch: &LanSketch, public: &Public) -> Lan {
     }
     let carved = sketch.global6 && sketch.carved && sketch.families != 0 && mode != Mode::Bridged;
     Lan {
-        port_isolation: sketch.apart && mode != Mode::Bridged,
+        port_isolation: sketch.apart,
         bridge: name(&bridge),
         mode,
         mac: Mac::derived(&[&bridge]),
@@ -487,9 +494,35 @@ fn build_allow(sketch: &AllowSketch, lans: &[Lan], guests: &[Guest]) -> Option<A
     (from != Side::default() && to != Side::default()).then_some(Allow { from, to, ports })
 }
 
+/// One on every public address, one on the first that is listed, or none.
+fn build_sites(which: u8, public: &Public) -> Vec<Site> {
+    let site = |entries: Vec<Entry>| Site {
+        hosts: vec!["www.example.org".to_owned()],
+        path: "/".to_owned(),
+        to: Vec::new(),
+        redirect: Some("https://example.org/".to_owned()),
+        balance: Balance::RoundRobin,
+        health: Health::default(),
+        tls: Tls::Off,
+        entries,
+        hsts: None,
+        maintenance: None,
+        proxy_protocol: ProxyProtocol::Off,
+        upstream: Upstream::Http1,
+    };
+    let entry = |address, port| Entry { address, port };
+    match (which, public) {
+        (0, _) => Vec::new(),
+        (1, Public::Listed(listed)) => vec![site(vec![entry(Some(listed[0]), 8443)])],
+        _ => vec![site(vec![entry(None, 80), entry(None, 443)])],
+    }
+}
+
 /// What a host keeps: sshd everywhere, a resolver on one address.
-fn kept(public: &Public) -> Vec<Kept> {
+fn kept(public: &Public, sites: &[Site]) -> Vec<Kept> {
     let mut kept = vec![Kept { address: None, transport: Transport::Tcp, port: 22 }];
+    let entries = sites.iter().flat_map(|site| &site.entries);
+    kept.extend(entries.map(|entry| Kept { address: entry.address, transport: Transport::Tcp, port: entry.port }));
     if let Public::Listed(listed) = public {
         kept.push(Kept { address: Some(listed[0]), transport: Transport::Udp, port: 53 });
     }

@@ -32,6 +32,7 @@ pub const ROWS: &[(&str, Packets)] = &[
     ("G-H-gateway-other", to_other_gateway),
     ("G-H-forward", hairpin),
     ("G-H-forward-other", hairpin_from_other_lan),
+    ("G-H-site", to_site),
     ("H-G", from_host),
     ("H-G-forward", hairpin_from_host),
     ("H-G-redirect", redirects),
@@ -99,7 +100,8 @@ fn kept_apart(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
     if !lan.port_isolation {
         return Vec::new();
     }
-    let mut cases = neighbours(scene, lan, false);
+    // On a bridged LAN what is sent to a router is the outer network's.
+    let mut cases = if lan.is_bridged() { Vec::new() } else { neighbours(scene, lan, false) };
     for (guest, source, to) in pairs(scene, lan, lan) {
         for payload in some_of_each(to) {
             let ether_destination = scene.guest_at(to).unwrap().mac;
@@ -381,7 +383,7 @@ fn asks_for_its_own(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
 /// Of the host's, to whom it hands on for.
 fn redirects(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
     let mut cases = Vec::new();
-    for (_, to) in scene.sources(lan).filter(|_| lan.port_isolation) {
+    for (_, to) in scene.sources(lan).filter(|_| lan.port_isolation && !lan.is_bridged()) {
         let source = lan.gateway_for(to).unwrap();
         let payload = Payload::Icmp(if to.is_ipv4() { 5 } else { 137 });
         cases.push(Case::new(scene.host_sends(source, to, payload), at_guest(lan, to, source)));
@@ -447,6 +449,14 @@ fn to_host(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
         for payload in [tcp(22), tcp(67), udp(123), Payload::Other(47), odd] {
             to(gateway, payload);
         }
+        // A site is not one at the gateway's address, whatever address that is.
+        let made = IpAddr::V6(lan.mac.link_local());
+        for entry in &scene.network.entries() {
+            to(gateway, tcp(entry.port));
+            if !source.is_ipv4() {
+                to(made, tcp(entry.port));
+            }
+        }
         // What is forwarded at the public address is nothing at the gateway's.
         for forward in &scene.network.forwards {
             to(gateway, ports(forward.transport, forward.ports.first));
@@ -465,6 +475,35 @@ fn to_host(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
         }
     }
     cases
+}
+
+/// Sites at each public address that the host holds, of the guest's version.
+fn to_site(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (guest, source) in scene.sources(lan) {
+        let mut places = sites(scene, source);
+        if let (true, Some(address)) = (lan.is_bridged(), lan.host_for(source)) {
+            // What stands between it and others of the host's addresses is not ours.
+            places.iter_mut().for_each(|place| place.0 = address);
+            places.retain(|(address, port)| scene.taken(*address, tcp(*port)).is_none());
+        }
+        for (address, port) in places {
+            cases.push(Case::new(scene.guest_sends(guest, source, address, tcp(port)), Pass::AtHost));
+        }
+    }
+    cases
+}
+
+/// Address and port of each site's entry that the host holds, of that version.
+fn sites(scene: &Scene<'_>, like: IpAddr) -> Vec<(IpAddr, u16)> {
+    let mut public = common::public_addresses(scene.network);
+    public.retain(|address| scene.network.uplink.present && *address == scene.uplink_address(like));
+    let entries = scene.network.entries();
+    let at = |address: IpAddr| {
+        let here = entries.iter().filter(move |entry| entry.address.is_none_or(|at| at == address));
+        here.map(move |entry| (address, entry.port)).collect::<Vec<_>>()
+    };
+    public.into_iter().flat_map(at).collect()
 }
 
 fn to_other_gateway(scene: &Scene<'_>, lan: &Lan) -> Vec<Case> {
@@ -545,7 +584,8 @@ fn world_to_host(scene: &Scene<'_>, _: &Lan) -> Vec<Case> {
             .forwards
             .iter()
             .flat_map(|f| [f.ports.first, f.ports.last, f.ports.last + 1].map(|port| ports(f.transport, port)));
-        for payload in some_of_each(like).into_iter().chain(forwarded) {
+        let entered = sites(scene, like).into_iter().map(|(_, port)| tcp(port));
+        for payload in some_of_each(like).into_iter().chain(forwarded).chain(entered) {
             for source in [world(like), neighbour(like)] {
                 // A forward for other clients is none for this one; and an address of the uplink's that is not listed
                 // is no public one.

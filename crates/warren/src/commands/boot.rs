@@ -32,14 +32,14 @@ pub fn network(context: &Context) -> Outcome {
         return Err(Failure::new(Exit::Failed, "nothing is brought up: no other configuration was ever kept"));
     };
     output::note(&format!("what {} said when it was kept last is brought up instead", kept.config.display()));
-    let source = Source { path: kept.config.clone(), text: kept.text.clone() };
+    let source = Source { path: kept.config.clone(), text: kept.text.clone(), warnings: Vec::new() };
     let network = source.network(&facts(&boot)?, false)?;
     carry(context, &engine, &source, network)?;
     Ok(Exit::Done)
 }
 
 /// The file's network, or why it is not to come up unwatched.
-fn file(context: &Context, engine: &Engine, boot: &Boot) -> Result<Result<(Source, Network), String>, Failure> {
+pub fn file(context: &Context, engine: &Engine, boot: &Boot) -> Result<Result<(Source, Network), String>, Failure> {
     context::trusted(&context.config)?;
     let source = context.read()?;
     let path = source.path.display();

@@ -2,6 +2,7 @@
 
 use model::config;
 use model::ruleset::{build, text};
+use model::sites::nginx::nginx;
 
 use crate::cli::ExportFormat;
 use crate::context::{Context, Exit, Outcome, assumed_facts};
@@ -17,6 +18,7 @@ pub fn run(context: &Context, format: ExportFormat) -> Outcome {
     };
     let network = source.network(&facts, true)?;
     match format {
+        ExportFormat::Nginx => output::line(nginx(&network).trim_end()),
         ExportFormat::Nft => {
             output::line(text::script(&build(&network)).trim_end());
         }

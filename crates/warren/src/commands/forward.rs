@@ -89,7 +89,7 @@ fn change(context: &Context, edit: impl Fn(&str) -> Result<String, EditError>) -
     context.require_privilege("change this network")?;
     let (source, _) = context.network_here()?;
     let text = edit(&source.text).map_err(|e| Failure::new(Exit::Usage, e.to_string()))?;
-    let changed = Source { path: source.path.clone(), text };
+    let changed = Source { path: source.path.clone(), text, warnings: Vec::new() };
     let facts = kernel::facts::gather()?;
     let mut network = changed.network(&facts, false)?;
     let engine = context.engine()?;

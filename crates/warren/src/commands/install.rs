@@ -5,9 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::serve::control;
 use crate::context::{self, Context, Exit, Failure, Outcome};
 use crate::output;
-use crate::units::{self, Call, MARK, Unit};
+use crate::units::{self, Call, MARK, SERVE, Unit};
 
 /// Where units of an administrator's are (systemd.unit(5)).
 const FOLDER: &str = "/etc/systemd/system";
@@ -40,10 +41,13 @@ pub fn install(context: &Context, print: bool) -> Outcome {
         write(unit)?;
     }
     reload()?;
-    systemctl("enable", &units)?;
-    let is_up = Path::new("/run/systemd/system").is_dir() && context.engine()?.record()?.is_some();
+    systemctl("enable", &units.iter().collect::<Vec<_>>())?;
+    let is_up = is_booted() && context.engine()?.record()?.is_some();
     if is_up {
-        systemctl("start", &units)?;
+        // One that somebody runs by hand has its place.
+        let is_served = control::is_served(&context.run_dir);
+        let start: Vec<&Unit> = units.iter().filter(|unit| !(is_served && unit.name == SERVE)).collect();
+        systemctl("start", &start)?;
     }
     let last = if is_up { "What is up stays as it is." } else { "Nothing was started now: `warren up` does that." };
     tell(context, &units, "is installed: it comes up at boot", last);
@@ -59,7 +63,11 @@ pub fn uninstall(context: &Context) -> Outcome {
         }
     }
     if !ours.is_empty() {
-        systemctl("disable", &ours)?;
+        systemctl("disable", &ours.iter().collect::<Vec<_>>())?;
+        if is_booted() {
+            // A unit that nobody knows would be started again and again.
+            systemctl("stop", &ours.iter().filter(|unit| unit.name == SERVE).collect::<Vec<_>>())?;
+        }
         for unit in &ours {
             let path = path(unit.name);
             fs::remove_file(&path).map_err(|e| denied("remove", &path, &e))?;
@@ -115,14 +123,22 @@ fn write(unit: &Unit) -> Result<(), Failure> {
     })
 }
 
-fn systemctl(verb: &str, units: &[Unit]) -> Result<(), Failure> {
+fn systemctl(verb: &str, units: &[&Unit]) -> Result<(), Failure> {
     let names: Vec<&str> = units.iter().map(|unit| unit.name).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
     run(Command::new("systemctl").arg("--quiet").arg(verb).args(names))
+}
+
+/// Whether systemd runs here.
+fn is_booted() -> bool {
+    Path::new("/run/systemd/system").is_dir()
 }
 
 /// What does not run needs not be told.
 fn reload() -> Result<(), Failure> {
-    if Path::new("/run/systemd/system").is_dir() { run(Command::new("systemctl").arg("daemon-reload")) } else { Ok(()) }
+    if is_booted() { run(Command::new("systemctl").arg("daemon-reload")) } else { Ok(()) }
 }
 
 fn run(command: &mut Command) -> Result<(), Failure> {

@@ -36,6 +36,7 @@ pub fn run(context: &Context, exit_code: bool) -> Outcome {
             "guests": guests,
             "notes": restarts,
             "foreign": stopped.document(),
+            "warnings": source.warnings,
         }));
     } else if changes == 0 {
         if !context.quiet {
@@ -59,6 +60,7 @@ pub fn run(context: &Context, exit_code: bool) -> Outcome {
     if !context.json && !context.quiet {
         restarts.iter().for_each(|note| output::note(&format!("note: {note}")));
         stopped.tell(true);
+        source.warn();
     }
     Ok(if exit_code && changes > 0 { Exit::Changes } else { Exit::Done })
 }

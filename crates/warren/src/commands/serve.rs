@@ -19,16 +19,22 @@ use tokio::task::{LocalSet, spawn_local};
 
 use self::control::Said;
 use self::jobs::{Done, Job, Jobs};
+use self::notify::Notify;
+use self::plugs::Plugs;
 use self::sockets::Held;
-use self::watchman::Watchman;
+use self::watchman::{Repairs, Watchman};
 use self::worker::{Gone, Workers};
-use super::up;
+use super::{boot, status, up};
 use crate::cli::Command;
 use crate::context::{Context, Exit, Failure, Hook, Outcome};
 
+mod access_log;
 pub mod control;
 mod jobs;
+mod notify;
+mod plugs;
 mod sockets;
+mod token;
 pub mod watchman;
 mod worker;
 
@@ -51,6 +57,8 @@ enum Event {
     Applied(oneshot::Sender<()>),
     /// A job has ended.
     Done(Done),
+    /// The state that the web page wants; empty where it could not be found out.
+    State(String),
     /// The worker speaks.
     Said(FromWorker),
     /// The worker is gone.
@@ -61,24 +69,48 @@ enum Event {
     Heard(Vec<Seen>),
     /// It is time to look after the network.
     Look,
+    /// It is time for a sign of life.
+    Sign,
 }
 
 /// Serves until it is told to end. The network stays when it ends.
-pub fn run(context: &Context) -> Outcome {
+pub fn run(context: &Context, no_guests: bool) -> Outcome {
     context.require_privilege("serve this network")?;
     let _lock = lock(context)?;
     control::end_orphan(&context.run_dir)?;
     // Before the first `up`, which makes them ours.
     let kept = kernel::nft::keep()?;
-    up::network(context)?;
+    begin(context)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| Failure::new(Exit::Failed, format!("cannot start the runtime: {e}")))?;
-    let outcome = LocalSet::new().block_on(&runtime, serve(context, kept));
+    let outcome = LocalSet::new().block_on(&runtime, serve(context, kept, no_guests));
     // A job that hangs is left to its journal.
     runtime.shutdown_background();
     outcome
+}
+
+/// `up`, but for a file that nobody has confirmed, or that is wrong: nobody may sit before us. Then what is up is served
+/// as it is.
+fn begin(context: &Context) -> Result<(), Failure> {
+    let engine = context.engine()?;
+    let own = std::fs::canonicalize(&context.config).unwrap_or_else(|_| context.config.clone());
+    let is_up = engine.record()?.is_some_and(|record| record.network.is_some() && record.config == own);
+    let failure = if is_up && engine.pending()?.is_some() {
+        Failure::new(Exit::Failed, "what is up awaits its confirmation")
+    } else {
+        match boot::file(context, &engine, &engine.boot()?) {
+            Ok(Ok((source, network))) => return up::network(context, &engine, &source, network),
+            Ok(Err(why)) => Failure::new(Exit::Failed, why),
+            Err(failure) => failure,
+        }
+    };
+    if !is_up {
+        return Err(failure);
+    }
+    log::warn(&format!("{}\nwhat is up is served as it is", failure.message));
+    Ok(())
 }
 
 /// What the worker's process does.
@@ -125,22 +157,33 @@ struct Supervisor {
     held: Held,
     workers: Workers,
     jobs: Jobs,
+    notify: Notify,
     watchman: Watchman,
+    events: mpsc::UnboundedSender<Event>,
+    /// Whether somebody is finding out the state, for the web page.
+    looks: bool,
+    /// The cables of guests that sites are on.
+    plugs: Plugs,
     /// Who waits for the worker's words.
     asking: Vec<mpsc::UnboundedSender<Said>>,
 }
 
-async fn serve(context: &Context, kept: bool) -> Outcome {
+async fn serve(context: &Context, kept: bool, no_guests: bool) -> Outcome {
     let (events, mut happens) = mpsc::unbounded_channel();
     signals(&events)?;
     control::listen(&context.run_dir, &events)?;
     watchman::listen(events.clone())?;
+    let notify = Notify::from_environment();
     let mut supervisor = Supervisor {
         context: context.clone(),
         held: Held::default(),
         workers: Workers::new(&context.run_dir, &context.state_dir, events.clone())?,
-        jobs: Jobs::start(events.clone())?,
+        jobs: Jobs::start(events.clone(), notify.patience())?,
+        notify,
         watchman: Watchman::new(kept),
+        events: events.clone(),
+        looks: false,
+        plugs: Plugs::default(),
         asking: Vec::new(),
     };
     // At the start, what cannot be served is a reason to end: somebody sits before it, or a unit tells.
@@ -150,20 +193,29 @@ async fn serve(context: &Context, kept: bool) -> Outcome {
         return Err(Failure::new(Exit::Conflict, format!("{problem}\nthe network is up and stays so")));
     }
     log::info("serving");
-    supervisor.reload();
+    supervisor.notify.ready(&supervisor.words());
+    supervisor.begin_jobs(no_guests);
     loop {
-        let event = match supervisor.watchman.due() {
-            None => happens.recv().await,
-            Some(due) => tokio::select! {
-                biased;
-                event = happens.recv() => event,
-                () = tokio::time::sleep_until(due.into()) => Some(Event::Look),
-            },
+        let (look, sign) = (supervisor.watchman.due(), supervisor.notify.due());
+        let event = tokio::select! {
+            // Neither is put off by much that happens.
+            biased;
+            () = until(sign) => Some(Event::Sign),
+            event = happens.recv() => event,
+            () = until(look) => Some(Event::Look),
         };
         let Some(event) = event else { return Ok(Exit::Done) };
         if let Some(outcome) = supervisor.handle(event).await {
             return outcome;
         }
+    }
+}
+
+/// Ends at that time; where there is none, never.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -188,14 +240,16 @@ impl Supervisor {
     async fn handle(&mut self, event: Event) -> Option<Outcome> {
         match event {
             Event::End => {
+                self.notify.stopping();
                 self.finish_job().await;
-                self.jobs.add(Job::Rest);
+                self.jobs.add(Job::Unname);
                 self.finish_job().await;
                 self.end().await;
                 return Some(Ok(Exit::Done));
             }
             Event::Reload => {
                 log::info("reading the file again");
+                self.notify.reloading();
                 self.reload();
             }
             Event::Asked(control::Request::Status, asker) => self.ask(asker.said).await,
@@ -215,29 +269,50 @@ impl Supervisor {
             Event::Done(Done::Look(result)) => {
                 if self.watchman.looked(result) {
                     self.follow_and_tell().await;
+                    self.notify.ready(&self.words());
                 }
             }
             Event::Done(Done::Command { exit, was_down, asker }) => {
                 self.follow_and_tell().await;
+                self.notify.ready(&self.words());
                 if let Some(asker) = asker {
                     let _ = asker.said.send(Said::End(exit.number()));
                 }
                 if was_down && exit == Exit::Done {
+                    self.notify.stopping();
                     self.end().await;
                     // So that who waits at the control socket reads it.
                     tokio::task::yield_now().await;
                     return Some(Ok(Exit::Done));
                 }
             }
-            Event::Done(Done::Rest) | Event::Said(FromWorker::Serving) => {}
+            Event::Done(Done::Names) | Event::Said(FromWorker::Serving) => {}
             Event::Said(FromWorker::Status(status)) => self.tell(Some(&status)),
+            Event::Said(FromWorker::WantsState) => self.look(),
+            Event::State(document) => {
+                self.looks = false;
+                self.workers.state(document).await;
+            }
             Event::Said(FromWorker::LongLeases) => self.workers.leases_anew().await,
             Event::Gone(gone) => {
                 self.tell(None);
                 self.workers.lost(gone);
             }
             Event::Again => self.follow_and_tell().await,
-            Event::Heard(seen) => self.watchman.heard(seen),
+            Event::Heard(seen) => {
+                if self.plugs.concerns(&seen) {
+                    self.workers.away(self.plugs.away()).await;
+                }
+                self.watchman.heard(seen);
+            }
+            Event::Sign => {
+                if self.jobs.are_gone() {
+                    self.end().await;
+                    let why = "the thread that changes the network is gone";
+                    return Some(Err(Failure::new(Exit::Failed, why)));
+                }
+                self.notify.lives(!self.jobs.hang());
+            }
             Event::Look => {
                 self.watchman.begins();
                 self.jobs.add(Job::Look(self.context.clone()));
@@ -257,6 +332,25 @@ impl Supervisor {
         self.jobs.add(Job::Command { context, command, asker: None });
     }
 
+    /// What comes first: the guests, where they are ours to start, and the host's own names.
+    fn begin_jobs(&mut self, no_guests: bool) {
+        self.jobs.add(Job::Names(self.context.clone()));
+        if !no_guests {
+            let context = Context { quiet: true, ..self.context.clone() };
+            let command = Command::Boot { guests: true, stop: false };
+            self.jobs.add(Job::Command { context, command, asker: None });
+        }
+    }
+
+    /// How it stands, in a line.
+    fn words(&self) -> String {
+        let lans = self.held.lans();
+        let repairs = self.watchman.repairs.count;
+        let word = |count: u64, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
+        let repaired = if repairs > 0 { format!(", {}", word(repairs, "repair", "repairs")) } else { String::new() };
+        format!("serving {}{repaired}", word(lans, "LAN", "LANs"))
+    }
+
     fn run_for(&mut self, asked: control::Asked, asker: control::Asker) {
         match asked.parse() {
             Ok((context, command)) => self.jobs.add(Job::Command { context, command, asker: Some(asker) }),
@@ -274,6 +368,8 @@ impl Supervisor {
             record.and_then(|record| record.network).map(|network| Services::of(&network)).unwrap_or_default();
         let problems = self.held.follow(&services);
         self.workers.serve(&services, &self.held).await?;
+        self.plugs.follow(&services.sites);
+        self.workers.away(self.plugs.away()).await;
         Ok(problems)
     }
 
@@ -292,6 +388,26 @@ impl Supervisor {
         }
     }
 
+    /// Finds out the state, as `warren status` does, beside all else that happens.
+    fn look(&mut self) {
+        if std::mem::replace(&mut self.looks, true) {
+            return;
+        }
+        let (context, events) = (self.context.clone(), self.events.clone());
+        let found = tokio::task::spawn_blocking(move || status::document(&context).map(|found| format!("{found:#}\n")));
+        spawn_local(async move {
+            let document = match found.await {
+                Ok(Ok(document)) => document,
+                Ok(Err(failure)) => {
+                    log::warn(&format!("the state for the web page: {}", failure.message));
+                    String::new()
+                }
+                Err(_ended) => String::new(),
+            };
+            let _ = events.send(Event::State(document));
+        });
+    }
+
     fn tell(&mut self, status: Option<&Status>) {
         let asking = std::mem::take(&mut self.asking);
         for said in asking {
@@ -300,7 +416,7 @@ impl Supervisor {
     }
 
     fn served(&self, services: Option<&Status>) -> Said {
-        let repairs = self.watchman.repairs.clone();
+        let repairs = Repairs { worker_restarts: self.workers.restarts(), ..self.watchman.repairs.clone() };
         Said::Status(Box::new(control::Served { services: services.cloned(), repairs }))
     }
 

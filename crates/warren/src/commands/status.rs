@@ -1,73 +1,126 @@
 //! `warren status`: what is up, and what is not as it should be.
 
-use model::network::{GuestKind, Network, Public};
+use std::path::PathBuf;
+
+use kernel::apply::Survey;
+use model::network::{GuestKind, Network, Public, Tls};
 use model::state::State;
 use services::protocol::Status;
 
 use super::forward;
-use super::serve::control;
+use super::serve::control::{self, Served};
 use super::serve::watchman::Repairs;
-use crate::context::{Context, Exit, Outcome};
+use crate::context::{Context, Exit, Failure, Outcome};
 use crate::counters::{self, Counters};
 use crate::output;
 
+/// What there is to see of the network that was applied last, held against the kernel.
+struct Sight {
+    config: PathBuf,
+    network: Network,
+    survey: Survey,
+    unfinished: bool,
+    /// Seconds that are left to confirm it.
+    pending: Option<u64>,
+    counters: Counters,
+    served: Option<Served>,
+    drift: Vec<String>,
+}
+
+impl Sight {
+    /// Nothing where no network is up.
+    fn of(context: &Context) -> Result<Option<Self>, Failure> {
+        context.require_privilege("look at the firewall of this network")?;
+        let engine = context.engine()?;
+        let Some((config, network)) = engine.record()?.and_then(|r| Some((r.config, r.network?))) else {
+            return Ok(None);
+        };
+        let survey = engine.survey(&network)?;
+        Ok(Some(Self {
+            config,
+            network,
+            unfinished: engine.is_unfinished()?,
+            pending: engine.pending()?.map(|pending| pending.left().map_or(0, |left| left.as_secs() + 1)),
+            counters: Counters::read(&survey.observed)?,
+            served: control::status(&context.run_dir),
+            drift: survey.plan.steps.iter().map(ToString::to_string).collect(),
+            survey,
+        }))
+    }
+}
+
+/// For programs (docs/json.md).
+pub fn document(context: &Context) -> Result<serde_json::Value, Failure> {
+    let Some(sight) = Sight::of(context)? else {
+        return Ok(serde_json::json!({ "version": output::JSON_VERSION, "ok": true, "up": false }));
+    };
+    let Sight { config, network, survey, unfinished, pending, counters, served, drift } = sight;
+    let host = guests::Host::from_environment();
+    Ok(serde_json::json!({
+        "version": output::JSON_VERSION,
+        "ok": drift.is_empty() && survey.conflicts.is_empty() && !unfinished,
+        "up": true,
+        "config": config,
+        "uplink": { "name": network.uplink.name, "present": network.uplink.present },
+        "public": match &network.public {
+            Public::Listed(addresses) => Some(addresses),
+            Public::Dynamic => None,
+        },
+        "lans": network.lans.iter().map(|lan| counters::with(counters.lan(&network, lan), serde_json::json!({
+            "bridge": lan.bridge, "mode": lan.mode, "addresses": lan.addresses, "mtu": lan.mtu, "domain": lan.domain,
+            "up": survey.observed.links.get(&lan.bridge).is_some_and(|l| l.up),
+        }))).collect::<Vec<_>>(),
+        "guests": network.guests.iter().map(|guest| counters::with(counters.guest(guest), serde_json::json!({
+            "name": guest.name, "kind": kind(&guest.kind), "lan": guest.lan, "mac": guest.mac, "port": guest.port,
+            "addresses": guest.addresses, "plugged": plugged(&survey.observed, guest),
+            "container": matches!(guest.kind, GuestKind::Lxc(_)).then(|| super::guest::state_word(&host, &guest.name)),
+        }))).collect::<Vec<_>>(),
+        "forwards": forward::documents(&network).into_iter().zip(&network.forwards)
+            .map(|(document, forward)| counters::with(document, counters.forward(forward))).collect::<Vec<_>>(),
+        "sites": network.sites.iter().map(|site| serde_json::json!({
+            "hosts": site.hosts, "path": site.path, "to": site.to, "redirect": site.redirect, "tls": site.tls,
+            "entries": site.entries, "closed": site.maintenance.is_some(),
+        })).collect::<Vec<_>>(),
+        "services": served.as_ref().and_then(|served| served.services.as_ref()),
+        "serve": served.as_ref().map(|served| &served.repairs),
+        "drift": drift,
+        "conflicts": survey.conflicts.iter().map(|c| format!("{}: {}", c.object, c.detail)).collect::<Vec<_>>(),
+        "unfinished": unfinished,
+        "confirm_within": pending,
+    }))
+}
+
 /// Shows the network that was applied last, held against the kernel.
 pub fn run(context: &Context) -> Outcome {
-    context.require_privilege("look at the firewall of this network")?;
-    let engine = context.engine()?;
-    let Some((config, network)) = engine.record()?.and_then(|r| Some((r.config, r.network?))) else {
-        if context.json {
-            output::json(&serde_json::json!({ "version": output::JSON_VERSION, "ok": true, "up": false }));
-        } else {
-            output::line("No network of warren's is up here.");
-        }
-        return Ok(Exit::Done);
-    };
-    let survey = engine.survey(&network)?;
-    let host = guests::Host::from_environment();
-    let unfinished = engine.is_unfinished()?;
-    let pending = engine.pending()?.map(|pending| pending.left().map_or(0, |left| left.as_secs() + 1));
-    let counters = Counters::read(&survey.observed)?;
-    let served = control::status(&context.run_dir);
-    let drift: Vec<String> = survey.plan.steps.iter().map(ToString::to_string).collect();
     if context.json {
-        output::json(&serde_json::json!({
-            "version": output::JSON_VERSION,
-            "ok": drift.is_empty() && survey.conflicts.is_empty() && !unfinished,
-            "up": true,
-            "config": config,
-            "uplink": { "name": network.uplink.name, "present": network.uplink.present },
-            "public": match &network.public {
-                Public::Listed(addresses) => Some(addresses),
-                Public::Dynamic => None,
-            },
-            "lans": network.lans.iter().map(|lan| counters::with(counters.lan(&network, lan), serde_json::json!({
-                "bridge": lan.bridge, "mode": lan.mode, "addresses": lan.addresses, "mtu": lan.mtu, "domain": lan.domain,
-                "up": survey.observed.links.get(&lan.bridge).is_some_and(|l| l.up),
-            }))).collect::<Vec<_>>(),
-            "guests": network.guests.iter().map(|guest| counters::with(counters.guest(guest), serde_json::json!({
-                "name": guest.name, "kind": kind(&guest.kind), "lan": guest.lan, "mac": guest.mac, "port": guest.port,
-                "addresses": guest.addresses, "plugged": plugged(&survey.observed, guest),
-                "container": matches!(guest.kind, GuestKind::Lxc(_)).then(|| super::guest::state_word(&host, &guest.name)),
-            }))).collect::<Vec<_>>(),
-            "forwards": forward::documents(&network).into_iter().zip(&network.forwards)
-                .map(|(document, forward)| counters::with(document, counters.forward(forward))).collect::<Vec<_>>(),
-            "services": served.as_ref().and_then(|served| served.services.as_ref()),
-            "serve": served.as_ref().map(|served| &served.repairs),
-            "drift": drift,
-            "conflicts": survey.conflicts.iter().map(|c| format!("{}: {}", c.object, c.detail)).collect::<Vec<_>>(),
-            "unfinished": unfinished,
-            "confirm_within": pending,
-        }));
+        output::json(&document(context)?);
         return Ok(Exit::Done);
     }
+    let Some(sight) = Sight::of(context)? else {
+        output::line("No network of warren's is up here.");
+        return Ok(Exit::Done);
+    };
+    let Sight { config, network, survey, unfinished, pending, counters, served, drift } = sight;
     people(&network, &survey.observed);
     if let Some(table) = counters.table(&network) {
         output::line(&format!("\n{}", table.trim_end()));
     }
-    if let Some(served) = &served {
-        served.services.iter().for_each(services);
-        repairs(&served.repairs);
+    match &served {
+        Some(served) => {
+            match &served.services {
+                Some(status) => services(status),
+                None => output::line(&format!(
+                    "\n{}The services' process does not answer.{}",
+                    output::YELLOW,
+                    output::RESET
+                )),
+            }
+            repairs(&served.repairs);
+        }
+        None => {
+            let without = "`warren serve` does not run: nobody answers for names and leases, nothing is repaired.";
+            output::line(&format!("\n{}{without}{}", output::DIM, output::RESET));
+        }
     }
     for guest in &network.guests {
         for (tried, packets) in counters.tried(guest).into_iter().filter(|(_, packets)| *packets > 0) {
@@ -155,6 +208,9 @@ fn people(network: &Network, observed: &State) {
     if !network.forwards.is_empty() {
         output::line(forward::table(network).trim_end());
     }
+    if !network.sites.is_empty() {
+        output::line(&format!("\n{}", sites(network).trim_end()));
+    }
     for guest in network.guests.iter().filter(|g| matches!(g.kind, GuestKind::Vm { .. })) {
         output::line(&format!(
             "\n{}: -netdev tap,id=n0,ifname={},script=no,downscript=no -device virtio-net-pci,netdev=n0,mac={}",
@@ -167,8 +223,30 @@ fn people(network: &Network, observed: &State) {
     }
 }
 
+fn sites(network: &Network) -> String {
+    let mut rows = vec![["SITE", "TO", "TLS"].map(str::to_owned).to_vec()];
+    for site in &network.sites {
+        let path = if site.path == "/" { "" } else { site.path.as_str() };
+        let to: Vec<String> = site.to.iter().map(ToString::to_string).chain(site.redirect.clone()).collect();
+        let closed = if site.maintenance.is_some() { " (closed)" } else { "" };
+        let tls = match site.tls {
+            Tls::Acme => "acme",
+            Tls::Files { .. } => "files",
+            Tls::SelfSigned => "self-signed",
+            Tls::Passthrough => "passthrough",
+            Tls::Off => "off",
+        };
+        rows.push(vec![format!("{}{path}", site.hosts.join(", ")), format!("{}{closed}", to.join(", ")), tls.into()]);
+    }
+    output::table(&rows)
+}
+
 /// What a running `serve` has repaired.
 fn repairs(repairs: &Repairs) {
+    if repairs.worker_restarts > 0 {
+        let times = repairs.worker_restarts;
+        output::line(&format!("{}the services' process died {times} times{}", output::YELLOW, output::RESET));
+    }
     let Some(last) = repairs.last.back() else { return };
     let causes = if last.causes.is_empty() { String::new() } else { format!(", after {}", last.causes.join(", ")) };
     output::line(&format!(
@@ -206,6 +284,18 @@ fn services(status: &Status) {
         (dhcp.conflicts + dhcp.declines, "addresses that were taken"),
         (dhcp.malformed + ra.malformed, "packets that cannot be read"),
     ]);
+    if !status.backends.is_empty() || status.http.connections > 0 {
+        let http = &status.http;
+        output::line(&format!(
+            "sites: {} requests, {} of them for no site, {} without a living guest; {} connections, {} open",
+            http.requests, http.unknown, http.no_guest, http.connections, http.open
+        ));
+        tell_dropped(&[(http.limited, "connections beyond what may be open at once")]);
+    }
+    for dead in status.backends.iter().filter(|backend| !backend.alive) {
+        let (guest, port) = (&dead.guest, dead.port);
+        output::line(&format!("{}  {guest}:{port} does not answer{}", output::YELLOW, output::RESET));
+    }
     if !status.leases.is_empty() {
         let mut rows = vec![["LEASE", "LAN", "MAC", "NAME"].map(str::to_owned).to_vec()];
         rows.extend(status.leases.iter().map(|lease| {

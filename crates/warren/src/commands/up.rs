@@ -24,6 +24,10 @@ const AFTER: Duration = Duration::from_secs(10);
 pub fn run(context: &Context, replace: bool, no_guests: bool, confirm: Option<u64>) -> Outcome {
     context.require_privilege("change this network")?;
     let (source, mut network) = context.network_here()?;
+    if !context.json && !context.quiet {
+        // Before it is done: afterwards somebody may hear it no more.
+        source.warn();
+    }
     let engine = context.engine()?;
     let stopped = foreign::look_and_mend(&mut network, &engine)?;
     let report = carry(context, &engine, &source, &network, replace, confirm.map(Duration::from_secs))?;
@@ -40,6 +44,7 @@ pub fn run(context: &Context, replace: bool, no_guests: bool, confirm: Option<u6
         let mut document = document(&report);
         document["ok"] = (!failed).into();
         document["foreign"] = stopped.document();
+        document["warnings"] = source.warnings.clone().into();
         document["guests"] = guests.iter().map(guest::document).collect();
         output::json(&document);
     } else if let Some(patience) = report.confirm {
@@ -67,12 +72,10 @@ pub fn tell(context: &Context, engine: &Engine) {
     }
 }
 
-/// The network alone.
-pub fn network(context: &Context) -> Result<(), Failure> {
-    let (source, mut network) = context.network_here()?;
-    let engine = context.engine()?;
-    let stopped = foreign::look_and_mend(&mut network, &engine)?;
-    let report = carry(context, &engine, &source, &network, false, None)?;
+/// The network alone, which `source` says and nobody needs to confirm.
+pub fn network(context: &Context, engine: &Engine, source: &Source, mut network: Network) -> Result<(), Failure> {
+    let stopped = foreign::look_and_mend(&mut network, engine)?;
+    let report = carry(context, engine, source, &network, false, None)?;
     words(context, &report, "The network is up", "Nothing to change: the network is as the file says.");
     stopped.tell(!context.quiet);
     Ok(())

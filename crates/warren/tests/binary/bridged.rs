@@ -78,7 +78,7 @@ fn leases(scene: &Scene) -> Running {
 }
 
 /// The file, carried and kept: a change of the uplink would else come back.
-fn up(scene: &Scene, text: &str, guests: &[&str]) {
+pub fn up(scene: &Scene, text: &str, guests: &[&str]) {
     scene.up(text, guests);
     scene.warren("confirm");
 }
@@ -317,6 +317,80 @@ fn an_ssh_session_and_a_transfer_live_through_up_and_down() {
         assert!(bytes > 1_000_000, "{bytes}");
         // Under 200 ms where the machine has time; a loaded one may be slow for reasons of its own.
         assert!(worst < Duration::from_secs(2), "{worst:?}");
+    });
+}
+
+#[test]
+fn guests_of_a_bridged_lan_are_kept_apart_and_the_office_sees_them_all() {
+    lab(|| {
+        let scene = office();
+        let text = format!("{OFFICE}address = [\"10.0.0.105\"]\n");
+        let apart = text.replace("[lan.br0]\n", "[lan.br0]\nport-isolation = true\n");
+        up(&scene, &apart, &["rest", "lease"]);
+        let isolated = |port: &str| tool(&format!("bridge -d link show dev {port}")).contains("isolated on");
+        assert_eq!(["rest", "lease", "eth0"].map(isolated), [true, true, false]);
+        let _servers = ["rest", "lease", "router", "laptop"].map(|place| serve(&scene, place, 80));
+        let _host = serve(&scene, "server", 8000);
+        let outer = || {
+            [
+                reaches("laptop", "10.0.0.104", "rest", "10.0.0.20"),
+                reaches("laptop", "10.0.0.105", "lease", "10.0.0.20"),
+                reaches("rest", "10.0.0.20", "laptop", "10.0.0.104"),
+                reaches("lease", "198.51.100.7", "router", "10.0.0.105"),
+                reaches("rest", "10.0.0.100:8000", "server", "10.0.0.104"),
+                reaches("server", "10.0.0.105", "lease", "10.0.0.100"),
+            ]
+        };
+        let neighbours = [silent("rest", "10.0.0.105"), silent("lease", "10.0.0.104")];
+        for switch in [0, 1] {
+            crate::traffic::bridge_netfilter(switch);
+            all("apart", &outer().into_iter().chain(neighbours.clone()).collect::<Vec<_>>());
+        }
+        // Nor is one heard that knows the other's hardware address, whatever the ports' own flags are.
+        tool(&format!("ip -n rest neighbour replace 10.0.0.105 lladdr {} dev eth0", mac_of("lease", "eth0")));
+        tool("bridge link set dev rest isolated off");
+        tool("bridge link set dev lease isolated off");
+        all("by the rules alone", &outer().into_iter().chain(neighbours).collect::<Vec<_>>());
+        up(&scene, &text, &["rest", "lease"]);
+        all("together", &[reaches("rest", "10.0.0.105", "lease", "10.0.0.104")]);
+        scene.warren("down").ends(0);
+    });
+}
+
+#[test]
+fn a_tunnel_is_no_port_and_a_hoster_that_minds_is_told_of() {
+    lab(|| {
+        let scene = office();
+        let before = take();
+        tool("ip tuntap add mode tun name tun0");
+        tool("ip tuntap add mode tap name tap0");
+        let other =
+            |port: &str| format!("{OFFICE}lan = \"br0\"\n[lan.br7]\nmode = \"bridged\"\nports = [\"{port}\"]\n");
+        let other = |port: &str| other(port).replace("\"netns\"\naddress", "\"netns\"\nlan = \"br0\"\naddress");
+        scene.write(&other("tun0"));
+        scene.warren("plan").says(5, &["tun0 carries no Ethernet frames", "mode = \"routed\""]);
+        scene.warren("up").says(5, &["tun0 carries no Ethernet frames", "mode = \"routed\""]);
+        // One that carries frames may be.
+        scene.write(&other("tap0"));
+        scene.warren("plan").ends(0);
+        tool("ip link delete tun0");
+        tool("ip link delete tap0");
+        assert_same(&before, &take(), "after the refusals");
+        let told = "its router 10.0.0.1 is in none of its subnets";
+        scene.write(OFFICE);
+        assert!(!scene.warren("plan").ends(0).err.contains(told));
+        for line in [
+            "ip -4 address flush dev eth0 scope global",
+            "ip address add 10.0.0.100/32 dev eth0",
+            "ip route add 10.0.0.1 dev eth0",
+            "ip route add default via 10.0.0.1 onlink dev eth0",
+        ] {
+            tool(line);
+        }
+        scene.warren("plan").says(0, &[told, "mode = \"routed\"", "proxy-arp"]);
+        scene.warren("up").says(0, &[told]);
+        assert!(scene.warren("--json plan").ends(0).json()["warnings"][0].as_str().unwrap().contains(told));
+        scene.warren("down").ends(0);
     });
 }
 

@@ -21,7 +21,7 @@ listen = "22210/tcp"
 to = "cnx6:22"
 "#;
 
-/// The same with a container and a site, which are not built yet.
+/// The same with a container, and a certificate for a site, which is not built yet.
 const LATER: &str = r#"
 [host]
 uplink = "eth0"
@@ -33,6 +33,7 @@ template = "debian"
 [[site]]
 host = "www.example.org"
 to = ["cnx6"]
+tls = "self-signed"
 "#;
 
 /// As a root that may do nothing, and as nobody.
@@ -171,11 +172,11 @@ fn what_is_not_built_yet_is_refused_by_up_and_named() {
         let scene = Scene::new();
         let before = take();
         scene.write(LATER);
-        scene.warren("validate").says(0, &["valid", "[[site]]: not supported yet"]);
+        scene.warren("validate").says(0, &["valid", "`tls` but \"off\": not supported yet"]);
         let document = scene.warren("--json validate").ends(0).json();
         assert_eq!(document["not_supported_yet"].as_array().unwrap().len(), 1);
         for command in ["plan", "up"] {
-            scene.warren(command).says(2, &["warren.toml:", "[[site]]: not supported yet"]);
+            scene.warren(command).says(2, &["warren.toml:", "`tls` but \"off\": not supported yet"]);
         }
         assert_same(&before, &take(), "nothing was changed");
         scene.warren("rehearse").says(0, &["stood in", "cnx6: a network namespace stands in for its container"]);

@@ -8,8 +8,8 @@ use kernel::apply::{ApplyError, Confirm, Engine, Report, Watch, Wish};
 use model::network::Network;
 use model::plan::Step;
 
-use crate::common::lab;
 use crate::common::snapshot::{Snapshot, assert_same, take, take_here};
+use crate::common::{lab, without_detection};
 use crate::support::{PATIENCE, Ran, Scene, bare, examples, settle, which};
 
 /// The examples, as far as a lab can carry them: what a rehearsal stands in for is stood in for.
@@ -172,6 +172,7 @@ fn kill_each_up(server: &Server, nothing: &Snapshot, name: &str, network: &Netwo
 #[test]
 fn up_of_every_example_killed_after_any_step() {
     lab(|| {
+        without_detection();
         let server = Server::new();
         let nothing = take_here();
         let tried: usize =
@@ -184,6 +185,7 @@ fn up_of_every_example_killed_after_any_step() {
 #[test]
 fn every_example_turned_into_another_killed_after_any_step() {
     lab(|| {
+        without_detection();
         let server = Server::new();
         let nothing = take_here();
         let all = networks();
@@ -236,6 +238,7 @@ fn kill_each_down(server: &Server, nothing: &Snapshot, name: &str, network: &Net
 #[test]
 fn down_of_every_example_killed_after_any_step() {
     lab(|| {
+        without_detection();
         let server = Server::new();
         let nothing = take_here();
         let tried: usize =
@@ -291,6 +294,7 @@ fn survives(scene: &Scene, arguments: &str, nth: usize) -> bool {
 #[test]
 fn killed_at_any_touch_of_a_file() {
     lab(|| {
+        without_detection();
         let scene = Scene::new();
         let nothing = take_here();
         let kill_each = |prepare: &dyn Fn(), arguments: &str, next: &str, expected: &Snapshot| {
@@ -326,6 +330,7 @@ fn killed_at_any_touch_of_a_file() {
 #[test]
 fn a_torn_journal_is_seen() {
     lab(|| {
+        without_detection();
         let server = Server::new();
         let nothing = take_here();
         server.scene.write(ONE);

@@ -46,7 +46,13 @@ pub struct Serve<'a> {
 impl<'a> Serve<'a> {
     /// Started, and serving.
     pub fn start(scene: &'a Scene) -> Self {
+        Self::start_with(scene, &[])
+    }
+
+    /// The same, with these in its environment.
+    pub fn start_with(scene: &'a Scene, environment: &[(&str, &str)]) -> Self {
         let mut command = scene.command();
+        command.envs(environment.iter().copied());
         command.arg("serve").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = Running::start(&mut command);
         let said = lines(process.0.stderr.take().unwrap());

@@ -217,7 +217,7 @@ pub fn settle(guests: &[&str]) {
     for line in lines {
         while tool(&line).contains("inet6") {
             assert!(Instant::now() < deadline, "{line}: stay tentative");
-            std::thread::yield_now();
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 }

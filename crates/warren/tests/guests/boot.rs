@@ -194,8 +194,11 @@ fn a_server_that_restarts() {
         // What this image fails in by itself is none of ours.
         let failed = server.run("systemctl --failed --no-legend --plain").out;
         server.run("warren up").ends(0);
-        server.run("warren install").says(0, &["warren-network.service is installed", "warren-guests.service"]);
-        let units = "/etc/systemd/system/warren-network.service /etc/systemd/system/warren-guests.service";
+        server
+            .run("warren install")
+            .says(0, &["warren-network.service is installed", "warren-serve.service", "warren-guests.service"]);
+        let units = ["network", "serve", "guests"].map(|name| format!("/etc/systemd/system/warren-{name}.service"));
+        let units = units.join(" ");
         let verified = server.run(&format!("systemd-analyze verify --man=no {units}")).ends(0);
         assert!(!verified.err.contains("warren"), "{}", verified.err);
         let after = server.run("systemctl show --property=After --property=Before warren-network.service").out;
@@ -223,6 +226,7 @@ fn a_server_that_restarts() {
         let done = |unit: &str| when(unit, "ExecMainExitTimestampMonotonic");
         assert!(begun("warren-network") >= done("nftables"));
         assert!(begun("warren-guests") >= done("warren-network"));
+        assert!(begun("warren-guests") >= when("warren-serve", "ActiveEnterTimestampMonotonic"));
         server.run("nft list table inet theirs && nft list table inet warren").ends(0);
         // From the world: the forward, and what is none.
         server.run("systemd-run --quiet ip netns exec cnx6 busybox nc -ll -p 22 -e echo it is cnx6").ends(0);
@@ -238,12 +242,16 @@ fn a_server_that_restarts() {
         assert_ne!(ask(22211).code, Some(0));
         assert!(server.run("lxc-info -n www -s").out.contains("RUNNING"));
 
+        served(&server);
         // A unit that is stopped takes nothing down.
-        let network = "ip -br address show br1; nft list table inet warren | head -3";
+        // Whose tables they are is another matter than that they are there.
+        let network = "ip -br address show br1; nft list table inet warren | grep -m 1 comment";
         let before = server.run(network).out;
-        server.run("systemctl stop warren-network").ends(0);
+        server.run("systemctl stop warren-network warren-serve").ends(0);
+        assert_eq!(server.run("systemctl is-active warren-serve").out.trim(), "inactive");
         assert_eq!(server.run(network).out, before);
         assert!(before.contains("10.1.1.1/24"), "{before}");
+        server.run("systemctl start warren-serve").ends(0);
 
         // A change that nobody confirms: watched by a unit of systemd's own, in no session; killed, it is there again.
         let changed = "sed s/10.1.1/10.9.9/ /etc/warren/warren.toml > /etc/warren/new && \
@@ -269,6 +277,8 @@ fn a_server_that_restarts() {
         let addresses = server.run("ip -br address show br1").out;
         assert!(addresses.contains("10.1.1.1/24") && !addresses.contains("10.9.9"), "{addresses}");
         server.journal_says("warren-network", "was never confirmed");
+        server.journal_says("warren-serve", "what is up is served as it is");
+        server.run("systemctl is-active warren-serve").ends(0);
         assert!(server.run("cat /etc/warren/warren.toml").out.contains("10.9.9.1/24"));
         // Confirmed, it comes up by itself, without an uplink too: nothing waits for one.
         server.run("warren up --confirm 3000 && warren confirm").ends(0);
@@ -286,12 +296,55 @@ fn a_server_that_restarts() {
 
         server.run("warren uninstall").says(0, &["warren-network.service is taken out", "stays up"]);
         assert_eq!(server.run("systemctl list-unit-files --no-legend 'warren-*'").out, "");
+        assert_eq!(server.run("ss -Hlnu 'sport = 53'").out, "", "nobody serves");
         assert!(!server.run("ls -R /etc/systemd/system").out.contains("warren"));
         assert!(server.run("ip -br address show br1").out.contains("10.9.9.1/24"));
         server.run("warren uninstall").says(0, &["No unit of warren's is installed"]);
         server.run("warren down --guests").ends(0);
         assert!(!server.run("ip -br link").out.contains("br1"));
     });
+}
+
+/// `serve` under a real systemd: killed, or hanging, it is there again; and the network was all the time.
+fn served(server: &Server) {
+    let main = || -> u32 {
+        let said = server.run("systemctl show --value --property=MainPID warren-serve").out;
+        said.trim().parse().unwrap_or_else(|_| panic!("{said:?}"))
+    };
+    let is_another = |before: u32| {
+        let begun = Instant::now();
+        while [0, before].contains(&main()) || server.run("systemctl is-active warren-serve").code != Some(0) {
+            let why = || server.run("journalctl --boot --no-pager --lines 30 --unit warren-serve").out;
+            assert!(begun.elapsed() < PATIENCE, "serve is not started again\n{}", why());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    let first = main();
+    let shown = server.run("systemctl show --value --property=StatusText warren-serve").out;
+    assert!(shown.contains("serving 1 LAN"), "{shown}");
+    let kernel = "ip -br address show br1; nft list table inet warren | grep -m 1 comment; lxc-info -n www -p";
+    let before = server.run(kernel).out;
+    server.run("systemctl kill --signal=KILL --kill-who=main warren-serve").ends(0);
+    is_another(first);
+    assert!(server.run("warren --json status").ends(0).json()["services"]["pid"].is_u64());
+    let warned = server.run("journalctl --boot --no-pager --unit warren-serve --priority warning..warning").out;
+    assert!(warned.contains("the supervisor is gone") && !warned.contains("serving\n"), "{warned}");
+    // The file through it, as people reload a unit; one that is wrong is told.
+    server.run("systemctl reload warren-serve").ends(0);
+    server.run("cp -p /etc/warren/warren.toml /etc/warren/kept; echo '[lan' >> /etc/warren/warren.toml").ends(0);
+    assert_ne!(server.run("systemctl reload warren-serve").code, Some(0));
+    server.run("mv /etc/warren/kept /etc/warren/warren.toml; systemctl is-active warren-serve").ends(0);
+    // One that gives no sign of life.
+    let patience = "[Service]\\nWatchdogSec=1\\nTimeoutAbortSec=1";
+    let folder = "/run/systemd/system/warren-serve.service.d";
+    server.run(&format!("mkdir {folder}; printf '{patience}' > {folder}/soon.conf; systemctl daemon-reload")).ends(0);
+    server.run("systemctl restart warren-serve").ends(0);
+    let third = main();
+    server.run(&format!("kill -STOP {third}")).ends(0);
+    is_another(third);
+    server.journal_says("warren-serve", "Watchdog timeout");
+    server.run(&format!("rm -r {folder}; systemctl daemon-reload; systemctl restart warren-serve")).ends(0);
+    assert_eq!(server.run(kernel).out, before, "the network, and who is in it, has seen nothing of it");
 }
 
 fn begun(server: &Server, unit: &str) -> u64 {

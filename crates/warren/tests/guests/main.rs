@@ -14,3 +14,4 @@ mod debian;
 mod lab;
 mod limits;
 mod live;
+mod outer;

@@ -81,7 +81,7 @@ fn may_be_inside(scope: &Scope<'_>, lan: &config::Lan, net: IpNet, other: IpNet,
 /// Ports of forwards on which something of the host's listens already. What management has settled is left alone.
 pub(super) fn check_listeners(scope: &Scope<'_>, claims: &Claims, settled: &Settled, problems: &mut Vec<Problem>) {
     let mut listeners: BTreeMap<(Transport, u16), Vec<&Listener>> = BTreeMap::new();
-    for listener in scope.facts.listeners.iter().filter(|listener| !listener.address.is_loopback()) {
+    for listener in scope.facts.listeners.iter().filter(|l| !l.address.is_loopback() && !l.is_ours()) {
         listeners.entry((listener.transport, listener.port)).or_default().push(listener);
     }
     let uplink: Vec<IpAddr> = scope.uplink_addresses().collect();

@@ -136,15 +136,15 @@ fn rules(scope: &Scope<'_>) -> Vec<Rule> {
 pub(super) fn kept(scope: &Scope<'_>) -> Vec<Kept> {
     let rules = rules(scope);
     let managed = rules.iter().map(|rule| Kept { address: rule.address, transport: rule.transport, port: rule.port });
-    let reachable = scope.facts.listeners.iter().filter(|listener| !listener.address.is_loopback());
+    let reachable = scope.facts.listeners.iter().filter(|l| !l.address.is_loopback() && !l.is_ours());
     let listening = reachable.map(|listener| Kept {
         // Whoever listens on every address of one version may do so on the other's, too.
         address: (!listener.address.is_unspecified()).then_some(listener.address),
         transport: listener.transport,
         port: listener.port,
     });
-    let sites = if scope.config.sites.is_empty() { Vec::new() } else { vec![80, 443] };
-    let sites = sites.into_iter().map(|port| Kept { address: None, transport: Transport::Tcp, port });
+    let sites = super::sites::entries(scope.config);
+    let sites = sites.map(|(address, port)| Kept { address, transport: Transport::Tcp, port });
     let all: std::collections::BTreeSet<Kept> = managed.chain(listening).chain(sites).collect();
     // What is kept at every address needs no word for one.
     let everywhere = |kept: &Kept| all.contains(&Kept { address: None, ..*kept });

@@ -7,7 +7,8 @@ use std::ops::Range;
 use super::claims::{Claim, Claims, words};
 use super::{Scope, management};
 use crate::address::{Ports, Transport};
-use crate::config::{Site, Spanned, Tls, elements};
+use crate::config::{self, Config, Hsts, Maintenance, Site, Spanned, Tls, elements};
+use crate::network::{self, AccessLog, Acme, Backend, Entry, Health, Http};
 use crate::problem::Problem;
 
 pub(super) fn check(scope: &Scope<'_>, claims: &Claims, problems: &mut Vec<Problem>) {
@@ -18,17 +19,19 @@ pub(super) fn check(scope: &Scope<'_>, claims: &Claims, problems: &mut Vec<Probl
         check_names(site, &mut names, problems);
     }
     check_entries(scope, claims, problems);
+    check_listeners(scope, problems);
     check_services(scope, problems);
 }
 
 fn check_backends(scope: &Scope<'_>, site: &Site, problems: &mut Vec<Problem>) {
     for backend in elements(site.to.as_ref()) {
         let name = &backend.value.guest;
-        let Some(guest) = scope.guests.get(name.as_str()).and_then(|&at| scope.config.guests.get(at)) else {
+        let found = scope.guests.get(name.as_str()).and_then(|&at| Some((at, scope.config.guests.get(at)?)));
+        let Some((at, guest)) = found else {
             problems.push(scope.no_guest(name, &backend.span));
             continue;
         };
-        if elements(guest.address.as_ref()).is_empty() && !guest.broken {
+        if scope.addresses_of(at).is_empty() && !guest.broken {
             let message = format!("\"{name}\" has no fixed address for a site to be on");
             let problem = Problem::config(backend.span.clone(), message).help("give it one: address = [\"…\"]");
             problems.push(problem.also(guest.name.span.clone(), "the guest"));
@@ -115,12 +118,52 @@ fn check_entries(scope: &Scope<'_>, claims: &Claims, problems: &mut Vec<Problem>
     }
 }
 
+/// Others' listeners on this host where a site would listen.
+fn check_listeners(scope: &Scope<'_>, problems: &mut Vec<Problem>) {
+    let others: Vec<_> =
+        scope.facts.listeners.iter().filter(|l| l.transport == Transport::Tcp && !l.is_ours()).collect();
+    let mut told = Vec::new();
+    for site in &scope.config.sites {
+        let bound = build_site(site, scope.config.acme.is_some());
+        for (address, port, span) in sockets(site) {
+            let address = address.filter(|address| !address.is_unspecified());
+            if !bound.is_bound(Entry { address, port }) || told.contains(&(address, port)) {
+                continue;
+            }
+            let hit = others.iter().find(|other| {
+                let same = match (address, scope.listed_public()) {
+                    _ if other.address.is_unspecified() => true,
+                    (Some(address), _) => other.address == address,
+                    (None, Some(list)) => list.iter().any(|public| public.value == other.address),
+                    // Every address is bound.
+                    (None, None) => true,
+                };
+                other.port == port && same
+            });
+            let Some(other) = hit else { continue };
+            told.push((address, port));
+            let at = (!other.address.is_unspecified()).then_some(other.address);
+            let words = words(at, Ports::one(port), Transport::Tcp);
+            let owner = other.owner.as_deref().unwrap_or("a process of this host's");
+            let message = format!("{owner} listens on {words}, where this site would");
+            let help = "let the site `listen` elsewhere, or stop that process";
+            problems.push(Problem::conflict(span, message).help(help));
+        }
+    }
+}
+
 fn meet(scope: &Scope<'_>, claim: &Claim, entry: Option<IpAddr>) -> bool {
     match (claim.address, entry) {
         (Some(a), Some(b)) => a == b,
         (Some(a), None) | (None, Some(a)) => scope.public_covers(a),
         (None, None) => true,
     }
+}
+
+/// Where all sites listen: address (or every public one) and port.
+pub(super) fn entries(config: &Config) -> impl Iterator<Item = (Option<IpAddr>, u16)> {
+    let all = config.sites.iter().flat_map(sockets);
+    all.map(|(address, port, _)| (address.filter(|address| !address.is_unspecified()), port))
 }
 
 /// Where a site's entry listens: 80 and 443 of every public address, or what it says.
@@ -136,6 +179,100 @@ fn sockets(site: &Site) -> Vec<(Option<IpAddr>, u16, Range<usize>)> {
         ports.into_iter().map(move |port| (address, port, span.clone())).collect::<Vec<_>>()
     };
     list.value.iter().flat_map(of).collect()
+}
+
+// ---- what they mean ----
+
+/// `Strict-Transport-Security` where the file says no more than `true`: a year.
+const HSTS: u64 = 31_536_000;
+/// What is said of a closed site where the file says no more than `true`.
+const CLOSED: &str = "This site is closed for maintenance.";
+/// The directory that certificates are had from where the file names none.
+const DIRECTORY: &str = "https://acme-v02.api.letsencrypt.org/directory";
+
+pub(super) fn build(config: &Config) -> Vec<network::Site> {
+    config.sites.iter().map(|site| build_site(site, config.acme.is_some())).collect()
+}
+
+fn build_site(site: &Site, acme: bool) -> network::Site {
+    let backend = |backend: &Spanned<config::Backend>| Backend {
+        guest: backend.value.guest.clone(),
+        port: backend.value.port.unwrap_or(80),
+    };
+    let mut entries = Vec::new();
+    for (address, port, _) in sockets(site) {
+        let entry = Entry { address: address.filter(|address| !address.is_unspecified()), port };
+        if !entries.contains(&entry) {
+            entries.push(entry);
+        }
+    }
+    network::Site {
+        hosts: elements(site.host.as_ref()).iter().map(|host| host.value.clone()).collect(),
+        path: site.path.as_ref().map_or("/", |path| path.value.as_str()).to_owned(),
+        to: elements(site.to.as_ref()).iter().map(backend).collect(),
+        redirect: site.redirect.as_ref().map(|url| url.value.clone()),
+        balance: site.balance.as_ref().map(|balance| balance.value).unwrap_or_default(),
+        health: build_health(site.health.as_ref().map(|health| &health.value)),
+        tls: match site.tls.as_ref().map(|tls| &tls.value) {
+            Some(Tls::Acme) => network::Tls::Acme,
+            Some(Tls::Files { cert, key }) => network::Tls::Files { cert: cert.value.clone(), key: key.value.clone() },
+            Some(Tls::SelfSigned) => network::Tls::SelfSigned,
+            Some(Tls::Passthrough) => network::Tls::Passthrough,
+            None if acme => network::Tls::Acme,
+            Some(Tls::Off) | None => network::Tls::Off,
+        },
+        entries,
+        hsts: site.hsts.as_ref().and_then(|hsts| match hsts.value {
+            Hsts::Flag(on) => on.then_some(HSTS),
+            Hsts::For(time) => Some(time.millis / 1000),
+        }),
+        maintenance: site.maintenance.as_ref().and_then(|closed| match &closed.value {
+            Maintenance::Flag(on) => on.then(|| CLOSED.to_owned()),
+            Maintenance::Text(text) => Some(text.clone()),
+        }),
+        proxy_protocol: site.proxy_protocol.as_ref().map(|proxy| proxy.value).unwrap_or_default(),
+        upstream: site.upstream.as_ref().map(|upstream| upstream.value).unwrap_or_default(),
+    }
+}
+
+fn build_health(written: Option<&config::Health>) -> Health {
+    let default = Health::default();
+    let Some(written) = written else { return default };
+    Health {
+        path: written.path.as_ref().map(|path| path.value.clone()),
+        interval: written.interval.as_ref().map_or(default.interval, |time| time.value.millis),
+        timeout: written.timeout.as_ref().map_or(default.timeout, |time| time.value.millis),
+        failures: written.failures.as_ref().map_or(default.failures, |count| count.value),
+        successes: written.successes.as_ref().map_or(default.successes, |count| count.value),
+    }
+}
+
+pub(super) fn build_http(config: &Config) -> Http {
+    let mut http = Http::default();
+    let Some(written) = &config.http else { return http };
+    http.trusted_proxies = elements(written.trusted_proxies.as_ref()).iter().map(|net| net.value.trunc()).collect();
+    http.access_log = written
+        .access_log
+        .as_ref()
+        .filter(|log| log.value.on)
+        .map(|log| AccessLog { file: log.value.file.clone(), format: log.value.format });
+    if let Some(limits) = written.limits.as_ref().map(|limits| &limits.value) {
+        let or = |written: &Option<Spanned<u64>>, default| written.as_ref().map_or(default, |count| count.value);
+        http.max_connections = or(&limits.max_connections, http.max_connections);
+        http.max_connections_per_client = or(&limits.max_connections_per_client, http.max_connections_per_client);
+        http.max_header = or(&limits.max_header, http.max_header);
+        http.max_body = limits.max_body.as_ref().map(|count| count.value);
+        http.timeout = limits.timeout.as_ref().map_or(http.timeout, |time| time.value.millis);
+    }
+    http
+}
+
+pub(super) fn build_acme(config: &Config) -> Option<Acme> {
+    config.acme.as_ref().map(|acme| Acme {
+        email: acme.email.as_ref().map(|email| email.value.clone()),
+        directory: acme.directory.as_ref().map_or(DIRECTORY, |url| url.value.as_str()).to_owned(),
+        storage: acme.storage.as_ref().map(|folder| folder.value.clone()),
+    })
 }
 
 /// `[socks]` and `[web]`: LANs that are there, and sockets of their own.

@@ -1,8 +1,10 @@
 //! What changes the network, one after the other, on a thread of its own: none of it waits for packets, and no service
 //! waits for it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use kernel::host_names::HostNames;
 use model::services::Services;
@@ -28,8 +30,10 @@ pub enum Job {
     },
     /// A look after the network, and the repair of what is not as it should be.
     Look(Context),
-    /// Nobody answers for guests' names from now on.
-    Rest,
+    /// The host itself resolves guests' names.
+    Names(Context),
+    /// Nobody answers for them from now on.
+    Unname,
 }
 
 /// What was done.
@@ -45,31 +49,43 @@ pub enum Done {
     },
     /// A look: the steps of the repair, or why there could be none.
     Look(Result<Vec<String>, String>),
-    /// Whoever asks for names on this host knows that nobody answers.
-    Rest,
+    /// What concerns the host's own names.
+    Names,
 }
 
 /// The name of the thread: what nf_tables tells of who made a change, if it was we.
 pub const NAME: &str = "warren-jobs";
 
+/// Beyond so many times the service manager's patience a command is taken to hang: one that makes guests takes minutes.
+const COMMAND: u32 = 30;
+
 /// The thread's way in.
 pub struct Jobs {
     sender: std::sync::mpsc::Sender<Job>,
     open: Arc<AtomicUsize>,
+    /// Until when the job that runs is not taken to hang.
+    until: Arc<Mutex<Option<Instant>>>,
+    thread: JoinHandle<()>,
 }
 
 impl Jobs {
-    /// Starts the thread. It ends with the process.
-    pub fn start(events: mpsc::UnboundedSender<Event>) -> Result<Self, Failure> {
+    /// Starts the thread. It ends with the process. A job that takes longer than `patience`, or a command that takes
+    /// [`COMMAND`] times as long, is taken to hang.
+    pub fn start(events: mpsc::UnboundedSender<Event>, patience: Option<Duration>) -> Result<Self, Failure> {
         let (sender, receiver) = std::sync::mpsc::channel::<Job>();
         let open = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&open);
+        let until = Arc::new(Mutex::new(None));
+        let (counted, limit) = (Arc::clone(&open), Arc::clone(&until));
         let work = move || {
             let mut names = HostNames::default();
             for job in receiver {
                 // A repair is told at once; the host's names are looked after behind it.
                 let looked = if let Job::Look(context) = &job { Some(context.clone()) } else { None };
+                let times = if matches!(job, Job::Command { .. }) { COMMAND } else { 1 };
+                let end = |at: Option<Instant>| *limit.lock().unwrap_or_else(PoisonError::into_inner) = at;
+                end(patience.map(|patience| Instant::now() + patience * times));
                 let done = run(job, &events, &mut names);
+                end(None);
                 counted.fetch_sub(1, Ordering::SeqCst);
                 if events.send(Event::Done(done)).is_err() {
                     return;
@@ -80,8 +96,18 @@ impl Jobs {
             }
         };
         let thread = std::thread::Builder::new().name(NAME.to_owned()).spawn(work);
-        thread.map_err(|e| Failure::new(Exit::Failed, format!("cannot start a thread: {e}")))?;
-        Ok(Self { sender, open })
+        let thread = thread.map_err(|e| Failure::new(Exit::Failed, format!("cannot start a thread: {e}")))?;
+        Ok(Self { sender, open, until, thread })
+    }
+
+    /// Whether the job that runs has taken longer than any should.
+    pub fn hang(&self) -> bool {
+        self.until.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| until < Instant::now())
+    }
+
+    /// Whether the thread has ended, which it never should.
+    pub fn are_gone(&self) -> bool {
+        self.thread.is_finished()
     }
 
     /// Puts a job behind the others.
@@ -103,9 +129,13 @@ fn run(job: Job, events: &mpsc::UnboundedSender<Event>, names: &mut HostNames) -
     let (mut context, command, asker) = match job {
         Job::Command { context, command, asker } => (context, command, asker),
         Job::Look(context) => return Done::Look(watchman::look(&context)),
-        Job::Rest => {
+        Job::Names(context) => {
+            name_hosts(&context, names);
+            return Done::Names;
+        }
+        Job::Unname => {
             names.rest();
-            return Done::Rest;
+            return Done::Names;
         }
     };
     context.applied = Some(super::hook(events.clone()));

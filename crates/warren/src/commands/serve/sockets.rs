@@ -2,6 +2,7 @@
 //! wanted, whatever becomes of the worker: what comes meanwhile waits in them.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use kernel::error::KernelError;
@@ -14,6 +15,11 @@ use services::protocol::{Purpose, SocketKey};
 pub struct Held(pub BTreeMap<SocketKey, OwnedFd>);
 
 impl Held {
+    /// How many LANs have any.
+    pub fn lans(&self) -> u64 {
+        self.0.keys().filter_map(|key| key.bridge.as_ref()).collect::<std::collections::BTreeSet<_>>().len() as u64
+    }
+
     /// Binds what is wanted and missing, and closes what is not wanted any more; what did not change stays open. Says
     /// what could not be bound.
     pub fn follow(&mut self, services: &Services) -> Vec<String> {
@@ -25,6 +31,16 @@ impl Held {
                 Err(e) => problems.push(format!("cannot serve {}: {e}", lan.bridge)),
             }
         }
+        let key = |purpose, socket: &SocketAddr| SocketKey {
+            purpose,
+            bridge: None,
+            address: Some(socket.ip()),
+            port: Some(socket.port()),
+            index: None,
+        };
+        wanted.extend(services.web.iter().flat_map(|web| &web.listen).map(|socket| key(Purpose::Web, socket)));
+        wanted.extend(services.sites.sockets.iter().map(|socket| key(Purpose::Http, socket)));
+
         self.0.retain(|key, _| wanted.contains(key));
         for key in wanted {
             if self.0.contains_key(&key) {
@@ -43,7 +59,8 @@ impl Held {
 
 /// What a LAN's services need.
 fn keys(lan: &LanServices, index: u32) -> Vec<SocketKey> {
-    let key = |purpose, address, index| SocketKey { purpose, bridge: lan.bridge.clone(), address, index };
+    let key =
+        |purpose, address, index| SocketKey { purpose, bridge: Some(lan.bridge.clone()), address, port: None, index };
     let mut keys = Vec::new();
     for net in &lan.addresses {
         keys.extend([Purpose::DnsUdp, Purpose::DnsTcp].map(|purpose| key(purpose, Some(net.addr()), None)));
@@ -59,12 +76,20 @@ fn keys(lan: &LanServices, index: u32) -> Vec<SocketKey> {
 }
 
 fn bind(key: &SocketKey) -> Result<OwnedFd, KernelError> {
-    match (key.purpose, key.address) {
-        (Purpose::DnsUdp, Some(address)) => listen::dns_udp(address),
-        (Purpose::DnsTcp, Some(address)) => listen::dns_tcp(address),
-        (Purpose::DhcpFrames, _) => listen::dhcp_frames(&key.bridge),
-        (Purpose::Arp, _) => listen::arp_frames(&key.bridge),
-        (Purpose::Router, _) => listen::router(&key.bridge),
-        (Purpose::DhcpPort | Purpose::DnsUdp | Purpose::DnsTcp, _) => listen::dhcp_port(&key.bridge),
+    match (key.purpose, &key.bridge, key.address, key.port) {
+        (Purpose::DnsUdp, _, Some(address), _) => listen::dns_udp(address),
+        (Purpose::DnsTcp, _, Some(address), _) => listen::dns_tcp(address),
+        (Purpose::Web, _, Some(address), Some(port)) => listen::loopback(SocketAddr::new(address, port)),
+        (Purpose::Http, _, Some(address), Some(port)) => listen::site(SocketAddr::new(address, port)),
+        (Purpose::DhcpPort, Some(bridge), ..) => listen::dhcp_port(bridge),
+        (Purpose::DhcpFrames, Some(bridge), ..) => listen::dhcp_frames(bridge),
+        (Purpose::Arp, Some(bridge), ..) => listen::arp_frames(bridge),
+        (Purpose::Router, Some(bridge), ..) => listen::router(bridge),
+        // Keys are made above alone.
+        _ => Err(KernelError::new(
+            "listen for",
+            format!("{key:?}"),
+            std::io::Error::from(std::io::ErrorKind::InvalidInput),
+        )),
     }
 }

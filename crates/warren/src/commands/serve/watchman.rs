@@ -38,10 +38,23 @@ pub struct Repair {
 pub struct Repairs {
     /// How many repairs.
     pub count: u64,
+    /// How many of them followed what; one may have followed several.
+    pub by_cause: Vec<Cause>,
+    /// How often the services' process was started again.
+    pub worker_restarts: u64,
     /// Whether others' `nft flush ruleset` passes our tables by.
     pub tables_kept: bool,
     /// The last of them, the latest last.
     pub last: VecDeque<Repair>,
+}
+
+/// What repairs followed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Cause {
+    /// What had changed: a link, an address, a route, a rule, a switch, a table; or nothing was heard.
+    pub cause: String,
+    /// How many repairs.
+    pub count: u64,
 }
 
 /// The watch.
@@ -91,7 +104,7 @@ pub fn look(context: &Context) -> Result<Vec<String>, String> {
         }
         // Without a look at the host the file means what it meant.
         let facts = kernel::facts::gather().ok()?;
-        let source = Source { path: record.config.clone(), text: record.text.clone() };
+        let source = Source { path: record.config.clone(), text: record.text.clone(), warnings: Vec::new() };
         source.network(&facts, false).map_err(|failure| untold = Some(failure.message)).ok()
     });
     match (report, untold) {
@@ -194,6 +207,14 @@ impl Watchman {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let took = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         self.repairs.count += 1;
+        let sorts: BTreeSet<&str> = heard.iter().map(|seen| seen.what.sort()).collect();
+        let silent = sorts.is_empty().then_some("unheard");
+        for sort in sorts.into_iter().chain(silent) {
+            match self.repairs.by_cause.iter_mut().find(|cause| cause.cause == sort) {
+                Some(cause) => cause.count += 1,
+                None => self.repairs.by_cause.push(Cause { cause: sort.to_owned(), count: 1 }),
+            }
+        }
         self.repairs.last.push_back(Repair { at: now.as_secs(), took_ms: took, steps, causes });
         while self.repairs.last.len() > REMEMBERED {
             self.repairs.last.pop_front();

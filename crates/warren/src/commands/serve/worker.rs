@@ -20,7 +20,7 @@ use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
 use super::sockets::Held;
-use super::{Event, control};
+use super::{Event, access_log, control, token};
 use crate::context::{Exit, Failure};
 
 /// The file of leases, in the state folder.
@@ -60,6 +60,12 @@ struct Worker {
     since: Instant,
     sent: BTreeSet<SocketKey>,
     told: Option<(Services, Vec<SocketKey>)>,
+    /// The token that it lets in to the web page.
+    token: Option<String>,
+    /// The access log that it has.
+    log: Option<access_log::Which>,
+    /// The guests that it knows to be away.
+    away: BTreeSet<String>,
 }
 
 fn failed(doing: &str, error: &io::Error) -> Failure {
@@ -111,6 +117,9 @@ impl Workers {
         let mut command = Command::new("/proc/self/exe");
         // Whatever file lies there by now: this is the program that runs.
         command.arg0("warren").arg("worker").stdin(Stdio::from(theirs)).stdout(Stdio::null()).current_dir("/");
+        for name in super::notify::OURS {
+            command.env_remove(name);
+        }
         let child = command.spawn()?;
         let (writer, mut reader) = channel::split(ours)?;
         self.generation += 1;
@@ -131,7 +140,17 @@ impl Workers {
             let _ = events.send(Event::Gone(Gone { generation }));
         });
         let since = Instant::now();
-        Ok(Worker { child, writer, generation, since, sent: BTreeSet::new(), told: None })
+        Ok(Worker {
+            child,
+            writer,
+            generation,
+            since,
+            sent: BTreeSet::new(),
+            told: None,
+            token: None,
+            log: None,
+            away: BTreeSet::new(),
+        })
     }
 
     /// A worker is gone: the next one is started soon, or later where that happens again and again.
@@ -154,6 +173,32 @@ impl Workers {
     pub async fn ask(&mut self) -> bool {
         let Some(worker) = &self.current else { return false };
         matches!(timeout(PATIENCE, worker.writer.send(&ToWorker::Ask, None)).await, Ok(Ok(())))
+    }
+
+    /// Tells the worker the state that it wants; an empty one where it could not be found out.
+    pub async fn state(&mut self, document: String) {
+        let Some(worker) = &mut self.current else { return };
+        let sent = timeout(PATIENCE, worker.writer.send(&ToWorker::State(document), None)).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            // One that was interrupted within a message understands no other.
+            worker.kill();
+        }
+    }
+
+    /// How many were started after the first.
+    pub fn restarts(&self) -> u64 {
+        self.generation.saturating_sub(1)
+    }
+
+    /// Tells the worker which guests are unplugged.
+    pub async fn away(&mut self, guests: BTreeSet<String>) {
+        let Some(worker) = self.current.as_mut().filter(|worker| worker.away != guests) else { return };
+        let sent = timeout(PATIENCE, worker.writer.send(&ToWorker::Away(guests.clone()), None)).await;
+        match sent {
+            Ok(Ok(())) => worker.away = guests,
+            // One that was interrupted within a message understands no other.
+            _ => worker.kill(),
+        }
     }
 
     /// Gives the worker its leases in a file that holds no more than those.
@@ -194,6 +239,25 @@ async fn tell(
     services: &Services,
     held: &Held,
 ) -> io::Result<()> {
+    if let Some(web) = &services.web {
+        let path = token::path(web, folder);
+        match token::read(&path) {
+            Ok(token) if worker.token.as_ref() != Some(&token) => {
+                worker.writer.send(&ToWorker::Token(token.clone()), None).await?;
+                worker.token = Some(token);
+            }
+            Ok(_) => {}
+            Err(e) => log::error(&format!("cannot use the web page's token {}: {e}", path.display())),
+        }
+    }
+    match access_log::open(&services.sites, worker.log) {
+        Ok(None) => {}
+        Ok(Some((file, which))) => {
+            worker.writer.send(&ToWorker::AccessLog, Some(file.as_fd())).await?;
+            worker.log = Some(which);
+        }
+        Err(e) => log::error(&format!("cannot open the access log: {e}")),
+    }
     let keys: Vec<SocketKey> = held.0.keys().cloned().collect();
     let is_told = worker.told.as_ref().is_some_and(|(told, sockets)| told == services && *sockets == keys);
     if is_told {
@@ -209,7 +273,7 @@ async fn tell(
         }
     }
     worker.sent.retain(|key| held.0.contains_key(key));
-    let message = ToWorker::Serve { services: services.clone(), sockets: keys.clone() };
+    let message = ToWorker::Serve { services: Box::new(services.clone()), sockets: keys.clone() };
     worker.writer.send(&message, None).await?;
     worker.told = Some((services.clone(), keys));
     Ok(())

@@ -1,0 +1,73 @@
+//! Others' firewall rules that name an interface which a bridge of ours is to take the place of.
+#![allow(clippy::unwrap_used)]
+
+use crate::bridged::{OFFICE, office, up};
+use crate::common::snapshot::{assert_same, take};
+use crate::common::{lab, tool};
+use crate::support::{all, reaches, serve, silent};
+
+#[test]
+fn rules_of_others_that_name_the_uplink_are_refused_until_they_name_the_bridge() {
+    lab(|| {
+        let scene = office();
+        scene.write(OFFICE);
+        let nft = |line: &str| tool(&format!("nft {line}"));
+        for line in [
+            "add table inet site",
+            "add chain inet site in { type filter hook input priority 0 ; }",
+            "add chain inet site out { type filter hook output priority 0 ; }",
+            // Of somebody else's interface, and of the bridge family, where a port is still a port.
+            "add rule inet site in iifname \"tun0\" counter drop",
+            "add table bridge frames",
+            "add chain bridge frames in { type filter hook input priority 0 ; }",
+            "add rule bridge frames in iifname \"eth0\" counter accept",
+        ] {
+            nft(line);
+        }
+        scene.warren("plan").ends(0);
+        let refused = |rules: &[&str], said: &str| {
+            let before = take();
+            for rule in rules {
+                nft(&format!("add rule inet site {rule}"));
+            }
+            let chain = rules[0].split(' ').next().unwrap();
+            let named = format!("of chain {chain} of table inet site");
+            let with = take();
+            scene.warren("plan").says(5, &[&named, said]);
+            assert_same(&with, &take(), "after the refusal");
+            for rule in tool("nft -a list table inet site").lines().filter(|line| line.contains("comment \"t\"")) {
+                nft(&format!("delete rule inet site {chain} handle {}", rule.rsplit(' ').next().unwrap()));
+            }
+            assert_same(&before, &take(), "without the rules");
+        };
+        refused(&["in iifname \"eth0\" tcp dport 81 counter drop comment \"t\""], "`iifname \"br0\"");
+        refused(&["out oifname \"eth*\" tcp dport 81 drop comment \"t\""], "`oifname \"br0\"");
+        refused(&["in iif \"eth0\" tcp dport 81 drop comment \"t\""], "it names eth0");
+        refused(&["in iifname != \"eth0\" tcp dport 81 drop comment \"t\""], "name br0 as well");
+        refused(&["in iifname { \"eth0\", \"lo\" } tcp dport 81 drop comment \"t\""], "name br0 as well");
+        refused(&["in iifname . tcp dport { \"eth0\" . 81 } drop comment \"t\""], "name br0 as well");
+        for (program, table) in [("iptables-nft", "ip filter"), ("iptables-legacy", "ip filter of iptables-legacy")] {
+            tool(&format!("{program} -A INPUT -i eth0 -p tcp --dport 81 -j DROP"));
+            scene.warren("plan").says(5, &[&format!("of chain INPUT of table {table}"), "br0"]);
+            if program == "iptables-nft" {
+                scene.warren("up").says(5, &["it names eth0, whose place br0 takes"]);
+            }
+            tool(&format!("{program} -A INPUT -i br0 -p tcp --dport 81 -j DROP"));
+        }
+        // Beside their like for the bridge they are nobody's loss, and go on keeping out whom they kept out.
+        for interface in ["eth0", "br0"] {
+            nft(&format!("add rule inet site in iifname \"{interface}\" tcp dport 82 counter drop"));
+        }
+        up(&scene, OFFICE, &["rest"]);
+        let _servers = [80, 81, 82].map(|port| serve(&scene, "server", port));
+        all(
+            "on br0",
+            &[
+                reaches("laptop", "10.0.0.100:80", "server", "10.0.0.20"),
+                silent("laptop", "10.0.0.100:81"),
+                silent("laptop", "10.0.0.100:82"),
+            ],
+        );
+        scene.warren("down").ends(0);
+    });
+}
