@@ -187,7 +187,7 @@ fn day_and_time(since: Duration) -> String {
 }
 
 /// Year, month from 0, and day of a number of days since 1970 (the proleptic Gregorian calendar).
-fn civil(days: u64) -> (u64, usize, u64) {
+pub fn civil(days: u64) -> (u64, usize, u64) {
     // Years begin in March, so that a leap day is a year's last.
     let days = days + 719_468;
     let (era, of_era) = (days / 146_097, days % 146_097);
