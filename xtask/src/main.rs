@@ -144,6 +144,9 @@ fn examples() -> Done {
 const PERMISSIVE: [&str; 10] =
     ["MIT", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Unicode-3.0", "Zlib", "0BSD", "Unlicense", "BSL-1.0"];
 
+/// What must not be in the dependency tree, whatever its licence.
+const UNWANTED: [&str; 3] = ["aws-lc-rs", "aws-lc-sys", "openssl-sys"];
+
 /// Holds the dependency tree to permissive licences, by what each crate says of itself.
 fn licences() -> Done {
     let output = Command::new(env!("CARGO"))
@@ -157,6 +160,10 @@ fn licences() -> Done {
     for line in String::from_utf8_lossy(&output.stdout).lines() {
         let line = line.trim_end_matches(" (*)");
         let Some((package, licence)) = line.split_once('|') else { continue };
+        // One crypto provider, ring; deny.toml says the same.
+        if UNWANTED.iter().any(|name| package.starts_with(&format!("{name} "))) {
+            return Err(format!("{package} is in the dependency tree; see deny.toml"));
+        }
         // `A OR B` wants one of them, `A AND B` both; old manifests write `A/B` for the former.
         let fine = licence.replace('/', " OR ").split(" OR ").any(|choice| {
             choice.trim_matches(['(', ')']).split(" AND ").all(|l| {

@@ -172,6 +172,12 @@ impl Table {
         self.routes(local, host)?.iter().find(|route| route.listens(local)).map(|route| route.site)
     }
 
+    /// All sites of that host at `local`, those of the longest paths first.
+    pub fn hosts(&self, local: SocketAddr, host: &str) -> impl Iterator<Item = usize> {
+        let routes = self.routes(local, host).into_iter().flatten();
+        routes.filter(move |route| route.listens(local)).map(|route| route.site)
+    }
+
     fn routes(&self, local: SocketAddr, host: &str) -> Option<&Vec<Route>> {
         let known = |routes: &&Vec<Route>| routes.iter().any(|route| route.listens(local));
         let wild = || host.split_once('.').filter(|(label, _)| !label.is_empty()).and_then(|(_, p)| self.wild.get(p));

@@ -57,6 +57,15 @@ pub enum ToWorker {
     AccessLog,
     /// Guests that are not plugged in at the moment: sites pass them over at once.
     Away(BTreeSet<String>),
+    /// All certificates that there are, but for those that are had by ACME meanwhile.
+    Certificates(Vec<Pair>),
+    /// What is kept of certificates by ACME.
+    Acme {
+        /// The account, where there is one.
+        account: Option<String>,
+        /// Authorities whose word for the directory's own name is taken, as DER.
+        roots: Vec<Vec<u8>>,
+    },
     /// A listener, which comes along: whoever connects there is the next supervisor, and ends the worker.
     Takeover,
     /// What is to be served from now on, and by which of the sockets that were sent; others are closed.
@@ -83,6 +92,8 @@ pub enum FromWorker {
     Serving,
     /// What there is to tell.
     Status(Box<Status>),
+    /// Something by ACME is to be kept.
+    Keep(Box<Kept>),
     /// The file of leases has grown long, and wants to be written anew.
     LongLeases,
     /// Somebody at the page wants the state.
@@ -112,6 +123,90 @@ pub struct Status {
     /// The guests that sites are on.
     #[serde(default)]
     pub backends: Vec<BackendShown>,
+    /// The certificates of sites.
+    #[serde(default)]
+    pub certificates: Vec<CertificateShown>,
+}
+
+/// What a certificate is for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Whose {
+    /// Whatever names it has itself; from these files.
+    Files {
+        /// The chain's.
+        cert: String,
+        /// The key's.
+        key: String,
+    },
+    /// A host, or a wildcard; of our own making.
+    SelfSigned(String),
+    /// By ACME.
+    Acme {
+        /// The authority's directory.
+        directory: String,
+        /// The host.
+        host: String,
+    },
+}
+
+/// A certificate and its key.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pair {
+    /// What it is for.
+    pub whose: Whose,
+    /// The chain, in PEM; empty where there is none.
+    pub chain: String,
+    /// Its key, in PEM.
+    pub key: String,
+    /// Why it is not the newest one, or none at all.
+    pub problem: Option<String>,
+}
+
+impl std::fmt::Debug for Pair {
+    /// Without the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pair").field("whose", &self.whose).field("problem", &self.problem).finish_non_exhaustive()
+    }
+}
+
+/// What is kept by the supervisor for the worker.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kept {
+    /// An account.
+    Account {
+        /// The authority's directory.
+        directory: String,
+        /// It, with its key.
+        text: String,
+    },
+    /// A certificate.
+    Certificate(Pair),
+}
+
+impl std::fmt::Debug for Kept {
+    /// Without keys.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Account { directory, .. } => f.debug_tuple("Account").field(directory).finish(),
+            Self::Certificate(pair) => f.debug_tuple("Certificate").field(pair).finish(),
+        }
+    }
+}
+
+/// A certificate, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateShown {
+    /// Where it comes from: `files`, `self-signed` or `acme`.
+    pub by: String,
+    /// The hosts that it is for.
+    pub names: Vec<String>,
+    /// Who has signed it; none where there is none yet.
+    pub issuer: Option<String>,
+    /// When it ends, in seconds since 1970.
+    pub until: Option<u64>,
+    /// What is wrong with it, or with the next one.
+    pub problem: Option<String>,
 }
 
 /// Counts of sites.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
@@ -22,6 +22,7 @@ use crate::dhcp::serve::{self as dhcp, Changed, Leases};
 use crate::dns::decide::Zone;
 use crate::dns::serve::{self as dns, Dns};
 use crate::http::serve::{self as http, Http};
+use crate::http::tls_acme::Acme;
 use crate::log;
 use crate::protocol::{FromWorker, Purpose, SocketKey, Status, ToWorker};
 use crate::ra::serve::{self as ra, Routers};
@@ -70,6 +71,9 @@ fn more_descriptors() {
 struct Worker {
     dns: Rc<Dns>,
     http: Rc<Http>,
+    acme: Rc<Acme>,
+    /// What is to be kept by the supervisor.
+    keep: mpsc::UnboundedSender<FromWorker>,
     leases: Rc<Leases>,
     routers: Rc<Routers>,
     web: Rc<Web>,
@@ -87,11 +91,15 @@ async fn serve(end: OwnedFd, confined: &Confined) -> Result<Option<UnixStream>, 
     let (writer, mut reader) = channel::split(end)?;
     let (ended, mut ends) = mpsc::unbounded_channel();
     let (takeover, mut taken_over) = mpsc::unbounded_channel();
+    let (keep, mut keeps) = mpsc::unbounded_channel();
     let (changed, mut changes) = mpsc::unbounded_channel();
     let (wants, mut wanted) = mpsc::unbounded_channel();
+    let http = Rc::<Http>::default();
     let mut worker = Worker {
         dns: Rc::default(),
-        http: Rc::default(),
+        acme: Rc::new(Acme::new(Rc::clone(&http.keys))),
+        http,
+        keep,
         leases: Rc::new(Leases::new(changed)),
         routers: Rc::default(),
         web: Rc::new(Web::new(wants)),
@@ -113,6 +121,7 @@ async fn serve(end: OwnedFd, confined: &Confined) -> Result<Option<UnixStream>, 
                     worker.web.alone();
                 }
             },
+            Some(message) = keeps.recv(), if supervised => writer.send(&message, None).await?,
             Some(change) = changes.recv() => match change {
                 Changed::Names(bridge) => worker.rename(&bridge),
                 Changed::Long if supervised => writer.send(&FromWorker::LongLeases, None).await?,
@@ -173,6 +182,7 @@ impl Worker {
                     leases: self.leases.shown(),
                     http: self.http.counts(),
                     backends: self.http.backends(),
+                    certificates: self.http.keys.shown(),
                 };
                 writer.send(&FromWorker::Status(Box::new(status)), None).await?;
             }
@@ -180,6 +190,8 @@ impl Worker {
             (ToWorker::State(document), _) => self.web.told(document),
             (ToWorker::Leases, Some(file)) => self.leases.remember_in(file)?,
             (ToWorker::AccessLog, Some(file)) => self.http.write_to(file),
+            (ToWorker::Acme { account, roots }, _) => self.acme.known(account, roots),
+            (ToWorker::Certificates(pairs), _) => self.http.keys.configure(pairs),
             (ToWorker::Away(guests), _) => self.http.away(guests),
             (ToWorker::Leases | ToWorker::AccessLog | ToWorker::Takeover | ToWorker::Socket(_) | ToWorker::End, _) => {}
         }
@@ -193,6 +205,8 @@ impl Worker {
         self.leases.configure(&services);
         self.web.configure(&services);
         self.http.configure(&services.sites);
+        let resolvers: BTreeSet<IpAddr> = services.lans.iter().flat_map(|lan| lan.upstreams.clone()).collect();
+        self.acme.configure(&services.sites, resolvers.into_iter().collect(), &self.keep);
         self.services.send_replace(Rc::clone(&services));
         services.lans.iter().for_each(|lan| self.rename(&lan.bridge));
         self.served.retain(|key, task| {

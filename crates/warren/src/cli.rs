@@ -95,6 +95,8 @@ pub enum Command {
     },
     /// Show what is up, and what is not as it should be
     Status,
+    /// Print the certificate that self-signed sites are signed with, to be imported by who should believe them
+    Ca,
     /// Prove the running network with real packets
     Check {
         /// Only what is asked from there: host, world, or a guest's name

@@ -5,6 +5,7 @@ use crate::context::{Context, Outcome};
 use crate::foreign;
 
 mod boot;
+mod ca;
 mod check;
 mod confirm;
 mod down;
@@ -55,6 +56,7 @@ pub fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Serve { no_guests } => serve::run(context, no_guests),
         Command::Worker => serve::worker(),
         Command::Status => status::run(context),
+        Command::Ca => ca::run(context),
         Command::Check { from } => check::run(context, from.as_deref()),
         Command::Rehearse { keep, .. } => rehearse::run(context, keep),
         Command::Hold => rehearse::holder(),

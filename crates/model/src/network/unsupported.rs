@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::Mode;
-use crate::config::{Config, Lan, Site, Spanned, Tls};
+use crate::config::{Config, Lan, Spanned};
 use crate::problem::{self, Problem};
 
 /// Every part of `config` that this version does not build, in the file's order. In a `rehearsal`, sites, SOCKS and
@@ -19,8 +19,6 @@ pub fn unsupported(config: &Config, rehearsal: bool) -> Vec<Problem> {
     found(on(&host.take_over), "`take-over`");
     config.lans.iter().for_each(|lan| of_lan(lan, &mut found));
     if !rehearsal {
-        let secure = |site: &Site| site.tls.as_ref().filter(|tls| tls.value != Tls::Off).map(|tls| tls.span.clone());
-        config.sites.iter().for_each(|site| found(secure(site), "`tls` but \"off\""));
         found(config.acme.as_ref().map(|acme| acme.span.clone()), "[acme]");
         found(config.socks.as_ref().map(|socks| socks.span.clone()), "[socks]");
     }

@@ -20,6 +20,14 @@ pub fn plain(status: StatusCode, text: &'static str) -> Response<Down> {
     response
 }
 
+/// The proof that an ACME server asks for (RFC 8555, 8.3).
+#[must_use]
+pub fn proof(text: String) -> Response<Down> {
+    let mut response = with(StatusCode::OK, CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    *response.body_mut() = Down::of(Bytes::from(text));
+    response
+}
+
 /// Elsewhere. Who asks with a body asks there again with it (RFC 9110, 15.4.9).
 #[must_use]
 pub fn elsewhere(to: &str, safe: bool) -> Response<Down> {

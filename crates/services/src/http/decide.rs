@@ -9,7 +9,7 @@ use http::header::{
 };
 use http::{Method, Uri, Version, request};
 use ipnet::IpNet;
-use model::network::Tls;
+use model::network::{Site, Tls};
 use model::sites::{self, Found, Sites, Table, path};
 
 use super::tls::Secure;
@@ -91,7 +91,13 @@ pub fn decide(sites: &Sites, table: &Table, client: &Client, head: &mut request:
     let Some(site) = sites.sites.get(nth) else { return Verdict::Refuse(Refusal::UnknownHost) };
     let asked = head.uri.path_and_query().map_or("/", |asked| asked.as_str());
     if client.secure.is_none() && site.tls != Tls::Off {
-        return Verdict::Redirect { to: format!("https://{host}{asked}") };
+        let port = secure_port(site, client.local);
+        let port = if port == 443 { String::new() } else { format!(":{port}") };
+        return Verdict::Redirect { to: format!("https://{host}{port}{asked}") };
+    }
+    if site.tls == Tls::Passthrough {
+        // Its TLS is the guest's own, and this connection was opened for another name, or for none.
+        return Verdict::Refuse(Refusal::Misdirected);
     }
     if site.maintenance.is_some() {
         return Verdict::Closed { site: nth };
@@ -102,6 +108,17 @@ pub fn decide(sites: &Sites, table: &Table, client: &Client, head: &mut request:
     drop(host);
     head.headers.insert(HOST, authority);
     Verdict::Proxy { site: nth }
+}
+
+/// Where a site with TLS is asked by who came to `local` without: 443 where it listens there, else the port that he came
+/// to where that is not the one for plain HTTP.
+fn secure_port(site: &Site, local: SocketAddr) -> u16 {
+    let ports = || site.entries.iter().map(|entry| entry.port);
+    match local.port() {
+        _ if ports().any(|port| port == 443) => 443,
+        80 => ports().find(|port| *port != 80).unwrap_or(443),
+        port => port,
+    }
 }
 
 /// Whom a request is for: the URI's own authority (absolute form, and HTTP/2), else the one `Host`. Nothing where that

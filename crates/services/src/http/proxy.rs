@@ -14,7 +14,7 @@ use model::network::{LogFormat, Upstream};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
-use super::answer::{closed, elsewhere, plain};
+use super::answer::{closed, elsewhere, plain, proof as proof_of};
 use super::bodies::{Cut, Down, Up, Upload};
 use super::decide::{self, Client, Refusal, Verdict};
 use super::live::Live;
@@ -22,6 +22,8 @@ use super::record::{Entry, Record};
 use super::serve::Http;
 use super::upstream::{Backend, Lease, Unanswered, send};
 
+/// Where proofs are looked for (RFC 8555, 8.3).
+const PROOFS: &str = "/.well-known/acme-challenge/";
 /// How long a guest may think about its answer. Who streams begins with a head.
 const THINKING: Duration = Duration::from_secs(300);
 
@@ -36,8 +38,11 @@ pub async fn answer(http: &Rc<Http>, client: &Client, request: Request<Incoming>
         Record::new(http.log(), log.format, log.file.is_some(), entry)
     });
     http.count(|counts| counts.requests += 1);
+    // What an authority looks for is nobody's who is behind the name.
+    let proof = head.uri.path().strip_prefix(PROOFS).and_then(|token| http.keys.token(token));
     let verdict = decide::decide(&live.sites, &live.table, client, &mut head);
     let mut response = match verdict {
+        _ if proof.is_some() => proof_of(proof.unwrap_or_default()),
         Verdict::Proxy { site } => pass(http, &live, client, real, site, head, body).await,
         Verdict::Redirect { to } => elsewhere(&to, decide::is_safe(&head.method)),
         Verdict::Closed { site } => {

@@ -101,11 +101,13 @@ impl Entry {
 }
 
 impl Record {
-    /// Of a request that comes now; it is written down when it is dropped.
+    /// Of a request that comes now; it is written down when it is dropped. Where the client goes before it is answered,
+    /// its status is 499, as nginx has it.
     #[must_use]
     pub fn new(log: Rc<Log>, format: LogFormat, to_file: bool, entry: Entry) -> Self {
         let begun = Instant::now();
-        Self { log, format, to_file, bytes: 0, status: StatusCode::OK, guest: None, entry, begun }
+        let status = StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST);
+        Self { log, format, to_file, bytes: 0, status, guest: None, entry, begun }
     }
 }
 
@@ -185,7 +187,7 @@ fn day_and_time(since: Duration) -> String {
 }
 
 /// Year, month from 0, and day of a number of days since 1970 (the proleptic Gregorian calendar).
-fn civil(days: u64) -> (u64, usize, u64) {
+pub fn civil(days: u64) -> (u64, usize, u64) {
     // Years begin in March, so that a leap day is a year's last.
     let days = days + 719_468;
     let (era, of_era) = (days / 146_097, days % 146_097);

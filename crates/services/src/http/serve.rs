@@ -28,7 +28,9 @@ use super::io::{Beside, Patient};
 use super::live::Live;
 use super::proxy;
 use super::record::Log;
-use super::tls::{self, Begins, Opened};
+use super::tls::{self, Begins};
+use super::tls_accept;
+use super::tls_keys::Keys;
 use super::upstream::Backend;
 use crate::log;
 use crate::protocol::{BackendShown, HttpCounts};
@@ -51,6 +53,8 @@ pub struct Http {
     /// Connections to guests that were made.
     pub dialled: Cell<u64>,
     clients: RefCell<HashMap<IpAddr, u64>>,
+    /// Certificates.
+    pub keys: Rc<Keys>,
     requests: Rc<Log>,
     bounded: log::Bounded,
 }
@@ -208,13 +212,11 @@ async fn connection(http: &Rc<Http>, stream: TcpStream, peer: std::net::SocketAd
     stream.set_nodelay(true)?;
     let patience = Duration::from_millis(http.live().sites.http.timeout);
     let Ok(begins) = timeout(patience, tls::begins(&stream)).await else { return Ok(()) };
-    let opened = match begins? {
-        // Nobody here speaks it yet.
-        Begins::Tls => return Ok(()),
-        begins => Opened { stream, secure: None, http2: begins == Begins::Http2 },
-    };
-    let client = Client { peer, local, secure: opened.secure };
-    converse(http, opened.stream, client, opened.http2).await
+    let begins = begins?;
+    if begins == Begins::Tls {
+        return tls_accept::accept(http, stream, peer, local, patience).await;
+    }
+    converse(http, stream, Client { peer, local, secure: None }, begins == Begins::Http2).await
 }
 
 /// Answers a client's requests until one of both ends the connection.

@@ -1,7 +1,4 @@
-//! Where TLS begins: a connection as it was taken becomes one whose bytes are HTTP.
-//!
-//! What follows looks at [`Opened`] alone: whether a connection is TLS, for which name it was opened (SNI, RFC 6066),
-//! and which protocol was agreed on (ALPN, RFC 7301).
+//! How a connection begins, and what of its TLS a request is judged by: the name that it was opened for (SNI, RFC 6066).
 
 use std::io;
 
@@ -12,17 +9,6 @@ use tokio::net::TcpStream;
 pub struct Secure {
     /// The name that it asked for, in lower case.
     pub name: Option<String>,
-}
-
-/// A connection that is ready for HTTP.
-#[derive(Debug)]
-pub struct Opened<S> {
-    /// Its bytes, without TLS.
-    pub stream: S,
-    /// What was agreed on, where it came by TLS.
-    pub secure: Option<Secure>,
-    /// Whether it speaks HTTP/2: by ALPN, or by prior knowledge.
-    pub http2: bool,
 }
 
 /// How a client begins to speak.

@@ -153,7 +153,8 @@ impl Backend {
         }
     }
 
-    async fn dial(&self, client: &Client) -> io::Result<TcpStream> {
+    /// A connection to it, that tells of the client where the guest wants that.
+    pub async fn dial(&self, client: &Client) -> io::Result<TcpStream> {
         let mut stream = timeout(DIAL, TcpStream::connect(self.key.place)).await??;
         stream.set_nodelay(true)?;
         let version1 = match self.key.proxy_protocol {

@@ -17,6 +17,7 @@ use services::protocol::{FromWorker, Status};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{LocalSet, spawn_local};
 
+use self::certificates::Certificates;
 use self::control::Said;
 use self::jobs::{Done, Job, Jobs};
 use self::notify::Notify;
@@ -29,6 +30,7 @@ use crate::cli::Command;
 use crate::context::{Context, Exit, Failure, Hook, Outcome};
 
 mod access_log;
+pub mod certificates;
 pub mod control;
 mod jobs;
 mod notify;
@@ -69,6 +71,8 @@ enum Event {
     Heard(Vec<Seen>),
     /// It is time to look after the network.
     Look,
+    /// It is time to look after certificates.
+    Certificates,
     /// It is time for a sign of life.
     Sign,
 }
@@ -164,6 +168,7 @@ struct Supervisor {
     looks: bool,
     /// The cables of guests that sites are on.
     plugs: Plugs,
+    certificates: Certificates,
     /// Who waits for the worker's words.
     asking: Vec<mpsc::UnboundedSender<Said>>,
 }
@@ -184,6 +189,7 @@ async fn serve(context: &Context, kept: bool, no_guests: bool) -> Outcome {
         events: events.clone(),
         looks: false,
         plugs: Plugs::default(),
+        certificates: Certificates::new(&context.state_dir),
         asking: Vec::new(),
     };
     // At the start, what cannot be served is a reason to end: somebody sits before it, or a unit tells.
@@ -197,12 +203,14 @@ async fn serve(context: &Context, kept: bool, no_guests: bool) -> Outcome {
     supervisor.begin_jobs(no_guests);
     loop {
         let (look, sign) = (supervisor.watchman.due(), supervisor.notify.due());
+        let certificates = supervisor.certificates.due();
         let event = tokio::select! {
             // Neither is put off by much that happens.
             biased;
             () = until(sign) => Some(Event::Sign),
             event = happens.recv() => event,
             () = until(look) => Some(Event::Look),
+            () = until(certificates) => Some(Event::Certificates),
         };
         let Some(event) = event else { return Ok(Exit::Done) };
         if let Some(outcome) = supervisor.handle(event).await {
@@ -293,6 +301,7 @@ impl Supervisor {
                 self.looks = false;
                 self.workers.state(document).await;
             }
+            Event::Said(FromWorker::Keep(kept)) => self.certificates.keep(*kept),
             Event::Said(FromWorker::LongLeases) => self.workers.leases_anew().await,
             Event::Gone(gone) => {
                 self.tell(None);
@@ -312,6 +321,10 @@ impl Supervisor {
                     return Some(Err(Failure::new(Exit::Failed, why)));
                 }
                 self.notify.lives(!self.jobs.hang());
+            }
+            Event::Certificates => {
+                self.certificates.look(false);
+                self.workers.certificates(self.certificates.pairs()).await;
             }
             Event::Look => {
                 self.watchman.begins();
@@ -367,7 +380,8 @@ impl Supervisor {
         let services =
             record.and_then(|record| record.network).map(|network| Services::of(&network)).unwrap_or_default();
         let problems = self.held.follow(&services);
-        self.workers.serve(&services, &self.held).await?;
+        self.certificates.follow(&services.sites);
+        self.workers.serve(&services, &self.held, &self.certificates).await?;
         self.plugs.follow(&services.sites);
         self.workers.away(self.plugs.away()).await;
         Ok(problems)

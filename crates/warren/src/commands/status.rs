@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use kernel::apply::Survey;
 use model::network::{GuestKind, Network, Public, Tls};
 use model::state::State;
-use services::protocol::Status;
+use services::http::record::civil;
+use services::protocol::{CertificateShown, Status};
 
 use super::forward;
 use super::serve::control::{self, Served};
@@ -292,6 +293,9 @@ fn services(status: &Status) {
         ));
         tell_dropped(&[(http.limited, "connections beyond what may be open at once")]);
     }
+    if !status.certificates.is_empty() {
+        output::line(certificates(&status.certificates).trim_end());
+    }
     for dead in status.backends.iter().filter(|backend| !backend.alive) {
         let (guest, port) = (&dead.guest, dead.port);
         output::line(&format!("{}  {guest}:{port} does not answer{}", output::YELLOW, output::RESET));
@@ -304,6 +308,27 @@ fn services(status: &Status) {
         }));
         output::line(output::table(&rows).trim_end());
     }
+}
+
+fn certificates(all: &[CertificateShown]) -> String {
+    let mut rows = vec![["CERTIFICATE", "BY", "ISSUER", "UNTIL"].map(str::to_owned).to_vec()];
+    for one in all {
+        let issuer = one.issuer.clone().unwrap_or_default();
+        let until = one.until.map(date).unwrap_or_default();
+        rows.push(vec![one.names.join(", "), one.by.clone(), issuer, until]);
+    }
+    let mut text = output::table(&rows);
+    for one in all.iter().filter(|one| one.problem.is_some()) {
+        let (names, problem) = (one.names.join(", "), one.problem.as_deref().unwrap_or_default());
+        text.push_str(&format!("{}  {names}: {problem}{}\n", output::YELLOW, output::RESET));
+    }
+    text
+}
+
+/// A day of seconds since 1970, as ISO 8601 writes it, in UTC.
+fn date(seconds: u64) -> String {
+    let (year, month, day) = civil(seconds / 86_400);
+    format!("{year:04}-{:02}-{day:02}", month + 1)
 }
 
 fn tell_dropped(sorts: &[(u64, &str)]) {

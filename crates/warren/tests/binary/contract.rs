@@ -33,7 +33,6 @@ template = "debian"
 [[site]]
 host = "www.example.org"
 to = ["cnx6"]
-tls = "self-signed"
 "#;
 
 /// As a root that may do nothing, and as nobody.
@@ -171,14 +170,15 @@ fn what_is_not_built_yet_is_refused_by_up_and_named() {
     lab(|| {
         let scene = Scene::new();
         let before = take();
-        scene.write(LATER);
-        scene.warren("validate").says(0, &["valid", "`tls` but \"off\": not supported yet"]);
+        scene.write(&LATER.replace("[host]", "[host]\ntake-over = true"));
+        scene.warren("validate").says(0, &["valid", "`take-over`: not supported yet"]);
         let document = scene.warren("--json validate").ends(0).json();
         assert_eq!(document["not_supported_yet"].as_array().unwrap().len(), 1);
         for command in ["plan", "up"] {
-            scene.warren(command).says(2, &["warren.toml:", "`tls` but \"off\": not supported yet"]);
+            scene.warren(command).says(2, &["warren.toml:", "`take-over`: not supported yet"]);
         }
         assert_same(&before, &take(), "nothing was changed");
+        scene.write(LATER);
         scene.warren("rehearse").says(0, &["stood in", "cnx6: a network namespace stands in for its container"]);
         assert_same(&before, &take(), "a rehearsal touches nothing");
     });

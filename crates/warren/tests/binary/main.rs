@@ -25,6 +25,7 @@ mod qemu;
 mod rehearse;
 mod routed;
 mod scale;
+mod secure;
 mod serve;
 mod sites;
 mod stream;

@@ -11,7 +11,7 @@ use crate::support::{PATIENCE, Scene, settle};
 mod attacks;
 mod nginx;
 mod protocols;
-mod web;
+pub mod web;
 
 use web::{Web, ask, body, curl, header, status};
 

@@ -14,11 +14,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use model::services::Services;
 use services::channel::{self, Writer};
 use services::log;
-use services::protocol::{SocketKey, ToWorker};
+use services::protocol::{Pair, SocketKey, ToWorker};
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
+use super::certificates::{Acme, Certificates};
 use super::sockets::Held;
 use super::{Event, access_log, control, token};
 use crate::context::{Exit, Failure};
@@ -64,6 +65,10 @@ struct Worker {
     token: Option<String>,
     /// The access log that it has.
     log: Option<access_log::Which>,
+    /// The certificates that it has.
+    pairs: Vec<Pair>,
+    /// The directory whose account it knows.
+    acme: Option<String>,
     /// The guests that it knows to be away.
     away: BTreeSet<String>,
 }
@@ -90,13 +95,21 @@ impl Workers {
 
     /// Has `services` served by the sockets that are held, by a new worker where there is none. One that cannot be
     /// told is ended, and the next is told.
-    pub async fn serve(&mut self, services: &Services, held: &Held) -> Result<(), Failure> {
+    pub async fn serve(
+        &mut self,
+        services: &Services,
+        held: &Held,
+        certificates: &Certificates,
+    ) -> Result<(), Failure> {
         if self.current.is_none() {
             if self.not_before.is_some_and(|at| Instant::now() < at) {
                 return Ok(());
             }
             self.current = Some(self.start().map_err(|e| failed("start the services' process", &e))?);
         }
+        // Before who asks for them.
+        self.acme(certificates.acme()).await;
+        self.certificates(certificates.pairs()).await;
         let Some(worker) = &mut self.current else { return Ok(()) };
         match timeout(PATIENCE, tell(worker, &self.takeover, &self.folder, services, held)).await {
             Ok(Ok(())) => {}
@@ -149,6 +162,8 @@ impl Workers {
             told: None,
             token: None,
             log: None,
+            pairs: Vec::new(),
+            acme: None,
             away: BTreeSet::new(),
         })
     }
@@ -173,6 +188,31 @@ impl Workers {
     pub async fn ask(&mut self) -> bool {
         let Some(worker) = &self.current else { return false };
         matches!(timeout(PATIENCE, worker.writer.send(&ToWorker::Ask, None)).await, Ok(Ok(())))
+    }
+
+    /// Tells the worker what is kept of a directory of ACME, once.
+    async fn acme(&mut self, known: Option<&Acme>) {
+        let Some(known) = known else { return };
+        let Some(worker) = self.current.as_mut() else { return };
+        if worker.acme.as_ref() == Some(&known.directory) {
+            return;
+        }
+        let message = ToWorker::Acme { account: known.account.clone(), roots: known.roots.clone() };
+        match timeout(PATIENCE, worker.writer.send(&message, None)).await {
+            Ok(Ok(())) => worker.acme = Some(known.directory.clone()),
+            // One that was interrupted within a message understands no other.
+            _ => worker.kill(),
+        }
+    }
+
+    /// Gives the worker the certificates, where they are others than it has.
+    pub async fn certificates(&mut self, pairs: Vec<Pair>) {
+        let Some(worker) = self.current.as_mut().filter(|worker| worker.pairs != pairs) else { return };
+        match timeout(PATIENCE, worker.writer.send(&ToWorker::Certificates(pairs.clone()), None)).await {
+            Ok(Ok(())) => worker.pairs = pairs,
+            // One that was interrupted within a message understands no other.
+            _ => worker.kill(),
+        }
     }
 
     /// Tells the worker the state that it wants; an empty one where it could not be found out.
