@@ -75,6 +75,8 @@ enum Event {
     Certificates,
     /// It is time for a sign of life.
     Sign,
+    /// It is time for one of the worker's.
+    WorkersSign,
 }
 
 /// Serves until it is told to end. The network stays when it ends.
@@ -203,7 +205,7 @@ async fn serve(context: &Context, kept: bool, no_guests: bool) -> Outcome {
     supervisor.begin_jobs(no_guests);
     loop {
         let (look, sign) = (supervisor.watchman.due(), supervisor.notify.due());
-        let certificates = supervisor.certificates.due();
+        let (certificates, workers) = (supervisor.certificates.due(), supervisor.workers.due());
         let event = tokio::select! {
             // Neither is put off by much that happens.
             biased;
@@ -211,6 +213,7 @@ async fn serve(context: &Context, kept: bool, no_guests: bool) -> Outcome {
             event = happens.recv() => event,
             () = until(look) => Some(Event::Look),
             () = until(certificates) => Some(Event::Certificates),
+            () = until(workers) => Some(Event::WorkersSign),
         };
         let Some(event) = event else { return Ok(Exit::Done) };
         if let Some(outcome) = supervisor.handle(event).await {
@@ -246,6 +249,9 @@ fn signals(events: &mpsc::UnboundedSender<Event>) -> Result<(), Failure> {
 impl Supervisor {
     /// What an event leads to; how `serve` ends, where it does.
     async fn handle(&mut self, event: Event) -> Option<Outcome> {
+        if matches!(event, Event::Said(_)) {
+            self.workers.lives();
+        }
         match event {
             Event::End => {
                 self.notify.stopping();
@@ -322,6 +328,7 @@ impl Supervisor {
                 }
                 self.notify.lives(!self.jobs.hang());
             }
+            Event::WorkersSign => self.workers.sign().await,
             Event::Certificates => {
                 self.certificates.look(false);
                 self.workers.certificates(self.certificates.pairs()).await;

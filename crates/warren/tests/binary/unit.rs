@@ -111,6 +111,22 @@ fn the_journal_is_told_how_bad_it_is_and_nobody_else() {
     });
 }
 
+/// It is alive, so nothing but its silence tells.
+#[test]
+fn a_worker_that_hangs_is_followed_by_another() {
+    lab(|| {
+        let scene = Scene::new();
+        scene.up(NETWORK, &["cnx6"]);
+        let serve = Serve::start(&scene);
+        let worker = serve.worker();
+        kill_process(worker, Signal::STOP).unwrap();
+        serve.hears("the services' process hangs");
+        serve.hears("started again");
+        assert_ne!(serve.worker(), worker);
+        assert_eq!(short("cnx6", "cnx6.cnx.example @10.1.1.1"), "10.1.1.6");
+    });
+}
+
 #[test]
 fn guests_packets_see_nothing_of_what_becomes_of_serve() {
     lab(|| {

@@ -35,6 +35,11 @@ const LATE: Duration = Duration::from_secs(10);
 /// One that lived so long is started again at once.
 const HEALTHY: Duration = Duration::from_secs(60);
 
+/// How often the worker is asked for a sign of life.
+const SIGN: Duration = Duration::from_secs(2);
+/// One that has not said anything when it was asked so often hangs.
+const SILENT: u32 = 4;
+
 /// That a worker is gone.
 pub struct Gone {
     /// Which one.
@@ -71,6 +76,9 @@ struct Worker {
     acme: Option<String>,
     /// The guests that it knows to be away.
     away: BTreeSet<String>,
+    /// When it is asked for a sign of life next, and how often it was since it gave one.
+    sign: Instant,
+    silent: u32,
 }
 
 fn failed(doing: &str, error: &io::Error) -> Failure {
@@ -165,6 +173,8 @@ impl Workers {
             pairs: Vec::new(),
             acme: None,
             away: BTreeSet::new(),
+            sign: since + SIGN,
+            silent: 0,
         })
     }
 
@@ -182,6 +192,35 @@ impl Workers {
             sleep(wait).await;
             let _ = events.send(Event::Again);
         });
+    }
+
+    /// When the worker is to be asked for a sign of life.
+    pub fn due(&self) -> Option<Instant> {
+        self.current.as_ref().map(|worker| worker.sign)
+    }
+
+    /// The worker has said something.
+    pub fn lives(&mut self) {
+        if let Some(worker) = &mut self.current {
+            worker.silent = 0;
+        }
+    }
+
+    /// Asks the worker for a sign of life; one that hangs is ended, and the next takes its place. Questions are counted,
+    /// and not time: it is not the worker that hangs where we were held up ourselves.
+    pub async fn sign(&mut self) {
+        let Some(worker) = &mut self.current else { return };
+        worker.sign = Instant::now() + SIGN;
+        worker.silent += 1;
+        if worker.silent > SILENT {
+            log::error("the services' process hangs");
+            worker.kill();
+        } else if !self.ask().await {
+            log::error("the services' process does not listen");
+            if let Some(worker) = &mut self.current {
+                worker.kill();
+            }
+        }
     }
 
     /// Asks the worker what there is to tell; false where nobody can be asked.
