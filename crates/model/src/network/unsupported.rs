@@ -19,7 +19,6 @@ pub fn unsupported(config: &Config, rehearsal: bool) -> Vec<Problem> {
     found(on(&host.take_over), "`take-over`");
     config.lans.iter().for_each(|lan| of_lan(lan, &mut found));
     if !rehearsal {
-        found(config.acme.as_ref().map(|acme| acme.span.clone()), "[acme]");
         found(config.socks.as_ref().map(|socks| socks.span.clone()), "[socks]");
     }
     problem::sort(&mut list);
