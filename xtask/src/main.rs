@@ -1,5 +1,5 @@
 //! The chores of the project: `cargo xtask test` installs what the tests need and runs every test; `cargo xtask ci`
-//! is what CI runs.
+//! is what CI runs; `cargo xtask bench` measures.
 
 use std::env;
 use std::ffi::OsStr;
@@ -67,7 +67,8 @@ fn main() -> ExitCode {
     let result = match arguments.first().map(String::as_str) {
         Some("test") => test(&arguments[1..]),
         Some("ci") => ci(),
-        _ => Err("usage: cargo xtask test [ARGUMENTS OF cargo test] | ci".to_owned()),
+        Some("bench") => bench(&arguments[1..]),
+        _ => Err("usage: cargo xtask test [ARGUMENTS OF cargo test] | ci | bench [PARTS]".to_owned()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -88,6 +89,14 @@ fn test(more: &[String]) -> Done {
     // The tests of the whole binary run the one that people run.
     cargo(["build", "--release", "--package", "warren"])?;
     cargo(["test", "--workspace", "--no-fail-fast"].into_iter().map(str::to_owned).chain(more.iter().cloned()))
+}
+
+/// Measures warren beside its peers and writes docs/performance.md. Never a part of the tests: a machine that does other
+/// things besides measures those.
+fn bench(parts: &[String]) -> Done {
+    install()?;
+    cargo(["build", "--release", "--package", "warren", "--package", "warren-bench"])?;
+    run(Command::new(root().join("target/release/warren-bench")).args(parts))
 }
 
 fn ci() -> Done {

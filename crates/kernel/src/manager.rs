@@ -57,10 +57,19 @@ fn ifupdown(name: &IfName) -> Option<Managed> {
     }
     let mut files: Vec<(String, String)> = file("/etc/network/interfaces").into_iter().collect();
     files.extend(files_of("/etc/network/interfaces.d"));
-    files.retain(|(_, text)| stanzas(text, name).next().is_some());
+    files.retain(|(_, text)| stanzas(text, name).next().is_some() || is_begun(text, name));
     // A stanza that leaves the interface alone configures nothing.
     let configures = files.iter().any(|(_, text)| stanzas(text, name).any(|method| method != "manual"));
     configures.then_some(Managed { by: Manager::Ifupdown, files })
+}
+
+/// Whether a file has the interface begin by itself (`auto`, `allow-hotplug`): not always the one with its stanzas.
+fn is_begun(text: &str, name: &IfName) -> bool {
+    text.lines().any(|line| {
+        let mut words = line.split_whitespace();
+        let begins = words.next().is_some_and(|word| word == "auto" || word.starts_with("allow-"));
+        begins && words.any(|word| word == name.as_str())
+    })
 }
 
 /// The methods of an interface's stanzas.

@@ -151,16 +151,19 @@ fn ifupdown(text: &str, port: &IfName, bridge: &IfName) -> String {
     out
 }
 
-/// systemd.network(5), systemd.netdev(5).
+/// systemd.network(5), systemd.netdev(5). The files that stand stay: they may be other interfaces', too. The new ones come
+/// before them, for the first that matches is followed.
 fn networkd(files: &[(String, String)], port: &IfName, bridge: &IfName, mac: Option<Mac>) -> Vec<(String, String)> {
-    let mut after = Vec::new();
+    let name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
+    let is_first = |prefix: &&str| files.iter().all(|(path, _)| format!("{prefix}-{bridge}.network") < name(path));
+    let prefix = ["05", "00", "000"].into_iter().find(|prefix| is_first(prefix)).unwrap_or("000");
+    let path = |rest: &str| format!("/etc/systemd/network/{prefix}-{bridge}{rest}");
     let address = mac.map(|mac| format!("MACAddress={mac}\n")).unwrap_or_default();
     let device = format!("[NetDev]\nName={bridge}\nKind=bridge\n{address}\n[Bridge]\nSTP=no\nForwardDelaySec=0\n");
-    after.push((format!("/etc/systemd/network/05-{bridge}.netdev"), device));
     let plugged = format!("[Match]\nName={port}\n\n[Network]\nBridge={bridge}\n");
-    after.push((format!("/etc/systemd/network/05-{bridge}-{port}.network"), plugged));
-    for (path, text) in files {
-        let name = path.rsplit('/').next().unwrap_or(path);
+    let mut after = vec![(path(".netdev"), device), (path(&format!("-{port}.network")), plugged)];
+    // One file is followed for one interface.
+    if let Some((_, text)) = files.first() {
         let mut section = "";
         let mut out = String::new();
         for line in text.lines() {
@@ -177,7 +180,7 @@ fn networkd(files: &[(String, String)], port: &IfName, bridge: &IfName, mac: Opt
                 out.push('\n');
             }
         }
-        after.push((format!("/etc/systemd/network/{name}"), out));
+        after.push((path(".network"), out));
     }
     after
 }
@@ -226,8 +229,12 @@ mod tests {
         assert_eq!(after.len(), 3);
         assert!(after[0].1.contains("Kind=bridge\nMACAddress=02:00:00:00:00:01\n"), "{}", after[0].1);
         assert_eq!(after[1].1, "[Match]\nName=eth0\n\n[Network]\nBridge=br0\n");
-        assert_eq!(after[2].0, "/etc/systemd/network/10-lan.network");
+        assert_eq!(after[2].0, "/etc/systemd/network/05-br0.network");
         assert_eq!(after[2].1, "[Match]\nName=br0\n\n[Network]\nDHCP=yes\n");
+        // Before the file that was followed, and that one is not touched: others may follow it.
+        let early = managed(Manager::Networkd, "/etc/systemd/network/01-all.network", "[Match]\nName=e*\n");
+        let paths: Vec<String> = early.for_bridge(&name("eth0"), &name("br0"), mac).into_iter().map(|f| f.0).collect();
+        assert!(paths.iter().all(|path| path.starts_with("/etc/systemd/network/00-br0")), "{paths:?}");
     }
 
     #[test]

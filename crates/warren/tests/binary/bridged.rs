@@ -469,6 +469,12 @@ fn an_uplink_that_somebody_configures_is_refused_with_what_to_write() {
         let said = ["eth0 is configured by ifupdown", "external = true", "iface br0 inet static", "bridge_ports eth0"];
         scene.warren("plan").says(5, &said);
         scene.warren("up").says(5, &said);
+        // The file that has it begin may be another than the one that configures it.
+        std::fs::create_dir_all("/etc/network/interfaces.d").unwrap();
+        let (begin, rest) = interfaces.split_once("iface eth0").unwrap();
+        std::fs::write("/etc/network/interfaces", begin).unwrap();
+        std::fs::write("/etc/network/interfaces.d/eth0", format!("iface eth0{rest}")).unwrap();
+        scene.warren("plan").says(5, &["interfaces.d/eth0:", "auto br0", "iface br0 inet static"]);
         // networkd's.
         std::fs::remove_file("/run/network/ifstate").unwrap();
         let index = tool("ip -o link show eth0").split(':').next().unwrap().to_owned();

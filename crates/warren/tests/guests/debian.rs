@@ -152,5 +152,77 @@ fn the_story_of_the_note() {
             ssh(&key, 22210, "hostname -i; cat /srv/www/index.html; systemctl is-system-running --wait").ends(0).out;
         assert_eq!(said, "10.1.1.66\ncnx6\nrunning\n");
         place.warren("down --guests").ends(0);
+        leased_by_networkd(&place, &seven);
     });
+}
+
+/// The other server again, which now asks for its address by systemd-networkd; its table as it was.
+fn leased_by_networkd(place: &Place, table: &str) {
+    let system = place.disk("cnx7").join("etc/systemd/system");
+    for wanted in ["multi-user.target.wants", "network-online.target.wants"] {
+        fs::remove_file(system.join(wanted).join("networking.service")).unwrap();
+    }
+    let networkd = system.join("multi-user.target.wants/systemd-networkd.service");
+    std::os::unix::fs::symlink("/lib/systemd/system/systemd-networkd.service", networkd).unwrap();
+    // The template's Debian has no udev, for which networkd would wait as long as it can write to /sys.
+    let unit = "[Unit]\nDefaultDependencies=no\nBefore=systemd-networkd.service\n\n[Service]\nType=oneshot\n\
+                ExecStart=/bin/mount -o remount,bind,ro /sys\n";
+    fs::write(system.join("sys.service"), unit).unwrap();
+    let needs = system.join("systemd-networkd.service.requires");
+    fs::create_dir(&needs).unwrap();
+    std::os::unix::fs::symlink("/etc/systemd/system/sys.service", needs.join("sys.service")).unwrap();
+    // Beside what warren writes for it, all that a server may tell.
+    let more = place.disk("cnx7").join("etc/systemd/network/10-warren.network.d");
+    fs::create_dir_all(&more).unwrap();
+    fs::write(more.join("more.conf"), "[DHCPv4]\nUseMTU=yes\nUseDomains=yes\n").unwrap();
+    let router = "[guest.router]\nkind = \"netns\"\naddress = [\"10.1.1.9\"]\nallowed-addresses = [\"10.77.0.0/16\"]\n";
+    place.write(&[("cnx7", &table.replace("address = [\"10.1.1.7\"]\n", ""))], router);
+    let text = fs::read_to_string(&place.scene.config).unwrap();
+    let text = text.replace("[lan.br1]\n", "[lan.br1]\nmtu = 1400\ndhcp = \"10.1.1.100-10.1.1.120\"\n");
+    place.scene.write(&text);
+    let mut serve = place.command();
+    let serve = Running::start(serve.arg("serve").stdin(Stdio::null()).stdout(Stdio::null()));
+    let own = |status: serde_json::Value| {
+        let guests = status["guests"].as_array().cloned().unwrap_or_default();
+        let own = guests.into_iter().find(|guest| guest["name"] == "cnx7")?;
+        Some(own["addresses"][0].as_str()?.to_owned())
+    };
+    let begun = std::time::Instant::now();
+    // What it was leased, as networkd wrote it down.
+    let (own, lease) = loop {
+        let own = own(place.warren("--json status").json());
+        let lease = own.as_ref().map(|_| place.inside("cnx7", "cat /run/systemd/netif/leases/*"));
+        match (own, lease) {
+            (Some(own), Some(lease)) if lease.code == Some(0) => break (own, lease.out),
+            _ if begun.elapsed() < 2 * support::PATIENCE => {}
+            (own, _) => {
+                let look =
+                    "systemctl status systemd-networkd; networkctl status eth0; mount; ls /lib/systemd/systemd-udevd";
+                panic!("networkd is leased nothing: {own:?}\n{}", place.inside("cnx7", look).out);
+            }
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    };
+    let has = |key: &str| lease.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).unwrap_or_default();
+    for (key, value) in [
+        ("ADDRESS", own.as_str()),
+        ("NETMASK", "255.255.255.0"),
+        ("SERVER_ADDRESS", "10.1.1.1"),
+        ("MTU", "1400"),
+        ("DNS", "10.1.1.1"),
+        ("DOMAINNAME", "cnx.rice.edu"),
+        ("DOMAIN_SEARCH_LIST", "cnx.rice.edu"),
+        ("HOSTNAME", "cnx7"),
+        ("CLASSLESS_ROUTES", "10.77.0.0/16,10.1.1.9 0.0.0.0/0,10.1.1.1"),
+    ] {
+        assert_eq!(has(key), value, "{key} in\n{lease}");
+    }
+    let routes = place.inside("cnx7", "busybox ip route").ends(0).out;
+    for route in ["default via 10.1.1.1", "10.77.0.0/16 via 10.1.1.9"] {
+        assert!(routes.contains(route), "{routes}");
+    }
+    let seen = place.inside("cnx7", "busybox wget -q -O - http://198.51.100.7:8080/").ends(0).out;
+    assert_eq!(support::seen(&seen), Some(("world".to_owned(), "203.0.113.2".parse().unwrap())));
+    place.warren("down --guests").ends(0);
+    drop(serve);
 }

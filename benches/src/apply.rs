@@ -1,0 +1,238 @@
+//! What warren takes as a whole process, beside the same done by others and by the bare system calls.
+
+use std::fs;
+use std::net::IpAddr;
+use std::os::fd::AsFd as _;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use kernel::netns::Netns;
+use kernel::rtnl::{LinkChange, NewRoute, Rtnl, VethPeer};
+use model::address::{IfName, Mac};
+
+use crate::measure::{Bound, Row, absolute, compared, in_turns};
+use crate::replay::Recording;
+use crate::scene::{Outcome, Scene, forwards, inside, run, told};
+
+const ROUNDS: usize = 7;
+const GUESTS: usize = 500;
+
+/// Milliseconds of a program as a whole.
+fn whole(command: &mut Command) -> Outcome<f64> {
+    let began = Instant::now();
+    let output = told(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).output(), "a program")?;
+    let passed = began.elapsed().as_secs_f64() * 1e3;
+    match output.status.success() {
+        true => Ok(passed),
+        false => Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim())),
+    }
+}
+
+/// The file of the many guests, with as many forwards besides.
+fn crowd(forwards: usize) -> String {
+    let mut text =
+        "[host]\nuplink = \"eth0\"\npublic = [\"203.0.113.2\"]\n[lan.br1]\naddress = [\"10.1.0.1/16\"]\n".to_owned();
+    for n in 0..GUESTS {
+        text.push_str(&format!(
+            "[guest.g{n}]\nkind = \"netns\"\naddress = [\"10.1.{}.{}\"]\n",
+            1 + n / 200,
+            1 + n % 200
+        ));
+    }
+    for n in 0..forwards {
+        text.push_str(&format!(
+            "[[forward]]\nlisten = \"{}\"\nto = \"g{}:{}\"\n",
+            20_000 + n,
+            n % GUESTS,
+            1000 + n / GUESTS
+        ));
+    }
+    text
+}
+
+/// The same guests by bare netlink, in order, with nothing decided, journalled or looked at.
+fn crowd_by_netlink(server: &str) -> Outcome<f64> {
+    let server = told(Netns::open(server), server)?;
+    let began = Instant::now();
+    let made = server.run(|| {
+        let mut here = Rtnl::open()?;
+        let (bridge, eth0) = (IfName::new("br1")?, IfName::new("eth0")?);
+        here.create_bridge(&bridge, None, 1500, "")?;
+        here.add_address(&bridge, "10.1.0.1/16".parse()?)?;
+        let up = LinkChange { up: Some(true), ..LinkChange::default() };
+        here.set_link(&bridge, &up)?;
+        let plugged = LinkChange { master: Some(Some(bridge.clone())), up: Some(true), ..LinkChange::default() };
+        for n in 0..GUESTS {
+            let name = format!("g{n}");
+            let guest = Netns::create(&name)?;
+            let port = IfName::new(&name)?;
+            let peer = VethPeer { netns: guest.as_fd(), name: &eth0, mac: Mac::derived(&[&name]), mtu: 1500 };
+            here.create_veth(&port, None, 1500, &name, &peer)?;
+            here.set_link(&port, &plugged)?;
+            let mut there = guest.run(Rtnl::open)??;
+            there.set_link(&IfName::new("lo")?, &up)?;
+            there.set_link(&eth0, &up)?;
+            there.add_address(&eth0, format!("10.1.{}.{}/16", 1 + n / 200, 1 + n % 200).parse()?)?;
+            let default = "0.0.0.0/0".parse()?;
+            there.add_route(&NewRoute::new(default, Some(IpAddr::from([10, 1, 0, 1])), &eth0))?;
+        }
+        Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    });
+    let passed = began.elapsed().as_secs_f64() * 1e3;
+    told(told(made, "a thread")?, "the guests by netlink")?;
+    Ok(passed)
+}
+
+fn crowd_gone(server: &str) -> Outcome<()> {
+    for n in 0..GUESTS {
+        told(Netns::delete(&format!("g{n}")), "a guest")?;
+    }
+    run(server, &["ip", "link", "delete", "br1"])
+}
+
+/// What an `up` of ten thousand forwards takes.
+fn up_of_forwards() -> Outcome<Vec<Row>> {
+    let scene = Scene::new("fwd")?;
+    scene.write(&forwards(10_000))?;
+    let recording = Recording::of(&scene)?;
+    let rules = scene.folder().join("rules.nft");
+    scene.warren_done(&["up"])?;
+    let listed = told(inside(&scene.server, &["nft", "list", "ruleset"]).output(), "nft")?;
+    told(fs::write(&rules, listed.stdout), "the rules")?;
+    scene.warren_done(&["down"])?;
+    let path = rules.display().to_string();
+    let measured = in_turns(
+        ROUNDS,
+        &mut [
+            &mut || {
+                let took = whole(&mut scene.warren(&["-q", "up"]))?;
+                scene.warren_done(&["down"])?;
+                Ok(took)
+            },
+            &mut || recording.replayed(),
+            &mut || {
+                let took = whole(&mut inside(&scene.server, &["nft", "-f", &path]))?;
+                run(&scene.server, &["nft", "flush", "ruleset"])?;
+                Ok(took)
+            },
+        ],
+    )?;
+    let [ours, replay, nft] = &measured[..] else { return Err("three figures".to_owned()) };
+    let work = "`up` from nothing with 10,000 forwards, whole process";
+    let mut rows = vec![
+        compared(work, "ms", ours, "its netlink bytes, sent again", replay, ("≤ 3", Bound::Most(3.0))),
+        compared("the same", "ms", ours, "nft -f of its rules", nft, ("", Bound::Most(1.0))),
+    ];
+    scene.warren_done(&["up"])?;
+    run(
+        &scene.server,
+        &["nft", "add table ip theirs { map m { type ipv4_addr . inet_service : ipv4_addr . inet_service; }; }"],
+    )?;
+    let mut elements = String::from("add element ip theirs m { ");
+    for n in 0..10_000 {
+        elements.push_str(&format!("203.0.113.2 . {} : 10.1.1.6 . {}, ", 20_000 + n, 10_000 + n));
+    }
+    crate::scene::run_with(&scene.server, &["nft", "-f", "-"], &(elements + "}\n"))?;
+    let (mut n, mut m) = (0, 0);
+    let measured = in_turns(
+        ROUNDS,
+        &mut [
+            &mut || {
+                n += 1;
+                whole(&mut scene.warren(&["-q", "forward", "add", &(40_000 + n).to_string(), "g:22"]))
+            },
+            &mut || {
+                m += 1;
+                let element = format!("{{ 203.0.113.2 . {} : 10.1.1.6 . 22 }}", 40_000 + m);
+                whole(&mut inside(&scene.server, &["nft", "add", "element", "ip", "theirs", "m", &element]))
+            },
+        ],
+    )?;
+    rows.push(compared(
+        "`forward add` at 10,000, whole process",
+        "ms",
+        &measured[0],
+        "nft add element",
+        &measured[1],
+        ("≤ 2", Bound::Most(2.0)),
+    ));
+    Ok(rows)
+}
+
+/// What five hundred guests take.
+fn up_of_guests() -> Outcome<Vec<Row>> {
+    let (ours, bare) = (Scene::new("gst")?, Scene::new("raw")?);
+    ours.write(&crowd(0))?;
+    let per_guest = |ms: f64| ms / GUESTS as f64;
+    let measured = in_turns::<String>(
+        3,
+        &mut [
+            &mut || {
+                let took = whole(&mut ours.warren(&["-q", "up"]))?;
+                ours.warren_done(&["down"])?;
+                Ok(per_guest(took))
+            },
+            &mut || {
+                let took = crowd_by_netlink(&bare.server)?;
+                crowd_gone(&bare.server)?;
+                Ok(per_guest(took))
+            },
+        ],
+    )?;
+    let mut rows = vec![compared(
+        "`up` with 500 netns guests, each",
+        "ms",
+        &measured[0],
+        "bare netlink",
+        &measured[1],
+        ("≤ 1.5", Bound::Most(1.5)),
+    )];
+    ours.write(&crowd(10_000))?;
+    ours.warren_done(&["up"])?;
+    let plan = in_turns(ROUNDS, &mut [&mut || whole(&mut ours.warren(&["plan"]))])?;
+    rows.push(absolute(
+        "`plan` with nothing to do, 500 guests and 10,000 forwards",
+        "ms",
+        &plan[0],
+        ("≤ 100 ms", Bound::Most(100.0)),
+    ));
+    let mut first = true;
+    let down = in_turns::<String>(
+        3,
+        &mut [&mut || {
+            if !std::mem::take(&mut first) {
+                ours.warren_done(&["up"])?;
+            }
+            whole(&mut ours.warren(&["-q", "down"]))
+        }],
+    )?;
+    rows.push(absolute("`down` of the same", "ms", &down[0], ("≤ 1 s", Bound::Most(1000.0))));
+    Ok(rows)
+}
+
+/// Whole processes that need no server.
+fn alone() -> Outcome<Vec<Row>> {
+    let warren = crate::scene::warren();
+    let seed = format!("{}/../examples/seed.toml", env!("CARGO_MANIFEST_DIR"));
+    let measured = in_turns(
+        ROUNDS,
+        &mut [
+            &mut || whole(Command::new(&warren).args(["rehearse", &seed])),
+            &mut || whole(Command::new(&warren).arg("--version")),
+            &mut || Ok::<f64, String>(told(fs::metadata(&warren), "the binary")?.len() as f64 / 1e6),
+        ],
+    )?;
+    Ok(vec![
+        absolute("`rehearse examples/seed.toml`, whole process", "ms", &measured[0], ("≤ 1 s", Bound::Most(1000.0))),
+        absolute("`warren --version`, whole process", "ms", &measured[1], ("", Bound::Most(f64::MAX))),
+        absolute("the binary", "MB", &measured[2], ("", Bound::Most(f64::MAX))),
+    ])
+}
+
+/// The rows of this work.
+pub fn rows() -> Outcome<Vec<Row>> {
+    let mut rows = up_of_forwards()?;
+    rows.extend(up_of_guests()?);
+    rows.extend(alone()?);
+    Ok(rows)
+}

@@ -1,0 +1,92 @@
+//! The netlink bytes of an `up`, recorded by strace and sent again by nothing but system calls: what the kernel's own
+//! work takes, and nobody can be faster than.
+
+use std::fs;
+use std::process::Command;
+use std::time::Instant;
+
+use kernel::netlink::Socket;
+use kernel::netns::Netns;
+
+use crate::scene::{Outcome, Scene, run, told};
+
+/// What was sent, in order: the protocol of the socket, and the bytes.
+pub struct Recording {
+    scene: Scene,
+    sent: Vec<(isize, Vec<u8>)>,
+}
+
+impl Recording {
+    /// Of an `up` of the scene's file, which is taken down again; to be replayed in another scene just like it.
+    pub fn of(scene: &Scene) -> Outcome<Self> {
+        let log = scene.folder().join("strace");
+        let mut plain = scene.warren(&["-q", "up"]);
+        let mut command = Command::new("strace");
+        command.args(["-f", "-xx", "-s", "10000000", "-e", "trace=socket,sendto", "-o"]).arg(&log);
+        command.arg(plain.get_program()).args(plain.get_args());
+        for (name, value) in plain.get_envs() {
+            if let Some(value) = value {
+                command.env(name, value);
+            }
+        }
+        let output = told(command.output(), "strace")?;
+        if !output.status.success() {
+            return Err(format!("up under strace: {}", String::from_utf8_lossy(&output.stderr)));
+        }
+        plain.env_clear();
+        scene.warren_done(&["down"])?;
+        let log = told(fs::read_to_string(log), "what strace saw")?;
+        Ok(Self { scene: Scene::new("rpl")?, sent: parse(&log)? })
+    }
+
+    /// Milliseconds of sending it all again, answers read.
+    pub fn replayed(&self) -> Outcome<f64> {
+        let place = told(Netns::open(&self.scene.server), "the replay's server")?;
+        let took = told(place.run(|| self.send()), "a thread")??;
+        run(&self.scene.server, &["nft", "flush", "ruleset"])?;
+        run(&self.scene.server, &["ip", "link", "delete", "br1"])?;
+        Ok(took)
+    }
+
+    fn send(&self) -> Outcome<f64> {
+        let began = Instant::now();
+        let sockets = told(Socket::open(libc::NETLINK_ROUTE as isize), "rtnetlink").and_then(|route| {
+            Ok([
+                (libc::NETLINK_ROUTE as isize, route),
+                (libc::NETLINK_NETFILTER as isize, told(Socket::open(libc::NETLINK_NETFILTER as isize), "nfnetlink")?),
+            ])
+        })?;
+        for (_, socket) in &sockets {
+            socket.set_send_buffer(32 << 20);
+            socket.enlarge(32 << 20);
+        }
+        for (protocol, bytes) in &self.sent {
+            let Some((_, socket)) = sockets.iter().find(|(p, _)| p == protocol) else { continue };
+            told(socket.send(bytes), "sending again")?;
+            // Dumps answer in several; what is there is read, and what comes later with the next.
+            while told(socket.receive_ready(), "the answers")?.is_some() {}
+        }
+        Ok(began.elapsed().as_secs_f64() * 1e3)
+    }
+}
+
+/// `PID socket(AF_NETLINK, SOCK_RAW|…, NETLINK_ROUTE) = FD` and `PID sendto(FD, "\x…"…, LENGTH, …`.
+fn parse(log: &str) -> Outcome<Vec<(isize, Vec<u8>)>> {
+    let mut protocols = std::collections::BTreeMap::new();
+    let mut sent = Vec::new();
+    for line in log.lines() {
+        if let Some((call, descriptor)) = line.split_once("socket(AF_NETLINK").and_then(|(_, r)| r.rsplit_once("= ")) {
+            let protocol =
+                if call.contains("NETLINK_NETFILTER") { libc::NETLINK_NETFILTER } else { libc::NETLINK_ROUTE };
+            protocols.insert(descriptor.trim().to_owned(), protocol as isize);
+        } else if let Some((_, call)) = line.split_once("sendto(") {
+            let mut parts = call.splitn(3, '"');
+            let descriptor = parts.next().unwrap_or_default().trim_end_matches(", ").to_owned();
+            let (Some(bytes), Some(protocol)) = (parts.next(), protocols.get(&descriptor)) else { continue };
+            let bytes: Option<Vec<u8>> =
+                bytes.split("\\x").skip(1).map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+            sent.push((*protocol, bytes.ok_or("bytes that strace cut")?));
+        }
+    }
+    if sent.is_empty() { Err("strace saw nothing sent".to_owned()) } else { Ok(sent) }
+}
