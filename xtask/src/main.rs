@@ -58,6 +58,11 @@ const PACKAGES: &[(&str, &str)] = &[
     ("dbus-daemon", "dbus-daemon"),
     ("python3-dbus", "/usr/lib/python3/dist-packages/dbus"),
     ("python3-gi", "/usr/lib/python3/dist-packages/gi"),
+    // A browser that `connect` starts, and what sees whether it asks a resolver.
+    ("firefox-esr", "firefox-esr"),
+    ("tcpdump", "tcpdump"),
+    // A client of SOCKS.
+    ("python3-socks", "/usr/lib/python3/dist-packages/socks.py"),
 ];
 
 type Done = Result<(), String>;

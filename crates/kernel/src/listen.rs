@@ -62,6 +62,9 @@ pub fn loopback(at: SocketAddr) -> Result<OwnedFd> {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
         }
         let socket = socket(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
+        if at.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
         socket.set_reuse_address(true)?;
         socket.bind(&at.into())?;
         socket.listen(BACKLOG)?;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 
 use model::address::Transport;
@@ -76,6 +76,39 @@ pub fn is_established(session: &Session) -> Result<bool> {
         }
     }
     Ok(false)
+}
+
+/// The user that opened the TCP socket at `local` that is connected to `peer`, both in the calling thread's network
+/// namespace; none where there is no such socket any more.
+pub fn user_of(local: SocketAddr, peer: SocketAddr) -> Result<Option<u32>> {
+    let mut socket = Socket::open(libc::NETLINK_SOCK_DIAG as isize).context("open", "a sock_diag socket")?;
+    let (local, peer) = (canonical(local), canonical(peer));
+    let family = if local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let sixteen = |address: IpAddr| match address {
+        IpAddr::V4(a) => {
+            let [a, b, c, d] = a.octets();
+            [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+        }
+        IpAddr::V6(a) => a.octets(),
+    };
+    let found = socket.get(SOCK_DIAG_BY_FAMILY, 0, |w| {
+        w.raw(&[family as u8, Transport::Tcp.number(), 0, 0]).raw(&u32::MAX.to_ne_bytes());
+        // struct inet_diag_sockid: ports, addresses, any interface, no cookie (INET_DIAG_NOCOOKIE).
+        w.raw(&local.port().to_be_bytes()).raw(&peer.port().to_be_bytes());
+        w.raw(&sixteen(local.ip())).raw(&sixteen(peer.ip())).raw(&[0; 4]).raw(&[0xff; 8]);
+    });
+    match found {
+        Ok(found) => {
+            let found = found.iter().find(|m| m.kind == SOCK_DIAG_BY_FAMILY);
+            Ok(found.and_then(|m| m.payload.get(64..68)).map(ne_u32))
+        }
+        Err(e) if e.errno() == Some(libc::ENOENT) => Ok(None),
+        Err(e) => Err(e).context("find", format!("the connection of {local} and {peer}")),
+    }
+}
+
+fn canonical(socket: SocketAddr) -> SocketAddr {
+    SocketAddr::new(socket.ip().to_canonical(), socket.port())
 }
 
 /// Both ends of a connection, of a struct inet_diag_msg.

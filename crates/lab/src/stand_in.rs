@@ -23,7 +23,7 @@ impl Lab {
                 site.hosts.join(", ")
             ));
         }
-        if network.socks {
+        if network.socks.is_some() {
             said.push("socks: nothing serves it here".to_owned());
         }
         network.uplink.present = true;

@@ -96,7 +96,11 @@ fn network(public: &[&str], v6: bool) -> Network {
         sites: vec![site()],
         http: Http::default(),
         acme: None,
-        socks: true,
+        socks: Some(model::network::Socks {
+            listen: vec!["127.0.0.1:1080".parse().unwrap()],
+            lans: None,
+            resolvers: vec![],
+        }),
         hosts_resolver: true,
         web: None,
         ipv6_forwarding: Ipv6Forwarding::Off,

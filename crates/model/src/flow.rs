@@ -229,7 +229,7 @@ mod tests {
             sites: vec![],
             http: crate::network::Http::default(),
             acme: None,
-            socks: false,
+            socks: None,
             hosts_resolver: true,
             web: None,
             ipv6_forwarding: Ipv6Forwarding::Off,

@@ -1,6 +1,6 @@
 //! What a configuration means on a host: every default filled in, every name resolved.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -45,8 +45,9 @@ pub struct Network {
     /// Certificates by ACME.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acme: Option<Acme>,
-    /// Whether `[socks]` stands in the file.
-    pub socks: bool,
+    /// The developers' door. Records of earlier versions have a truth value as "socks".
+    #[serde(default, rename = "socks5", skip_serializing_if = "Option::is_none")]
+    pub socks: Option<Socks>,
     /// The page for a browser on this host, and what programs read beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub web: Option<crate::web::Web>,
@@ -68,6 +69,19 @@ pub struct Network {
     /// The mends that were found to be needed on this host; only ever with `fix_foreign`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mends: Vec<Mend>,
+}
+
+/// `[socks]`: from where one comes, and where to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Socks {
+    /// Where it listens, on loopback.
+    pub listen: Vec<SocketAddr>,
+    /// The bridges of the LANs that may be entered; all where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lans: Option<Vec<IfName>>,
+    /// Who knows names of the world: the resolvers of the first LAN of those that asks any, else the host's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resolvers: Vec<IpAddr>,
 }
 
 /// The interface towards the world.

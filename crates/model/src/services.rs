@@ -2,13 +2,13 @@
 //! from a network alone; the services hold it and nothing else of the file's.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::address::{IfName, Mac};
-use crate::network::{Guest, Lan, LeaseRange, Mode, Network};
+use crate::network::{Guest, Lan, LeaseRange, Mode, Network, Public};
 use crate::sites::Sites;
 use crate::web::Web;
 
@@ -23,6 +23,8 @@ pub struct Services {
     pub web: Option<Web>,
     /// The web by name.
     pub sites: Sites,
+    /// The developers' door.
+    pub socks: Option<SocksService>,
 }
 
 /// The services of a LAN.
@@ -48,6 +50,23 @@ pub struct LanServices {
     pub dhcp: Option<Dhcp>,
     /// What routers tell: none where the LAN has no IPv6.
     pub advertised: Option<Advertised>,
+}
+
+/// The developers' door (RFC 1928).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocksService {
+    /// Where it listens, on loopback.
+    pub listen: Vec<SocketAddr>,
+    /// The bridges whose zones names are looked up in, one after the other.
+    pub zones: Vec<IfName>,
+    /// Who knows names of the world.
+    pub resolvers: Vec<IpAddr>,
+    /// Addresses that are the host's whether it holds them at the moment or not.
+    pub own: Vec<IpAddr>,
+    /// All LANs' subnets and what lies behind their guests: no name of the world's stands for one of these.
+    pub inside: Vec<IpNet>,
+    /// Those of them that may not be entered.
+    pub closed: Vec<IpNet>,
 }
 
 /// A guest as the zone and the leases know it.
@@ -101,6 +120,7 @@ impl Services {
             hosts_resolver: network.hosts_resolver,
             web: network.web.clone(),
             sites: Sites::of(network),
+            socks: socks(network),
         }
     }
 
@@ -153,6 +173,36 @@ fn host(guest: &Guest) -> NamedHost {
         addresses: guest.addresses.clone(),
         mac: guest.mac,
     }
+}
+
+fn socks(network: &Network) -> Option<SocksService> {
+    let socks = network.socks.as_ref()?;
+    let may_enter = |lan: &Lan| socks.lans.as_ref().is_none_or(|lans| lans.contains(&lan.bridge));
+    let nets = |lan: &Lan| {
+        let outer = lan.outer.iter().flat_map(|outer| outer.nets.iter().copied());
+        let guests = network
+            .guests_of(lan)
+            .flat_map(|guest| guest.addresses.iter().copied().map(IpNet::from).chain(guest.allowed.iter().copied()));
+        lan.addresses.iter().copied().chain(outer).chain(guests).map(|net| net.trunc()).collect::<BTreeSet<_>>()
+    };
+    let listed = match &network.public {
+        Public::Listed(addresses) => addresses.clone(),
+        Public::Dynamic => Vec::new(),
+    };
+    let held = network.lans.iter().flat_map(Lan::held).map(|net| net.addr());
+    let own: BTreeSet<IpAddr> = listed.into_iter().chain(held).collect();
+    let inside = network.lans.iter().filter(|lan| lan.mode != Mode::Bridged).flat_map(nets);
+    // Names of those that may not be entered are known, so that they are not asked of the world.
+    let open = network.lans.iter().filter(|lan| may_enter(lan));
+    let shut = network.lans.iter().filter(|lan| !may_enter(lan));
+    Some(SocksService {
+        listen: socks.listen.clone(),
+        zones: open.chain(shut).filter(|lan| lan.mode != Mode::Bridged).map(|lan| lan.bridge.clone()).collect(),
+        resolvers: socks.resolvers.clone(),
+        own: own.into_iter().collect(),
+        inside: inside.collect(),
+        closed: network.lans.iter().filter(|lan| !may_enter(lan)).flat_map(nets).collect(),
+    })
 }
 
 fn dhcp(network: &Network, lan: &Lan) -> Option<Dhcp> {

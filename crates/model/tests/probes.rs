@@ -97,7 +97,7 @@ fn network(public: Public, lans: Vec<Lan>, guests: Vec<Guest>, forwards: Vec<For
         sites: Vec::new(),
         http: model::network::Http::default(),
         acme: None,
-        socks: false,
+        socks: None,
         hosts_resolver: true,
         web: None,
         ipv6_forwarding: Ipv6Forwarding::PerInterface,

@@ -25,6 +25,8 @@ pub enum Purpose {
     Arp,
     /// Router solicitations and advertisements.
     Router,
+    /// SOCKS.
+    Socks,
     /// The page for a browser on this host.
     Web,
     /// Sites.
@@ -117,6 +119,9 @@ pub struct Status {
     pub ra: RaCounts,
     /// The leases that hold.
     pub leases: Vec<LeaseShown>,
+    /// Of the developers' door.
+    #[serde(default)]
+    pub socks: SocksCounts,
     /// Of sites.
     #[serde(default)]
     pub http: HttpCounts,
@@ -207,6 +212,29 @@ pub struct CertificateShown {
     pub until: Option<u64>,
     /// What is wrong with it, or with the next one.
     pub problem: Option<String>,
+}
+
+/// Counts of the developers' door.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocksCounts {
+    /// Clients that connected.
+    pub clients: u64,
+    /// Streams that stand.
+    pub open: u64,
+    /// Clients that were let through.
+    pub connected: u64,
+    /// Clients that wanted where nobody may go from here.
+    pub refused: u64,
+    /// Clients whose peer could not be reached, or found by its name.
+    pub unreachable: u64,
+    /// Clients beyond what may be here at once: closed.
+    pub limited: u64,
+    /// Clients that do not speak SOCKS5, or not in time: closed.
+    pub malformed: u64,
+    /// Bytes that clients sent.
+    pub sent: u64,
+    /// Bytes that they were sent.
+    pub received: u64,
 }
 
 /// Counts of sites.

@@ -26,6 +26,7 @@ use crate::http::tls_acme::Acme;
 use crate::log;
 use crate::protocol::{FromWorker, Purpose, SocketKey, Status, ToWorker};
 use crate::ra::serve::{self as ra, Routers};
+use crate::socks::serve::{self as socks, Door};
 use crate::web::serve::{self as web, Web};
 
 /// Why the worker ends.
@@ -60,7 +61,7 @@ pub fn run(end: OwnedFd) -> Result<(), WorkerError> {
     Ok(())
 }
 
-/// As many as it may have: each question to the world takes one, and each request of a site's two.
+/// As many as it may have: each question to the world takes one, each request of a site's two, each client of the door six.
 fn more_descriptors() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let most = getrlimit(Resource::Nofile).maximum.map_or(MOST_DESCRIPTORS, |most| most.min(MOST_DESCRIPTORS));
@@ -76,6 +77,7 @@ struct Worker {
     keep: mpsc::UnboundedSender<FromWorker>,
     leases: Rc<Leases>,
     routers: Rc<Routers>,
+    door: Rc<Door>,
     web: Rc<Web>,
     /// Sockets that were sent and are not served yet.
     waiting: BTreeMap<SocketKey, OwnedFd>,
@@ -102,6 +104,7 @@ async fn serve(end: OwnedFd, confined: &Confined) -> Result<Option<UnixStream>, 
         keep,
         leases: Rc::new(Leases::new(changed)),
         routers: Rc::default(),
+        door: Rc::default(),
         web: Rc::new(Web::new(wants)),
         waiting: BTreeMap::new(),
         served: BTreeMap::new(),
@@ -180,6 +183,7 @@ impl Worker {
                     dhcp: self.leases.counts(),
                     ra: self.routers.counts(),
                     leases: self.leases.shown(),
+                    socks: self.door.counts(),
                     http: self.http.counts(),
                     backends: self.http.backends(),
                     certificates: self.http.keys.shown(),
@@ -203,6 +207,7 @@ impl Worker {
         let services = Rc::new(services);
         self.dns.configure(&services);
         self.leases.configure(&services);
+        self.door.configure(services.socks.as_ref());
         self.web.configure(&services);
         self.http.configure(&services.sites);
         let resolvers: BTreeSet<IpAddr> = services.lans.iter().flat_map(|lan| lan.upstreams.clone()).collect();
@@ -237,6 +242,10 @@ impl Worker {
 
     /// Begins to serve a socket; those that belong to another one's service go with it.
     fn begin(&mut self, key: &SocketKey) -> Option<JoinHandle<()>> {
+        if key.purpose == Purpose::Socks {
+            let socket = TcpListener::from(self.waiting.remove(key)?);
+            return Some(self.watch(key, socks::serve(Rc::clone(&self.door), Rc::clone(&self.dns), socket)));
+        }
         if key.purpose == Purpose::Web {
             let socket = TcpListener::from(self.waiting.remove(key)?);
             return Some(self.watch(key, web::serve(Rc::clone(&self.web), socket)));
@@ -266,7 +275,7 @@ impl Worker {
                 Some(self.watch(key, ra::serve(Rc::clone(&self.routers), bridge, index, socket, services)))
             }
             // The former only stands there; the latter belongs to DHCP's.
-            Purpose::DhcpPort | Purpose::Arp | Purpose::Http | Purpose::Web => None,
+            Purpose::DhcpPort | Purpose::Arp | Purpose::Http | Purpose::Web | Purpose::Socks => None,
         }
     }
 

@@ -23,6 +23,8 @@ mod dns;
 mod heads;
 #[path = "../../../fuzz/properties/router.rs"]
 mod router;
+#[path = "../../../fuzz/properties/socks.rs"]
+mod socks;
 
 #[test]
 fn what_fuzzers_found_holds() {
@@ -33,6 +35,7 @@ fn what_fuzzers_found_holds() {
         ("dns", dns::hold),
         ("http", heads::hold),
         ("router", router::hold),
+        ("socks", socks::hold),
     ] {
         let mut count = 0;
         for entry in std::fs::read_dir(kept.join(name)).unwrap() {
@@ -64,6 +67,7 @@ fn everything(bytes: &[u8]) {
     dns::hold(bytes);
     dhcp::hold(bytes);
     router::hold(bytes);
+    socks::hold(bytes);
 }
 
 proptest! {

@@ -129,6 +129,8 @@ pub enum Command {
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+    /// On your own machine: a tunnel over ssh and a browser that sees the server's LAN, names resolved inside
+    Connect(Connect),
     /// Write the network as files for who would rather run it by hand
     Export {
         /// The format
@@ -176,6 +178,47 @@ pub enum Command {
     /// Find out in a lab what others' firewalls stop
     #[command(hide = true)]
     Judge,
+}
+
+/// Where to, and with what.
+#[derive(Debug, clap::Args)]
+pub struct Connect {
+    /// The server, as ssh knows it
+    #[arg(value_name = "[USER@]SERVER")]
+    pub server: String,
+    /// Where its sshd listens, or a forward to a guest's
+    #[arg(short, long)]
+    pub port: Option<u16>,
+    /// Only the LANs' names and addresses go through the tunnel
+    #[arg(long)]
+    pub lan_only: bool,
+    /// Names below it are a LAN's; for a server whose warren cannot be asked
+    #[arg(long, value_name = "DOMAIN")]
+    pub domain: Vec<String>,
+    /// firefox, chromium or one of their kin; "none" prints the proxy's settings instead
+    #[arg(long, value_name = "PROGRAM")]
+    pub browser: Option<String>,
+    /// The proxy's port here; a free one by default
+    #[arg(long, value_name = "PORT")]
+    pub listen: Option<u16>,
+    /// Show a program of a guest's here, by ssh -X
+    #[arg(long, num_args = 2.., value_names = ["GUEST", "COMMAND"], allow_hyphen_values = true)]
+    pub x11: Option<Vec<String>>,
+    /// Print that, and open nothing
+    #[arg(long, value_enum, conflicts_with = "x11")]
+    pub print: Option<Printed>,
+    /// Pages for the browser to open, or options of its own
+    #[arg(last = true)]
+    pub arguments: Vec<String>,
+}
+
+/// What `connect` prints.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum Printed {
+    /// Lines for ssh's configuration: `ssh GUEST` by way of the server
+    SshConfig,
+    /// A proxy auto-configuration for the LANs' names
+    Pac,
 }
 
 /// What to do with a guest.

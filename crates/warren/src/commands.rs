@@ -8,6 +8,7 @@ mod boot;
 mod ca;
 mod check;
 mod confirm;
+mod connect;
 mod down;
 mod export;
 mod forward;
@@ -66,6 +67,7 @@ pub fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Completions { shell } => manual::completions(shell),
         Command::Man => manual::man(),
         Command::Map { output } => map::run(context, output.as_deref()),
+        Command::Connect(options) => connect::run(context, &options),
         Command::Export { format } => export::run(context, format),
     }
 }

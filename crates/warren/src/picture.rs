@@ -25,7 +25,7 @@ pub fn text(network: &Network) -> String {
         let to: Vec<String> = site.to.iter().map(ToString::to_string).chain(site.redirect.clone()).collect();
         let _ = writeln!(out, "  │ site {}{path} → {}", site.hosts.join(", "), to.join(", "));
     }
-    if network.socks {
+    if network.socks.is_some() {
         let _ = writeln!(out, "  │ socks, for the developers' browsers");
     }
     for lan in &network.lans {

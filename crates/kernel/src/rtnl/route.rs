@@ -102,6 +102,19 @@ impl Rtnl {
         Ok(routes)
     }
 
+    /// Whether an address is another host's, as the kernel would send to it: not one of this host's own, a broadcast
+    /// or an anycast address. Fails where it knows no way there.
+    pub fn is_elsewhere(&mut self, address: IpAddr) -> Result<bool> {
+        let answer = self.socket.get(RTM_GETROUTE, 0, |w| {
+            let length = if address.is_ipv4() { 32 } else { 128 };
+            w.raw(&rtmsg(family_of(address), length, RT_TABLE_UNSPEC, 0, RT_SCOPE_UNIVERSE, 0));
+            w.attr(RTA_DST, &octets(address));
+        });
+        let answer = answer.context("find the way to", address.to_string())?;
+        // The type stands in the eighth byte of struct rtmsg.
+        Ok(answer.iter().any(|m| m.kind == RTM_NEWROUTE && m.payload.get(7) == Some(&RTN_UNICAST)))
+    }
+
     /// Adds a route to the main table ([`PROTOCOL`]). Fails with EEXIST where one to there of that metric is, and
     /// with ENETUNREACH where the router cannot be reached by the link (IPv4).
     pub fn add_route(&mut self, route: &NewRoute<'_>) -> Result<()> {

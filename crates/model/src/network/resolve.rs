@@ -25,6 +25,7 @@ mod leases;
 mod links;
 mod management;
 mod outer;
+mod services;
 mod sites;
 mod stations;
 mod web;
@@ -49,6 +50,7 @@ pub fn resolve(config: &Config, facts: &HostFacts) -> Result<Network, Vec<Proble
     let (forwards, dmzs, claims) = forwards::resolve(&scope, &mut problems);
     claims::check_each_other(&scope, &claims, &mut problems);
     sites::check(&scope, &claims, &mut problems);
+    services::check(&scope, &mut problems);
     allows::check(&scope, &mut problems);
     host::check_networks(&scope, &mut problems);
     let free = management::check(&scope, &claims, &mut problems);
@@ -66,6 +68,7 @@ pub fn resolve(config: &Config, facts: &HostFacts) -> Result<Network, Vec<Proble
         ipv6_forwarding: ipv6_forwarding(&lans, facts),
         learners: learners(&lans, facts),
         guests: guests::build(&scope, ports),
+        socks: services::build_socks(config, &lans, facts),
         lans,
         kept: if dmzs.is_empty() { Vec::new() } else { management::kept(&scope) },
         allows: allows::build(&scope),
@@ -74,7 +77,6 @@ pub fn resolve(config: &Config, facts: &HostFacts) -> Result<Network, Vec<Proble
         sites: sites::build(config),
         http: sites::build_http(config),
         acme: sites::build_acme(config),
-        socks: config.socks.is_some(),
         hosts_resolver: config.host.hosts_resolver.as_ref().is_none_or(|on| on.value),
         reach: build_reach(config, facts),
         fix_foreign: config.host.fix_foreign.as_ref().is_some_and(|fix| fix.value),

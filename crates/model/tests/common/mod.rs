@@ -238,7 +238,7 @@ fn build(sketch: &Sketch) -> Network {
         sites,
         http: model::network::Http::default(),
         acme: None,
-        socks: false,
+        socks: None,
         hosts_resolver: true,
         web: None,
         ipv6_forwarding: if six { Ipv6Forwarding::PerInterface } else { Ipv6Forwarding::Off },

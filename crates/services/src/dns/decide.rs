@@ -202,6 +202,30 @@ fn add(reply: &mut Reply<'_>, kind: u16, addresses: &[IpAddr]) -> bool {
     any
 }
 
+/// The addresses of a name that is ours to answer, of all LANs' zones: by the zone that it is within (the closest one,
+/// where one lies in another), or as a bare label of the first that has it. None where it is the world's.
+#[must_use]
+pub fn of_ours(zones: &[impl std::borrow::Borrow<Zone>], name: &[u8]) -> Option<Vec<IpAddr>> {
+    let labels: Vec<&[u8]> = wire::labels(name).collect();
+    if labels.last().is_some_and(|last| *last == b"localhost") {
+        return Some(vec![std::net::Ipv4Addr::LOCALHOST.into(), std::net::Ipv6Addr::LOCALHOST.into()]);
+    }
+    let zones = zones.iter().map(std::borrow::Borrow::borrow);
+    if let [label] = &*labels {
+        let found = zones.into_iter().find_map(|zone: &Zone| {
+            let mut full = vec![name[0]];
+            full.extend_from_slice(label);
+            full.extend_from_slice(&zone.domain);
+            zone.names.get(&full)
+        });
+        return Some(found.cloned().unwrap_or_default());
+    }
+    let mut within: Vec<&Zone> = zones.filter(|zone| is_within(name, &zone.domain)).collect();
+    within.sort_by_key(|zone| std::cmp::Reverse(zone.domain.len()));
+    let found = within.iter().find_map(|zone| zone.names.get(name)).cloned();
+    (!within.is_empty()).then(|| found.unwrap_or_default())
+}
+
 /// Addresses that no name of the world's may stand for: those of our LANs, and of whoever asks himself. A page of the
 /// world's could else make a browser on a LAN its tool (DNS rebinding).
 #[derive(Clone, Debug, Default)]

@@ -1,6 +1,6 @@
 //! Names on sockets: UDP and TCP, each client with so much at a time and no more.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -16,9 +16,10 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use super::cache::{Cache, Key};
-use super::decide::{Decision, Inside, Zone};
+use super::decide::{self, Decision, Inside, Zone};
 use super::upstream::{self, Health};
-use super::wire::{self, Answer, NoQuery, Query, Rcode, Reply};
+use super::wire::{self, Answer, NoQuery, Query, Rcode, Reply, rtype};
+use crate::crowd::Crowd;
 use crate::log::Bounded;
 use crate::protocol::DnsCounts;
 
@@ -38,9 +39,11 @@ const TURN: usize = 64;
 pub struct Dns {
     lans: RefCell<HashMap<IfName, Rc<Lan>>>,
     inside: RefCell<Inside>,
+    /// What was answered to the host's own services.
+    remembered: RefCell<Cache>,
     health: Health,
-    waiting: Crowd,
-    streams: Crowd,
+    waiting: Crowd<IpAddr>,
+    streams: Crowd<IpAddr>,
     counts: RefCell<DnsCounts>,
     log: Bounded,
 }
@@ -56,45 +59,6 @@ struct Lan {
     pending: RefCell<HashMap<Key, Vec<Waits>>>,
 }
 
-/// How many there are at once, of each client.
-#[derive(Default)]
-struct Crowd {
-    all: Cell<usize>,
-    of: RefCell<HashMap<IpAddr, usize>>,
-}
-
-/// One of them, until it is dropped.
-struct Place<'a> {
-    crowd: &'a Crowd,
-    client: IpAddr,
-}
-
-impl Crowd {
-    fn enter(&self, client: IpAddr, all: usize, of_one: usize) -> Option<Place<'_>> {
-        let mut of = self.of.borrow_mut();
-        let own = of.get(&client).copied().unwrap_or(0);
-        if self.all.get() >= all || own >= of_one {
-            return None;
-        }
-        self.all.set(self.all.get() + 1);
-        of.insert(client, own + 1);
-        Some(Place { crowd: self, client })
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.crowd.all.set(self.crowd.all.get().saturating_sub(1));
-        let mut of = self.crowd.of.borrow_mut();
-        if let Some(count) = of.get_mut(&self.client) {
-            *count -= 1;
-            if *count == 0 {
-                of.remove(&self.client);
-            }
-        }
-    }
-}
-
 impl Dns {
     /// What is counted.
     #[must_use]
@@ -105,6 +69,8 @@ impl Dns {
     /// What is served from now on. What is remembered of a LAN's upstream resolvers stays while they are the same.
     pub fn configure(&self, services: &Services) {
         *self.inside.borrow_mut() = Inside::of(services);
+        // Other resolvers may know other names.
+        self.remembered.take();
         let mut lans = self.lans.borrow_mut();
         lans.retain(|bridge, _| services.lan(bridge).is_some());
         for lan in &services.lans {
@@ -129,6 +95,37 @@ impl Dns {
         if let Some(lan) = self.lans.borrow().get(bridge) {
             *lan.zone.borrow_mut() = Rc::new(zone);
         }
+    }
+
+    /// The addresses of a name, for a service of the host's own, and whether they are ours to say: by the zones of
+    /// `bridges`, those in front first; else `resolvers` are asked.
+    pub async fn addresses(&self, bridges: &[IfName], resolvers: &[IpAddr], name: &str) -> (Vec<IpAddr>, bool) {
+        let Some(name) = wire::name(name) else { return (Vec::new(), true) };
+        let lans: Vec<Rc<Lan>> = bridges.iter().filter_map(|bridge| self.lan(bridge)).collect();
+        let zones: Vec<Rc<Zone>> = lans.iter().map(|lan| Rc::clone(&lan.zone.borrow())).collect();
+        if let Some(found) = decide::of_ours(&zones, &name) {
+            self.count(|counts| counts.local += 1);
+            return (found, true);
+        }
+        let ask = |kind| self.of_world(resolvers, Query::of_host(name.clone(), kind));
+        let (six, four) = tokio::join!(ask(rtype::AAAA), ask(rtype::A));
+        (six.into_iter().chain(four).collect(), false)
+    }
+
+    async fn of_world(&self, resolvers: &[IpAddr], query: Query) -> Vec<IpAddr> {
+        let key = Key::of(&query);
+        let known = self.remembered.borrow().get(&key, Instant::now());
+        if let Some((answer, _)) = known {
+            self.count(|counts| counts.cached += 1);
+            return answer.answers.clone();
+        }
+        self.count(|counts| counts.forwarded += 1);
+        let Some(answer) = upstream::ask(&self.health, resolvers, &query).await.map(Rc::new) else {
+            self.count(|counts| counts.failed += 1);
+            return Vec::new();
+        };
+        self.remembered.borrow_mut().put(key, &answer, Instant::now());
+        answer.answers.clone()
     }
 
     fn lan(&self, bridge: &IfName) -> Option<Rc<Lan>> {

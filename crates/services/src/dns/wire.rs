@@ -240,6 +240,8 @@ pub struct Answer {
     pub lifetime: u32,
     /// Every address that it tells.
     pub addresses: Vec<IpAddr>,
+    /// Those of the type asked for, which are the answer itself.
+    pub answers: Vec<IpAddr>,
 }
 
 /// How long anything is remembered at most, in seconds: a day, and of what is not there three hours (RFC 2308).
@@ -267,9 +269,10 @@ pub fn answer(bytes: &[u8], id: u16, asked: &Query) -> Result<Answer, Malformed>
         truncated: flags & TC != 0,
         lifetime: 0,
         addresses: Vec::new(),
+        answers: Vec::new(),
     };
     let mut life = Life::default();
-    match records(&mut reader, &counts, &mut answer, &mut life) {
+    match records(&mut reader, &counts, asked.kind, &mut answer, &mut life) {
         Ok(()) => {}
         // Cut in the middle of a record: who asks again by TCP does not need what is left.
         Err(Malformed) if answer.truncated => answer.cut(),
@@ -300,7 +303,13 @@ impl Life {
     }
 }
 
-fn records(reader: &mut Reader<'_>, counts: &[u16; 4], answer: &mut Answer, life: &mut Life) -> Result<(), Malformed> {
+fn records(
+    reader: &mut Reader<'_>,
+    counts: &[u16; 4],
+    asked: u16,
+    answer: &mut Answer,
+    life: &mut Life,
+) -> Result<(), Malformed> {
     for (section, count) in counts.iter().enumerate().skip(1) {
         for nth in 0..*count {
             let begun = reader.at;
@@ -327,6 +336,9 @@ fn records(reader: &mut Reader<'_>, counts: &[u16; 4], answer: &mut Answer, life
                 life.absence = Some(ttl.min(minimum));
             }
             addresses(kind, data, &mut answer.addresses);
+            if section == 1 && kind == asked && matches!(kind, rtype::A | rtype::AAAA) {
+                addresses(kind, data, &mut answer.answers);
+            }
         }
     }
     // What stands behind the last record is no part of it.
@@ -385,6 +397,7 @@ impl Answer {
         self.bytes.truncate(self.question_end);
         self.ttls.clear();
         self.addresses.clear();
+        self.answers.clear();
         self.set_count(1, 0);
     }
 
@@ -449,6 +462,12 @@ fn opt(payload: u16, dnssec: bool, high: u8) -> [u8; 11] {
 }
 
 impl Query {
+    /// A question of the host's own.
+    #[must_use]
+    pub fn of_host(name: Name, kind: u16) -> Self {
+        Self { id: 0, recurse: true, unchecked: false, authentic: false, name, kind, class: IN, edns: None }
+    }
+
     /// The largest answer by UDP.
     #[must_use]
     pub fn limit(&self) -> usize {

@@ -73,7 +73,7 @@ pub fn document(context: &Context) -> Result<serde_json::Value, Failure> {
         }))).collect::<Vec<_>>(),
         "guests": network.guests.iter().map(|guest| counters::with(counters.guest(guest), serde_json::json!({
             "name": guest.name, "kind": kind(&guest.kind), "lan": guest.lan, "mac": guest.mac, "port": guest.port,
-            "addresses": guest.addresses, "plugged": plugged(&survey.observed, guest),
+            "addresses": guest.addresses, "aliases": guest.aliases, "plugged": plugged(&survey.observed, guest),
             "container": matches!(guest.kind, GuestKind::Lxc(_)).then(|| super::guest::state_word(&host, &guest.name)),
         }))).collect::<Vec<_>>(),
         "forwards": forward::documents(&network).into_iter().zip(&network.forwards)
@@ -82,6 +82,7 @@ pub fn document(context: &Context) -> Result<serde_json::Value, Failure> {
             "hosts": site.hosts, "path": site.path, "to": site.to, "redirect": site.redirect, "tls": site.tls,
             "entries": site.entries, "closed": site.maintenance.is_some(),
         })).collect::<Vec<_>>(),
+        "socks": network.socks.as_ref().map(|socks| serde_json::json!({ "listen": socks.listen, "lans": socks.lans })),
         "services": served.as_ref().and_then(|served| served.services.as_ref()),
         "serve": served.as_ref().map(|served| &served.repairs),
         "drift": drift,
@@ -285,6 +286,18 @@ fn services(status: &Status) {
         (dhcp.conflicts + dhcp.declines, "addresses that were taken"),
         (dhcp.malformed + ra.malformed, "packets that cannot be read"),
     ]);
+    let socks = &status.socks;
+    if socks.clients > 0 {
+        output::line(&format!(
+            "socks: {} streams open, {} so far; {} bytes sent, {} received; {} could not be reached",
+            socks.open, socks.connected, socks.sent, socks.received, socks.unreachable
+        ));
+        tell_dropped(&[
+            (socks.refused, "clients that wanted where nobody may go from here"),
+            (socks.limited, "clients beyond what may be here at once"),
+            (socks.malformed, "clients that do not speak SOCKS5"),
+        ]);
+    }
     if !status.backends.is_empty() || status.http.connections > 0 {
         let http = &status.http;
         output::line(&format!(

@@ -81,7 +81,7 @@ fn every_key_is_documented_and_every_documented_key_is_there() {
         assert_eq!(print("init", "init --print", 0)["config"], Value::Null);
         scene.write(WRONG);
         print("failure", "validate", 2);
-        scene.write(&format!("{NETWORK}[socks]\nlisten = [\"127.0.0.1:1080\"]\n"));
+        scene.write(&format!("include = [\"conf.d/*.toml\"]\n{NETWORK}"));
         print("validate", "validate", 0);
         print("failure", "up", 2);
         // A container that warren cannot make is one guest's failure, not the network's.

@@ -16,7 +16,7 @@ use crate::serve::{NETWORK, Serve, resolver, short};
 use crate::support::{PATIENCE, Running, Scene};
 
 /// An /etc that is this lab's alone, with a file of names that others have written.
-fn own_etc(hosts: &str, resolv: &str) {
+pub fn own_etc(hosts: &str, resolv: &str) {
     for folder in ["/run/etc/upper", "/run/etc/work"] {
         fs::create_dir_all(folder).unwrap();
     }

@@ -8,6 +8,7 @@ mod clients;
 #[path = "../../../kernel/tests/common/mod.rs"]
 mod common;
 mod confirm;
+mod connect;
 mod contract;
 mod counters;
 mod crash;
@@ -29,6 +30,7 @@ mod scale;
 mod secure;
 mod serve;
 mod sites;
+mod socks;
 mod stream;
 mod support;
 mod traffic;

@@ -5,14 +5,15 @@
 use std::fs;
 use std::io::Read as _;
 use std::os::unix::net::UnixDatagram;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::{lab, tool};
 use crate::serve::{NETWORK, Serve, short};
-use crate::support::{PATIENCE, Scene};
+use crate::support::{PATIENCE, Running, Scene, at};
 
 /// What a service manager hears.
 struct Manager(UnixDatagram);
@@ -107,6 +108,39 @@ fn the_journal_is_told_how_bad_it_is_and_nobody_else() {
             assert!(said.contains("this is not TOML"), "{said}");
             assert!(said.lines().all(|line| line.starts_with("<3>") == ours), "{said}");
         }
+    });
+}
+
+#[test]
+fn guests_packets_see_nothing_of_what_becomes_of_serve() {
+    lab(|| {
+        let scene = Scene::new();
+        scene.up(NETWORK, &["cnx6"]);
+        let mut ping = at("cnx6", "ping");
+        ping.args(["-n", "-q", "-i", "0.002", "198.51.100.7"]).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut ping = Running::start(&mut ping);
+        // Begun, ended, killed with its worker, begun again.
+        let serve = Serve::start(&scene);
+        kill_process(serve.pid(), Signal::TERM).unwrap();
+        drop(serve);
+        let serve = Serve::start(&scene);
+        let worker = serve.worker();
+        kill_process(serve.pid(), Signal::KILL).unwrap();
+        kill_process(worker, Signal::KILL).unwrap();
+        drop(serve);
+        let serve = Serve::start(&scene);
+        kill_process(serve.pid(), Signal::HUP).unwrap();
+        serve.hears("reading the file again");
+        scene.warren("up").ends(0);
+        kill_process(Pid::from_child(&ping.0), Signal::INT).unwrap();
+        let mut said = String::new();
+        ping.0.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+        let words = said.lines().find(|line| line.contains("packets transmitted")).unwrap_or(&said);
+        // `1234 packets transmitted, 1234 received, …`; the last answer may have been on its way.
+        let numbers: Vec<u64> = words.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        assert!(numbers[0] > 50 && numbers[0] - numbers[1] <= 1, "{said}");
+        drop(serve);
+        scene.warren("down").ends(0);
     });
 }
 

@@ -1,7 +1,7 @@
-//! Sites and our own services: what contradicts itself or a forward.
+//! Sites: what contradicts itself or a forward.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::ops::Range;
 
 use super::claims::{Claim, Claims, words};
@@ -20,7 +20,6 @@ pub(super) fn check(scope: &Scope<'_>, claims: &Claims, problems: &mut Vec<Probl
     }
     check_entries(scope, claims, problems);
     check_listeners(scope, problems);
-    check_services(scope, problems);
 }
 
 fn check_backends(scope: &Scope<'_>, site: &Site, problems: &mut Vec<Problem>) {
@@ -273,27 +272,4 @@ pub(super) fn build_acme(config: &Config) -> Option<Acme> {
         directory: acme.directory.as_ref().map_or(DIRECTORY, |url| url.value.as_str()).to_owned(),
         storage: acme.storage.as_ref().map(|folder| folder.value.clone()),
     })
-}
-
-/// `[socks]` and `[web]`: LANs that are there, and sockets of their own.
-fn check_services(scope: &Scope<'_>, problems: &mut Vec<Problem>) {
-    let config = scope.config;
-    let socks = config.socks.as_ref();
-    for name in elements(socks.and_then(|socks| socks.lans.as_ref())) {
-        if !scope.lans.contains_key(name.value.as_str()) {
-            problems.push(scope.no_lan(name));
-        }
-    }
-    let mut known: HashMap<SocketAddr, &Range<usize>> = HashMap::new();
-    let all = elements(socks.and_then(|socks| socks.listen.as_ref()))
-        .iter()
-        .chain(elements(config.web.as_ref().and_then(|web| web.listen.as_ref())));
-    for socket in all {
-        if let Some(other) = known.insert(socket.value, &socket.span) {
-            let (early, late) =
-                if other.start < socket.span.start { (other, &socket.span) } else { (&socket.span, other) };
-            let problem = Problem::config(late.clone(), format!("{} is listened on twice", socket.value));
-            problems.push(problem.help("take another port").also(early.clone(), "the other one"));
-        }
-    }
 }

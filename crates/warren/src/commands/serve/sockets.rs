@@ -39,6 +39,7 @@ impl Held {
             index: None,
         };
         wanted.extend(services.web.iter().flat_map(|web| &web.listen).map(|socket| key(Purpose::Web, socket)));
+        wanted.extend(services.socks.iter().flat_map(|door| &door.listen).map(|socket| key(Purpose::Socks, socket)));
         wanted.extend(services.sites.sockets.iter().map(|socket| key(Purpose::Http, socket)));
 
         self.0.retain(|key, _| wanted.contains(key));
@@ -59,8 +60,8 @@ impl Held {
 
 /// What a LAN's services need.
 fn keys(lan: &LanServices, index: u32) -> Vec<SocketKey> {
-    let key =
-        |purpose, address, index| SocketKey { purpose, bridge: Some(lan.bridge.clone()), address, port: None, index };
+    let bridge = Some(lan.bridge.clone());
+    let key = |purpose, address, index| SocketKey { purpose, bridge: bridge.clone(), address, port: None, index };
     let mut keys = Vec::new();
     for net in &lan.addresses {
         keys.extend([Purpose::DnsUdp, Purpose::DnsTcp].map(|purpose| key(purpose, Some(net.addr()), None)));
@@ -79,6 +80,7 @@ fn bind(key: &SocketKey) -> Result<OwnedFd, KernelError> {
     match (key.purpose, &key.bridge, key.address, key.port) {
         (Purpose::DnsUdp, _, Some(address), _) => listen::dns_udp(address),
         (Purpose::DnsTcp, _, Some(address), _) => listen::dns_tcp(address),
+        (Purpose::Socks, _, Some(address), Some(port)) => listen::loopback(SocketAddr::new(address, port)),
         (Purpose::Web, _, Some(address), Some(port)) => listen::loopback(SocketAddr::new(address, port)),
         (Purpose::Http, _, Some(address), Some(port)) => listen::site(SocketAddr::new(address, port)),
         (Purpose::DhcpPort, Some(bridge), ..) => listen::dhcp_port(bridge),
@@ -86,10 +88,9 @@ fn bind(key: &SocketKey) -> Result<OwnedFd, KernelError> {
         (Purpose::Arp, Some(bridge), ..) => listen::arp_frames(bridge),
         (Purpose::Router, Some(bridge), ..) => listen::router(bridge),
         // Keys are made above alone.
-        _ => Err(KernelError::new(
-            "listen for",
-            format!("{key:?}"),
-            std::io::Error::from(std::io::ErrorKind::InvalidInput),
-        )),
+        _ => {
+            let none = std::io::Error::from(std::io::ErrorKind::InvalidInput);
+            Err(KernelError::new("listen for", format!("{key:?}"), none))
+        }
     }
 }

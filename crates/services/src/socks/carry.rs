@@ -1,0 +1,175 @@
+//! What goes from one TCP stream to another: by splice(2), which never shows it to us; else by a buffer.
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+/// What a pipe holds (pipe(7)).
+const PIPE: usize = 64 * 1024;
+/// What a buffer holds, where there is no pipe.
+const BUFFER: usize = 16 * 1024;
+/// After so many turns others have theirs: names are answered by the same thread.
+const TURNS: u32 = 16;
+
+/// Both ways, until both have ended; what one side ends is ended at the other, and what breaks is broken off there.
+pub async fn both(client: &TcpStream, peer: &TcpStream, sent: &Cell<u64>, received: &Cell<u64>) -> io::Result<()> {
+    let outcome = tokio::try_join!(one(client, peer, sent), one(peer, client, received));
+    if outcome.is_err() {
+        // A reset, and no orderly end, of what was cut (SO_LINGER of socket(7)). A stream that is gone needs none.
+        for stream in [client, peer] {
+            let _ = rustix::net::sockopt::set_socket_linger(stream, Some(std::time::Duration::ZERO));
+        }
+    }
+    outcome.map(drop)
+}
+
+async fn one(from: &TcpStream, to: &TcpStream, count: &Cell<u64>) -> io::Result<()> {
+    let spliced = match pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK) {
+        Ok(pipe) => by_pipe(from, to, &pipe, count).await?,
+        // No descriptor is left, or no page for a pipe.
+        Err(_) => false,
+    };
+    if !spliced {
+        by_buffer(from, to, count).await?;
+    }
+    match rustix::net::shutdown(to, rustix::net::Shutdown::Write) {
+        // It ended meanwhile.
+        Ok(()) | Err(Errno::NOTCONN) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Whether it could be done at all.
+async fn by_pipe(
+    from: &TcpStream,
+    to: &TcpStream,
+    (out, into): &(OwnedFd, OwnedFd),
+    count: &Cell<u64>,
+) -> io::Result<bool> {
+    let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+    let mut turns = 0;
+    loop {
+        from.readable().await?;
+        let taken = from.try_io(Interest::READABLE, || Ok(splice(from, None, into, None, PIPE, flags)?));
+        let mut left = match taken {
+            Ok(0) => return Ok(true),
+            Ok(taken) => taken,
+            Err(e) if is_passing(&e) => continue,
+            // Streams that cannot be spliced say so before anything was taken.
+            Err(e) if matches!(e.raw_os_error().map(Errno::from_raw_os_error), Some(Errno::INVAL | Errno::NOSYS)) => {
+                return Ok(false);
+            }
+            Err(e) => return Err(e),
+        };
+        while left > 0 {
+            to.writable().await?;
+            match to.try_io(Interest::WRITABLE, || Ok(splice(out, None, to, None, left, flags)?)) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(given) => {
+                    left -= given.min(left);
+                    count.set(count.get() + given as u64);
+                }
+                Err(e) if is_passing(&e) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        turns += 1;
+        if turns % TURNS == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+async fn by_buffer(from: &TcpStream, to: &TcpStream, count: &Cell<u64>) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    let mut turns = 0;
+    loop {
+        from.readable().await?;
+        let taken = match from.try_read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(taken) => taken,
+            Err(e) if is_passing(&e) => continue,
+            Err(e) => return Err(e),
+        };
+        give(to, buffer.get(..taken).unwrap_or(&[])).await?;
+        count.set(count.get() + taken as u64);
+        turns += 1;
+        if turns % TURNS == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Writes all of `bytes`.
+pub async fn give(to: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        to.writable().await?;
+        match to.try_write(bytes) {
+            Ok(given) => bytes = bytes.get(given..).unwrap_or(&[]),
+            Err(e) if is_passing(&e) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (near, listener.accept().await.unwrap().0)
+    }
+
+    /// More than any buffer on the way holds, so that both sides wait for each other.
+    const MUCH: usize = 12 << 20;
+
+    #[test]
+    fn all_of_it_comes_and_the_end_with_it_by_either_way() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for pipe in [true, false] {
+            runtime.block_on(async {
+                let (mut client, inner) = pair().await;
+                let (outer, mut peer) = pair().await;
+                let bytes: Vec<u8> = (0..MUCH).map(|n| (n % 251) as u8).collect();
+                let count = Cell::new(0);
+                let carry = async {
+                    if pipe {
+                        let pipe = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
+                        assert!(by_pipe(&inner, &outer, &pipe, &count).await.unwrap(), "TCP is spliced here");
+                    } else {
+                        by_buffer(&inner, &outer, &count).await.unwrap();
+                    }
+                    rustix::net::shutdown(&outer, rustix::net::Shutdown::Write).unwrap();
+                };
+                let send = async {
+                    client.write_all(&bytes).await.unwrap();
+                    client.shutdown().await.unwrap();
+                };
+                let take = async {
+                    let mut came = Vec::new();
+                    peer.read_to_end(&mut came).await.unwrap();
+                    came
+                };
+                let ((), (), came) = tokio::join!(carry, send, take);
+                assert!(came == bytes, "{} bytes came by pipe: {pipe}", came.len());
+                assert_eq!(count.get(), MUCH as u64);
+            });
+        }
+    }
+}
