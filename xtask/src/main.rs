@@ -24,6 +24,9 @@ const PACKAGES: &[(&str, &str)] = &[
     ("iputils-arping", "arping"),
     ("conntrack", "conntrack"),
     ("curl", "curl"),
+    // A real authority of ACME.
+    ("pebble", "pebble"),
+    ("openssl", "openssl"),
     // A server and a client of HTTP/2, and the proxy that sites are held against.
     ("nghttp2-server", "nghttpd"),
     ("nghttp2-client", "nghttp"),

@@ -1,6 +1,7 @@
 //! The whole binary, in labs, held to what people are promised, with tools that are not ours: `ip`, `nft`, `curl`,
 //! `socat`, `ping`, `conntrack`.
 
+mod acme;
 mod bridged;
 mod check;
 mod clients;

@@ -66,14 +66,14 @@ fn certificate(folder: &Path, file: &str, names: &str) {
 }
 
 /// What curl is answered by https, where the certificate is believed that `trust` holds.
-fn secure(trust: &Path, url: &str, words: &str) -> String {
+pub fn secure(trust: &Path, url: &str, words: &str) -> String {
     let host = url.split('/').nth(2).unwrap();
     let words = format!("--cacert {} --resolve {host}:443:203.0.113.2 {words}", trust.display());
     curl("world", url, &words)
 }
 
 /// What openssl says of a connection from the world with these words.
-fn s_client(words: &str) -> String {
+pub fn s_client(words: &str) -> String {
     let mut openssl = at("world", "openssl");
     openssl.args(["s_client", "-connect", "203.0.113.2:443"]).args(words.split_whitespace()).stdin(Stdio::null());
     let output = openssl.output().expect("openssl is needed");
@@ -82,7 +82,7 @@ fn s_client(words: &str) -> String {
 
 /// Waits until it holds.
 #[track_caller]
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "{what}");
