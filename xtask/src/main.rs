@@ -93,7 +93,16 @@ fn test(more: &[String]) -> Done {
     }
     // The tests of the whole binary run the one that people run.
     cargo(["build", "--release", "--package", "warren"])?;
-    cargo(["test", "--workspace", "--no-fail-fast"].into_iter().map(str::to_owned).chain(more.iter().cloned()))
+    let arguments =
+        ["test", "--workspace", "--no-fail-fast"].into_iter().map(str::to_owned).chain(more.iter().cloned());
+    let mut command = Command::new(env!("CARGO"));
+    command.args(arguments).current_dir(root());
+    // They wait for packets and timers more than they compute: half of the time, two keep no two processors busy.
+    if env::var_os("RUST_TEST_THREADS").is_none() {
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        command.env("RUST_TEST_THREADS", (processors * 2).to_string());
+    }
+    run(&mut command)
 }
 
 /// Measures warren beside its peers and writes docs/performance.md. Never a part of the tests: a machine that does other
