@@ -413,7 +413,8 @@ impl Talk {
     }
 
     fn say(&mut self, line: &str) {
-        writeln!(self.to, "{line}").unwrap();
+        // At once: socat would make a datagram of each write.
+        self.to.write_all(format!("{line}\n").as_bytes()).unwrap();
     }
 
     /// What comes back for a line.
