@@ -145,7 +145,9 @@ fn unsafe_to_write(path: &str, text: &str) -> Option<String> {
 
 /// The dhclient that runs on an interface; and why what runs there cannot be moved.
 fn clients(name: &IfName) -> (Vec<Holder>, Option<String>) {
-    let found = holders::dhclient::of(name);
+    let mut found = holders::dhclient::of(name);
+    // Its children are called as it is until they run what they are for.
+    found.dedup_by(|one, other| one.line == other.line);
     let odd = match found.as_slice() {
         [] | [_] => found.iter().find_map(|client| dhclient::obstacle(&client.line, name)),
         _ => Some(format!("more than one dhclient runs on {name}")),

@@ -89,14 +89,18 @@ pub fn set(hold: &Hold, line: &[String]) -> Result<()> {
         start(to.1)?;
         await_or(&format!("dhclient on {}", to.0), || !own(to.0).is_empty())?;
     }
-    for client in own(from.0) {
-        end(&client, from.0)?;
-    }
-    if hold.on != Side::Bridge {
-        // The bridge goes, and with it what tells of it.
-        for path in ["-lf", "-pf"].into_iter().filter_map(|option| dhclient::value(from.1, option)) {
-            let _ = fs::remove_file(path);
+    // It has children now and then, which run its scripts.
+    let begun = Instant::now();
+    while let Some(client) = own(from.0).first() {
+        end(client, from.0)?;
+        if begun.elapsed() > PATIENCE {
+            return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT)).context("end", format!("dhclient on {}", from.0));
         }
+    }
+    // The bridge goes, and with it what tells of it; the interface's leases stay, should the machine stop here.
+    let left = if hold.on == Side::Bridge { ["-pf"].as_slice() } else { &["-lf", "-pf"] };
+    for path in left.iter().filter_map(|option| dhclient::value(from.1, option)) {
+        let _ = fs::remove_file(path);
     }
     Ok(())
 }
@@ -174,6 +178,8 @@ fn await_or(what: &str, holds: impl Fn() -> bool) -> Result<()> {
 #[must_use]
 pub fn runs(path: &Path) -> bool {
     let pid = fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u32>().ok());
-    // One that ended leaves its note, often enough, and its number to others.
-    pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).ok()).is_some_and(|name| name.contains("dhc"))
+    // One that ended leaves its note, often enough, and its number to others; one that nobody waits for has no command
+    // line any more.
+    let said = |file: &str| pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/{file}")).ok()).unwrap_or_default();
+    said("comm").contains("dhc") && !said("cmdline").is_empty()
 }
