@@ -94,7 +94,8 @@ pub fn set(hold: &Hold, line: &[String]) -> Result<()> {
     while let Some(client) = own(from.0).first() {
         end(client, from.0)?;
         if begun.elapsed() > PATIENCE {
-            return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT)).context("end", format!("dhclient on {}", from.0));
+            return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT))
+                .context("end", format!("dhclient on {}", from.0));
         }
     }
     // The bridge goes, and with it what tells of it; the interface's leases stay, should the machine stop here.
@@ -180,6 +181,7 @@ pub fn runs(path: &Path) -> bool {
     let pid = fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u32>().ok());
     // One that ended leaves its note, often enough, and its number to others; one that nobody waits for has no command
     // line any more.
-    let said = |file: &str| pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/{file}")).ok()).unwrap_or_default();
+    let said =
+        |file: &str| pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/{file}")).ok()).unwrap_or_default();
     said("comm").contains("dhc") && !said("cmdline").is_empty()
 }

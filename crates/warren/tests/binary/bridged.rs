@@ -477,6 +477,7 @@ fn an_uplink_that_somebody_configures_is_refused_with_what_to_write() {
         // The file that has it begin may be another than the one that configures it.
         std::fs::create_dir_all("/etc/network/interfaces.d").unwrap();
         let (begin, rest) = interfaces.split_once("iface eth0").unwrap();
+        let begin = format!("source interfaces.d/*\n{begin}");
         std::fs::write("/etc/network/interfaces", begin).unwrap();
         std::fs::write("/etc/network/interfaces.d/eth0", format!("iface eth0{rest}")).unwrap();
         scene.warren("plan").says(5, &["interfaces.d/eth0:", "auto br0", "iface br0 inet static"]);
