@@ -1,7 +1,12 @@
 //! DNS messages (RFC 1035, RFC 6891): questions read, answers written, others' answers walked through. Nothing here
 //! believes a length or a pointer.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
+
+mod name;
+mod reply;
+pub use name::{labels, name, reversed};
+pub use reply::{Data, Reply, refusal};
 
 /// Types of records that something depends on (IANA, DNS parameters).
 pub mod rtype {
@@ -487,170 +492,5 @@ impl Query {
         bytes.extend_from_slice(&self.class.to_be_bytes());
         bytes.extend_from_slice(&opt(OUR_PAYLOAD, self.edns.is_some_and(|edns| edns.dnssec), 0));
         bytes
-    }
-}
-
-// ---- writing ----
-
-/// An answer of our own.
-#[derive(Clone, Debug)]
-pub struct Reply<'a> {
-    asked: &'a Query,
-    bytes: Vec<u8>,
-    question_end: usize,
-    flags: u16,
-    counts: [u16; 3],
-    high: u8,
-}
-
-/// The data of a record of ours.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Data<'a> {
-    /// A or AAAA.
-    Address(IpAddr),
-    /// PTR.
-    Pointer(&'a [u8]),
-    /// NS.
-    Server(&'a [u8]),
-    /// SOA: the zone's name; its server is the zone itself.
-    Start(&'a [u8]),
-}
-
-impl<'a> Reply<'a> {
-    /// To `asked`, with that code. `recursion` says whether we look names of the world up for it at all.
-    #[must_use]
-    pub fn new(asked: &'a Query, rcode: Rcode, recursion: bool) -> Self {
-        let mut bytes = vec![0; HEADER];
-        bytes[5] = 1;
-        bytes.extend_from_slice(&asked.name);
-        bytes.extend_from_slice(&asked.kind.to_be_bytes());
-        bytes.extend_from_slice(&asked.class.to_be_bytes());
-        let flags = QR | if recursion { RA } else { 0 } | asked_flags(asked) | rcode as u16;
-        Self { asked, question_end: bytes.len(), bytes, flags, counts: [0; 3], high: 0 }
-    }
-
-    /// As who knows it himself (AA).
-    #[must_use]
-    pub fn authoritative(mut self) -> Self {
-        self.flags |= AA;
-        self
-    }
-
-    /// That the version of EDNS is none that we know (BADVERS, RFC 6891).
-    #[must_use]
-    pub fn bad_version(mut self) -> Self {
-        self.high = 1;
-        self
-    }
-
-    /// A record of the name that was asked for.
-    pub fn answer(&mut self, ttl: u32, data: &Data<'_>) {
-        // The question's name, by a pointer.
-        self.record(0, &[0xc0, HEADER as u8], ttl, data);
-    }
-
-    /// A record beside the answer: why there is none.
-    pub fn authority(&mut self, name: &[u8], ttl: u32, data: &Data<'_>) {
-        self.record(1, name, ttl, data);
-    }
-
-    fn record(&mut self, section: usize, name: &[u8], ttl: u32, data: &Data<'_>) {
-        let (kind, content) = match data {
-            Data::Address(IpAddr::V4(a)) => (rtype::A, a.octets().to_vec()),
-            Data::Address(IpAddr::V6(a)) => (rtype::AAAA, a.octets().to_vec()),
-            Data::Pointer(name) => (rtype::PTR, name.to_vec()),
-            Data::Server(name) => (rtype::NS, name.to_vec()),
-            Data::Start(zone) => {
-                let mut content = zone.to_vec();
-                // hostmaster@ZONE
-                content.extend_from_slice(b"\x0ahostmaster");
-                content.extend_from_slice(zone);
-                // Serial, refresh, retry, expire: nobody transfers it. Then how long an absence is believed.
-                for number in [1u32, 3600, 600, 86400, ttl] {
-                    content.extend_from_slice(&number.to_be_bytes());
-                }
-                (rtype::SOA, content)
-            }
-        };
-        self.bytes.extend_from_slice(name);
-        self.bytes.extend_from_slice(&kind.to_be_bytes());
-        self.bytes.extend_from_slice(&IN.to_be_bytes());
-        self.bytes.extend_from_slice(&ttl.to_be_bytes());
-        // A few names of 255 bytes at most.
-        self.bytes.extend_from_slice(&(content.len() as u16).to_be_bytes());
-        self.bytes.extend_from_slice(&content);
-        self.counts[section] += 1;
-    }
-
-    /// As bytes, `limit` at most.
-    #[must_use]
-    pub fn finish(mut self, limit: usize) -> Vec<u8> {
-        for (nth, count) in self.counts.iter().enumerate() {
-            self.bytes[6 + 2 * nth..8 + 2 * nth].copy_from_slice(&count.to_be_bytes());
-        }
-        finish(self.bytes, self.asked, self.flags, self.question_end, limit, self.high)
-    }
-}
-
-/// An answer to what is no question, by its id and flags alone.
-#[must_use]
-pub fn refusal(id: u16, flags: u16, rcode: Rcode) -> Vec<u8> {
-    let mut bytes = vec![0; HEADER];
-    bytes[0..2].copy_from_slice(&id.to_be_bytes());
-    bytes[2..4].copy_from_slice(&(QR | flags & (OPCODE | RD) | rcode as u16).to_be_bytes());
-    bytes
-}
-
-// ---- names ----
-
-/// A name of the configuration's on the wire, in lower case; none where a label or all of it is too long.
-#[must_use]
-pub fn name(text: &str) -> Option<Name> {
-    let mut name = Vec::with_capacity(text.len() + 2);
-    for label in text.trim_end_matches('.').split('.').filter(|_| !text.is_empty() && text != ".") {
-        let length = u8::try_from(label.len()).ok().filter(|length| (1..=63).contains(length))?;
-        name.push(length);
-        name.extend(label.bytes().map(|byte| byte.to_ascii_lowercase()));
-    }
-    name.push(0);
-    (name.len() <= LONGEST_NAME).then_some(name)
-}
-
-/// The labels of a name.
-pub fn labels(name: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = name;
-    std::iter::from_fn(move || {
-        let (length, behind) = rest.split_first()?;
-        if *length == 0 {
-            return None;
-        }
-        let (label, behind) = behind.split_at_checked(usize::from(*length))?;
-        rest = behind;
-        Some(label)
-    })
-}
-
-/// The address that a name below in-addr.arpa or ip6.arpa stands for, where it is a whole one (RFC 1035, RFC 3596).
-#[must_use]
-pub fn reversed(name: &[u8]) -> Option<IpAddr> {
-    let labels: Vec<&[u8]> = labels(name).collect();
-    let is = |at: usize, word: &str| labels.get(at).is_some_and(|label| label.eq_ignore_ascii_case(word.as_bytes()));
-    match labels.len() {
-        6 if is(4, "in-addr") && is(5, "arpa") => {
-            let mut octets = [0; 4];
-            for (octet, label) in octets.iter_mut().rev().zip(&labels) {
-                *octet = std::str::from_utf8(label).ok()?.parse().ok()?;
-            }
-            Some(Ipv4Addr::from(octets).into())
-        }
-        34 if is(32, "ip6") && is(33, "arpa") => {
-            let mut bits = 0u128;
-            for label in labels.get(..32)?.iter().rev() {
-                let [digit] = label else { return None };
-                bits = bits << 4 | u128::from(char::from(*digit).to_digit(16)?);
-            }
-            Some(Ipv6Addr::from(bits).into())
-        }
-        _ => None,
     }
 }
