@@ -13,6 +13,7 @@ use crate::state::{
     in_place_of,
 };
 
+mod about;
 mod words;
 
 /// Steps in the order in which they are to be done. Each knows what was, so each can be undone.

@@ -15,4 +15,5 @@ mod lab;
 mod limits;
 mod live;
 mod outer;
+mod page;
 mod takeover;
