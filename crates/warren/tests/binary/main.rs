@@ -35,6 +35,7 @@ mod sites;
 mod socks;
 mod stream;
 mod support;
+mod takeover;
 mod traffic;
 mod unit;
 mod uplink_rules;
