@@ -61,6 +61,11 @@ const PACKAGES: &[(&str, &str)] = &[
     // A browser that `connect` starts, and what sees whether it asks a resolver.
     ("firefox-esr", "firefox-esr"),
     ("tcpdump", "tcpdump"),
+    // A screen that nobody looks at, and a program of a guest's on it.
+    ("xvfb", "Xvfb"),
+    ("xauth", "xauth"),
+    ("x11-utils", "xwininfo"),
+    ("x11-utils", "xmessage"),
     // The one that the web page is driven in, and by what.
     ("chromium", "chromium"),
     ("nodejs", "node"),
