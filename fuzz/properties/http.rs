@@ -76,7 +76,7 @@ pub fn hold(bytes: &[u8]) {
 }
 
 fn client() -> Client {
-    Client { peer: "198.51.100.7:4000".parse().unwrap(), local: "203.0.113.2:80".parse().unwrap(), secure: None }
+    Client::new("198.51.100.7:4000".parse().unwrap(), "203.0.113.2:80".parse().unwrap(), None)
 }
 
 /// As a host, and as a path.

@@ -17,7 +17,7 @@ fn networks() -> Vec<(String, Network)> {
     let facts = kernel::facts::gather().unwrap();
     let load = |path: &std::path::PathBuf| {
         let text = std::fs::read_to_string(path).unwrap();
-        let (_, mut network) = model::network::load(&text, &facts, true).unwrap();
+        let (_, mut network) = model::network::load(&text, &facts).unwrap();
         lab::Lab::stand_in(&mut network);
         (path.file_name().unwrap().to_string_lossy().into_owned(), network)
     };
@@ -255,7 +255,7 @@ fn an_uplink_that_moves_killed_after_any_step() {
         let server = Server::of(crate::bridged::office());
         let nothing = take_here();
         let text = crate::bridged::OFFICE;
-        let (_, network) = model::network::load(text, &kernel::facts::gather().unwrap(), false).unwrap();
+        let (_, network) = model::network::load(text, &kernel::facts::gather().unwrap()).unwrap();
         let ups = kill_each_up(&server, &nothing, "bridged", &network);
         let downs = kill_each_down(&server, &nothing, "bridged", &network);
         println!("a moving uplink was killed after each of {} steps", ups + downs);
