@@ -1,9 +1,9 @@
 //! A client's connection that is cut when the client takes nothing for too long, and what hyper wants of a runtime.
 
-use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -11,22 +11,22 @@ use hyper::rt::Executor;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::spawn_local;
 
-/// One more that is under way, until it is dropped.
+/// One more that is under way, until it is dropped. hyper moves streams between threads where it is let: hence an atom.
 #[derive(Debug)]
-pub struct UnderWay(Rc<Cell<usize>>);
+pub struct UnderWay(Arc<AtomicUsize>);
 
 impl UnderWay {
     /// Counted there.
     #[must_use]
-    pub fn new(all: &Rc<Cell<usize>>) -> Self {
-        all.set(all.get() + 1);
-        Self(Rc::clone(all))
+    pub fn new(all: &Arc<AtomicUsize>) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(all))
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.set(self.0.get().saturating_sub(1));
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -37,12 +37,12 @@ pub struct Patient<S> {
     patience: Duration,
     /// Since when nothing is taken.
     stalled: Option<(Pin<Box<tokio::time::Sleep>>, UnderWay)>,
-    under_way: Rc<Cell<usize>>,
+    under_way: Arc<AtomicUsize>,
 }
 
 impl<S> Patient<S> {
     /// Around a stream; while something waits to be written, it is one of those that are under way.
-    pub fn new(stream: S, patience: Duration, under_way: Rc<Cell<usize>>) -> Self {
+    pub fn new(stream: S, patience: Duration, under_way: Arc<AtomicUsize>) -> Self {
         Self { stream, patience, stalled: None, under_way }
     }
 

@@ -9,6 +9,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::{Request, StatusCode};
@@ -59,7 +61,7 @@ pub struct Http {
     pub keys: Rc<Keys>,
     requests: Rc<Log>,
     /// Requests that are being answered, and connections whose client is waited for to take what was written.
-    under_way: Rc<Cell<usize>>,
+    under_way: Arc<AtomicUsize>,
     ending: Cell<bool>,
     bounded: log::Bounded,
 }
@@ -131,7 +133,7 @@ impl Http {
     pub async fn finish(&self) {
         self.ending.set(true);
         let begun = Instant::now();
-        while self.under_way.get() > 0 && begun.elapsed() < LAST_ANSWERS {
+        while self.under_way.load(Ordering::Relaxed) > 0 && begun.elapsed() < LAST_ANSWERS {
             sleep(PACE).await;
         }
     }
@@ -251,7 +253,7 @@ where
 {
     let limits = http.live().sites.http.clone();
     let patience = Duration::from_millis(limits.timeout);
-    let stream = TokioIo::new(Patient::new(stream, patience, Rc::clone(&http.under_way)));
+    let stream = TokioIo::new(Patient::new(stream, patience, Arc::clone(&http.under_way)));
     let client = Rc::new(client);
     if http2 {
         return streams(http, stream, client, &limits).await;
