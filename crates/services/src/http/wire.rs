@@ -86,9 +86,11 @@ pub enum Piece {
 
 /// Takes the head of an answer to `method` from what was read, once all of it is there.
 pub fn read_head(read: &mut BytesMut, method: &Method) -> Result<Option<Answer>, Wrong> {
-    let Some(length) = end_of_head(read) else {
-        return if read.len() > LONGEST_HEAD { Err(Wrong("its head has no end")) } else { Ok(None) };
-    };
+    let end = end_of_head(read);
+    if end.unwrap_or(read.len()) > LONGEST_HEAD {
+        return Err(Wrong("its head has no end"));
+    }
+    let Some(length) = end else { return Ok(None) };
     let head = read.split_to(length).freeze();
     let mut lines = [const { MaybeUninit::uninit() }; MOST_LINES];
     let mut parsed = httparse::Response::new(&mut []);
@@ -232,9 +234,11 @@ fn data(left: &mut u64, read: &mut BytesMut) -> Piece {
 /// How long the next chunk is. What may stand behind the number means nothing to anybody, and goes no further.
 fn size(read: &mut BytesMut) -> Result<Option<u64>, Wrong> {
     let wrong = Wrong("the size of a chunk");
-    let Some(end) = read.iter().position(|byte| *byte == b'\n') else {
-        return if read.len() > LONGEST_SIZE { Err(wrong) } else { Ok(None) };
-    };
+    let end = read.iter().position(|byte| *byte == b'\n');
+    if end.unwrap_or(read.len()) > LONGEST_SIZE {
+        return Err(wrong);
+    }
+    let Some(end) = end else { return Ok(None) };
     let line = read.split_to(end + 1);
     let line = line.strip_suffix(b"\r\n").filter(|line| !line.contains(&b'\r')).ok_or(wrong)?;
     let digits = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());
@@ -249,9 +253,10 @@ fn size(read: &mut BytesMut) -> Result<Option<u64>, Wrong> {
 fn trailers(read: &mut BytesMut) -> Result<Option<HeaderMap>, Wrong> {
     let wrong = Wrong("its trailers");
     let length = if read.starts_with(b"\r\n") { Some(2) } else { end_of_head(read) };
-    let Some(length) = length else {
-        return if read.len() > LONGEST_HEAD { Err(wrong) } else { Ok(None) };
-    };
+    if length.unwrap_or(read.len()) > LONGEST_HEAD {
+        return Err(wrong);
+    }
+    let Some(length) = length else { return Ok(None) };
     let lines = read.split_to(length).freeze();
     let mut parsed = [httparse::EMPTY_HEADER; MOST_LINES];
     match httparse::parse_headers(&lines, &mut parsed) {

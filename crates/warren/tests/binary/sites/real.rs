@@ -75,7 +75,7 @@ trust = sys.argv[1]
 
 async def sockets():
     believed = ssl.create_default_context(cafile=trust)
-    for name, port, more in [('ws', 80, {}), ('wss', 443, {'ssl': believed})]:
+    for name, port, more in [('ws', 80, {}), ('wss', 443, {'ssl': believed, 'server_hostname': 'wss.example.org'})]:
         uri = f'{name}://{name}.example.org/chat?x=1'
         async with websockets.connect(uri, host='203.0.113.2', port=port, **more) as socket:
             for message in ['hello', 'ä' * 1000, b'\0\1' * 100000]:
@@ -90,7 +90,8 @@ async def sockets():
     except websockets.exceptions.InvalidStatusCode as e:
         assert e.status_code == 404, e
     try:
-        async with websockets.connect('wss://wss.example.org/', host='203.0.113.2', port=443, ssl=ssl.create_default_context()):
+        more = {'ssl': ssl.create_default_context(), 'server_hostname': 'wss.example.org'}
+        async with websockets.connect('wss://wss.example.org/', host='203.0.113.2', port=443, **more):
             raise SystemExit('a socket by TLS that nobody vouches for')
     except ssl.SSLCertVerificationError:
         pass
