@@ -64,6 +64,11 @@ const PACKAGES: &[(&str, &str)] = &[
     // A browser that `connect` starts, and what sees whether it asks a resolver.
     ("firefox-esr", "firefox-esr"),
     ("tcpdump", "tcpdump"),
+    // A screen that nobody looks at, and a program of a guest's on it.
+    ("xvfb", "Xvfb"),
+    ("xauth", "xauth"),
+    ("x11-utils", "xwininfo"),
+    ("x11-utils", "xmessage"),
     // The one that the web page is driven in, and by what.
     ("chromium", "chromium"),
     ("nodejs", "node"),
@@ -236,10 +241,11 @@ fn debian_kernel() -> Done {
     fs::remove_file(&archive).map_err(|e| format!("cannot remove {}: {e}", archive.display()))
 }
 
-/// Packages of Debian 12's, unpacked below target for tests that run them in a lab; installed, the one would guard this
-/// machine, and the other answer its names.
+/// Packages of Debian 12's, unpacked below target for tests that run them in a lab; installed, one would guard this
+/// machine, one configure it, and one answer its names.
 const UNPACKED: &[(&str, &[&str])] = &[
     ("firewalld", &["firewalld", "python3-firewall", "python3-nftables"]),
+    ("ifupdown", &["ifupdown"]),
     ("resolved", &["systemd-resolved"]),
     ("prometheus", &["prometheus"]),
 ];

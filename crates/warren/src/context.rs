@@ -246,7 +246,7 @@ impl Context {
     pub fn network_here(&self) -> Result<(Source, Network), Failure> {
         trusted(&self.config)?;
         let mut source = self.read()?;
-        let facts = kernel::facts::gather()?;
+        let facts = self.engine()?.facts()?;
         let network = source.network(&facts)?;
         source.warnings = model::hoster::warnings(&network, &facts);
         Ok((source, network))

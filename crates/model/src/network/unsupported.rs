@@ -14,8 +14,6 @@ pub fn unsupported(config: &Config) -> Vec<Problem> {
         list.extend(place.map(|span| Problem::unsupported(span, what)));
     };
     found(config.include.clone(), "`include`");
-    let host = &config.host;
-    found(on(&host.take_over), "`take-over`");
     config.lans.iter().for_each(|lan| of_lan(lan, &mut found));
     problem::sort(&mut list);
     list
@@ -30,8 +28,4 @@ fn of_lan(lan: &Lan, found: &mut impl FnMut(Option<Range<usize>>, &str)) {
 
 fn at<T>(value: &Option<Spanned<T>>) -> Option<Range<usize>> {
     value.as_ref().map(|value| value.span.clone())
-}
-
-fn on(value: &Option<Spanned<bool>>) -> Option<Range<usize>> {
-    value.as_ref().filter(|value| value.value).map(|value| value.span.clone())
 }

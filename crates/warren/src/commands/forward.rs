@@ -90,7 +90,7 @@ fn change(context: &Context, edit: impl Fn(&str) -> Result<String, EditError>) -
     let (source, _) = context.network_here()?;
     let text = edit(&source.text).map_err(|e| Failure::new(Exit::Usage, e.to_string()))?;
     let changed = Source { path: source.path.clone(), text, warnings: Vec::new() };
-    let facts = kernel::facts::gather()?;
+    let facts = context.engine()?.facts()?;
     let mut network = changed.network(&facts)?;
     let engine = context.engine()?;
     let path = changed.canonical();
