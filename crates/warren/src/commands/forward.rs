@@ -107,7 +107,8 @@ fn change(context: &Context, edit: impl Fn(&str) -> Result<String, EditError>) -
         }
         return Ok(Exit::Done);
     }
-    let wish = Wish { network: &network, config: &path, text: &changed.text, replace: false, confirm: None };
+    let wish =
+        Wish { network: &network, config: &path, text: &changed.text, replace: false, lenient: false, confirm: None };
     match engine.carry(wish, &mut |_, _| Ok(())) {
         Ok(report) => {
             up::tell(context, &engine);

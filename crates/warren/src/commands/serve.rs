@@ -107,7 +107,11 @@ fn begin(context: &Context) -> Result<(), Failure> {
         Failure::new(Exit::Failed, "what is up awaits its confirmation")
     } else {
         match boot::file(context, &engine, &engine.boot()?) {
-            Ok(Ok((source, network))) => return up::network(context, &engine, &source, network),
+            Ok(Ok((source, network))) => match up::network(context, &engine, &source, network) {
+                // What stands in the way at a boot was passed by there, as far as it could be.
+                Err(failure) if failure.exit == Exit::Conflict => failure,
+                done => return done,
+            },
             Ok(Err(why)) => Failure::new(Exit::Failed, why),
             Err(failure) => failure,
         }

@@ -72,7 +72,7 @@ impl Server {
             let mut holds = || Err(String::from(if forked_exit(7) { "" } else { "never" }));
             let confirm = Confirm { patience: Duration::from_secs(1000), arm: &mut |_| Ok(()), holds: &mut holds };
             let config = Path::new("/warren.toml");
-            let wish = Wish { network, config, text: "", replace: false, confirm: Some(confirm) };
+            let wish = Wish { network, config, text: "", replace: false, lenient: false, confirm: Some(confirm) };
             i32::from(self.engine().carry(wish, &mut watch).is_err())
         });
         match code {
