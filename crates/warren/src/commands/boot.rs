@@ -34,7 +34,7 @@ pub fn network(context: &Context) -> Outcome {
     };
     output::note(&format!("what {} said when it was kept last is brought up instead", kept.config.display()));
     let source = Source { path: kept.config.clone(), text: kept.text.clone(), warnings: Vec::new() };
-    let network = source.network(&facts(&engine, &boot)?, false)?;
+    let network = source.network(&facts(&engine, &boot)?)?;
     carry(context, &engine, &source, network)?;
     Ok(Exit::Done)
 }
@@ -59,7 +59,7 @@ pub fn file(context: &Context, engine: &Engine, boot: &Boot) -> Result<Result<(S
             "{path} was never confirmed, or was put back: `warren up --confirm 60` tries it again"
         )));
     }
-    let network = source.network(&facts(engine, boot)?, false)?;
+    let network = source.network(&facts(engine, boot)?)?;
     if engine.wants_confirmation(&network, &source.text)? {
         let change = "it changes the uplink itself and was never confirmed: `warren up` does that";
         return Ok(Err(format!("{path} does not come up unwatched: {change}")));
