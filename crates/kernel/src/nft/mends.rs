@@ -192,7 +192,7 @@ pub fn add_twin(mend: &Mend) -> Result<()> {
         find_attr(rule, NFTA_RULE_HANDLE).map(be_u64) == Some(*handle)
             && find_attr(rule, NFTA_RULE_CHAIN).map(text).as_deref() == Some(chain)
     };
-    let Some(original) = messages.iter().map(|m| body(m)).find(is_it) else {
+    let Some(original) = messages.iter().map(body).find(is_it) else {
         let gone = std::io::Error::from_raw_os_error(libc::ENOENT);
         return Err(KernelError::new("put the like of a rule into", what, gone));
     };
