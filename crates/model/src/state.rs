@@ -12,7 +12,7 @@ use crate::foreign::Mend;
 use crate::ruleset::{Family, Table};
 
 mod desired;
-pub use desired::{GUEST_INTERFACE, Ids, desired, nothing};
+pub use desired::{GUEST_INTERFACE, Ids, desired, nothing, without_rules};
 
 /// Everything of ours in a network namespace, and in the namespaces of guests that hang on it. No counters,
 /// lifetimes or leases: two states are equal when nothing needs doing.
@@ -246,6 +246,26 @@ pub struct Baseline {
     /// Whether IPv4 forwarding was on for the whole host: where it was not and is by the time of `down`, somebody
     /// else has come to need it.
     pub global_forwarding: bool,
+}
+
+impl State {
+    /// All but our tables, by far the largest part where there are many forwards.
+    #[must_use]
+    pub fn clone_without_tables(&self) -> Self {
+        let Self { namespaces, links, ports, addresses, routes, proxies, sysctls, shapers, tables: _, mends } = self;
+        Self {
+            namespaces: namespaces.clone(),
+            links: links.clone(),
+            ports: ports.clone(),
+            addresses: addresses.clone(),
+            routes: routes.clone(),
+            proxies: proxies.clone(),
+            sysctls: sysctls.clone(),
+            shapers: shapers.clone(),
+            tables: BTreeMap::new(),
+            mends: mends.clone(),
+        }
+    }
 }
 
 impl Place {

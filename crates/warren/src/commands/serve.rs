@@ -286,8 +286,10 @@ impl Supervisor {
                     self.notify.ready(&self.words());
                 }
             }
-            Event::Done(Done::Command { exit, was_down, asker }) => {
-                self.follow_and_tell().await;
+            Event::Done(Done::Command { exit, was_down, concerns, asker }) => {
+                if concerns {
+                    self.follow_and_tell().await;
+                }
                 self.notify.ready(&self.words());
                 if let Some(asker) = asker {
                     let _ = asker.said.send(Said::End(exit.number()));
