@@ -61,6 +61,10 @@ const PACKAGES: &[(&str, &str)] = &[
     // A browser that `connect` starts, and what sees whether it asks a resolver.
     ("firefox-esr", "firefox-esr"),
     ("tcpdump", "tcpdump"),
+    // The one that the web page is driven in, and by what.
+    ("chromium", "chromium"),
+    ("nodejs", "node"),
+    ("npm", "npm"),
     // A client of SOCKS.
     ("python3-socks", "/usr/lib/python3/dist-packages/socks.py"),
 ];
@@ -105,6 +109,7 @@ fn test(more: &[String]) -> Done {
     for (folder, packages) in UNPACKED {
         unpacked(folder, packages)?;
     }
+    playwright()?;
     // The tests of the whole binary run the one that people run.
     cargo(["build", "--release", "--package", "warren"])?;
     let arguments =
@@ -267,6 +272,19 @@ fn unpacked(folder: &str, packages: &[&str]) -> Done {
         fs::remove_file(&archive).map_err(|e| format!("cannot remove {}: {e}", archive.display()))?;
     }
     fs::write(&whole, "").map_err(|e| format!("cannot write {}: {e}", whole.display()))
+}
+
+/// What drives a browser, below target: Playwright's core alone, which brings no browser of its own.
+const PLAYWRIGHT: &str = "playwright-core@1.56.1";
+
+fn playwright() -> Done {
+    let folder = root().join("target/playwright");
+    if folder.join("node_modules/playwright-core/package.json").exists() {
+        return Ok(());
+    }
+    fs::create_dir_all(&folder).map_err(|e| format!("cannot make {}: {e}", folder.display()))?;
+    let quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--no-save"];
+    run(Command::new("npm").arg("install").args(quiet).arg("--prefix").arg(&folder).arg(PLAYWRIGHT))
 }
 
 /// What the metapackage of Debian's kernel for cloud machines stands for; it is empty itself.

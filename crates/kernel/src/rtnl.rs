@@ -18,7 +18,7 @@ use crate::error::{Context as _, Result};
 use crate::netlink::Socket;
 
 pub use address::AddressInfo;
-pub use link::{BridgeInfo, GROUP, LinkChange, LinkInfo, TunInfo, VethPeer};
+pub use link::{BridgeInfo, Carried, GROUP, LinkChange, LinkInfo, TunInfo, VethPeer};
 pub use neighbour::NeighbourInfo;
 pub use route::{NewRoute, PROTOCOL, RouteInfo};
 pub use tc::{Coming, ControlInfo, Leaving};

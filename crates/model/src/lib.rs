@@ -17,6 +17,7 @@ pub mod hosts;
 pub mod init;
 pub mod manager;
 pub mod network;
+pub mod picture;
 pub mod plan;
 pub mod probe;
 pub mod problem;

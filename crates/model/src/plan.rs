@@ -12,6 +12,7 @@ use crate::state::{
     Address, IpFamilyWord, Link, LinkKind, Place, Port, Proxy, Route, Shaper, State, Sysctl, TableState, in_place_of,
 };
 
+mod about;
 mod words;
 
 /// Steps in the order in which they are to be done. Each knows what was, so each can be undone.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::{IfName, Mac};
 use crate::network::{Guest, Lan, LeaseRange, Mode, Network, Public};
+use crate::picture::Pictures;
 use crate::sites::Sites;
 use crate::web::Web;
 
@@ -21,6 +22,8 @@ pub struct Services {
     pub hosts_resolver: bool,
     /// The page for a browser on this host.
     pub web: Option<Web>,
+    /// What it shows, where there is one.
+    pub pictures: Option<Pictures>,
     /// The web by name.
     pub sites: Sites,
     /// The developers' door.
@@ -119,6 +122,7 @@ impl Services {
             lans: ours.map(|lan| of_lan(network, lan)).collect(),
             hosts_resolver: network.hosts_resolver,
             web: network.web.clone(),
+            pictures: network.web.as_ref().map(|_| Pictures::of(network)),
             sites: Sites::of(network),
             socks: socks(network),
         }

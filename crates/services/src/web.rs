@@ -5,4 +5,5 @@
 
 pub mod decide;
 pub mod metrics;
+mod page;
 pub mod serve;

@@ -125,7 +125,7 @@ pub enum Command {
     },
     /// Draw the network
     Map {
-        /// Write it there; a name that ends in .txt
+        /// Write it there; a name that ends in .svg or .txt
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },

@@ -13,7 +13,6 @@ mod diagnostics;
 mod edit;
 mod foreign;
 mod output;
-mod picture;
 mod proof;
 mod units;
 mod watchdog;

@@ -60,6 +60,27 @@ pub struct LinkInfo {
     pub tun: Option<TunInfo>,
 }
 
+/// What a link has carried (struct rtnl_link_stats64 of linux/if_link.h).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// Packets that came in.
+    pub rx_packets: u64,
+    /// Packets that went out.
+    pub tx_packets: u64,
+    /// Bytes that came in.
+    pub rx_bytes: u64,
+    /// Bytes that went out.
+    pub tx_bytes: u64,
+}
+
+impl Carried {
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let mut counts = bytes.chunks_exact(8).filter_map(|eight| Some(u64::from_ne_bytes(eight.try_into().ok()?)));
+        let mut next = || counts.next();
+        Some(Self { rx_packets: next()?, tx_packets: next()?, rx_bytes: next()?, tx_bytes: next()? })
+    }
+}
+
 /// A bridge's own settings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BridgeInfo {
@@ -151,6 +172,17 @@ impl Rtnl {
             .find_map(|m| parse(&m.payload))
             .ok_or(NetlinkError::Malformed("no link in it"))
             .context("find", what())
+    }
+
+    /// What a link has carried since it was made; an error with ENODEV where there is none of the name.
+    pub fn carried(&mut self, name: &IfName) -> Result<Carried> {
+        let messages = self.socket.get(RTM_GETLINK, 0, |w| {
+            w.raw(&ifinfomsg(0, 0, 0)).attr_str(IFLA_IFNAME, name.as_str());
+        });
+        let what = || format!("what the link {name} has carried");
+        let messages = messages.context("find", what())?;
+        let counts = messages.iter().find_map(|m| find_attr(m.payload.get(IFINFOMSG..)?, IFLA_STATS64));
+        counts.and_then(Carried::read).ok_or(NetlinkError::Malformed("no counters in it")).context("find", what())
     }
 
     /// A link's index; an error with ENODEV where there is none of the name.
@@ -378,8 +410,11 @@ fn operation_of(change: &LinkChange) -> &'static str {
 }
 
 /// struct ifinfomsg of linux/rtnetlink.h: family, padding, type, index, flags, which flags to change.
-fn ifinfomsg(index: u32, flags: u32, change: u32) -> [u8; 16] {
-    let mut bytes = [0; 16];
+/// The length of a struct ifinfomsg, behind which the attributes are.
+const IFINFOMSG: usize = 16;
+
+fn ifinfomsg(index: u32, flags: u32, change: u32) -> [u8; IFINFOMSG] {
+    let mut bytes = [0; IFINFOMSG];
     bytes[4..8].copy_from_slice(&index.to_ne_bytes());
     bytes[8..12].copy_from_slice(&flags.to_ne_bytes());
     bytes[12..16].copy_from_slice(&change.to_ne_bytes());

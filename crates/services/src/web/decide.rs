@@ -27,6 +27,10 @@ pub struct Asked<'a> {
 pub enum Decision {
     /// The page.
     Page,
+    /// How it looks.
+    Style,
+    /// What moves in it.
+    Script,
     /// The state, as JSON.
     Status,
     /// The state, for Prometheus.
@@ -82,6 +86,8 @@ pub fn decide(asked: &Asked<'_>, token: Option<&str>) -> Decision {
     }
     match asked.path {
         "/" => Decision::Page,
+        "/page.css" => Decision::Style,
+        "/page.js" => Decision::Script,
         "/api/status" => Decision::Status,
         "/metrics" => Decision::Metrics,
         _ => Decision::Refuse(404, "there is /, /api/status, /metrics and /proxy.pac"),

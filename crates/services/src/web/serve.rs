@@ -20,7 +20,7 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use super::decide::{Asked, Decision, decide};
-use super::metrics;
+use super::{metrics, page};
 
 /// Connections at once.
 const CONNECTIONS: usize = 64;
@@ -33,15 +33,12 @@ const HEAD: usize = 16 << 10;
 /// How long the supervisor may take to look.
 const LOOK: Duration = Duration::from_secs(15);
 
-/// Until the picture is drawn here.
-const PAGE: &str = "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>warren</title></head>\n\
-<body><h1>warren</h1>\n<ul><li><a href=\"/api/status\">the state</a></li><li><a href=\"/metrics\">for Prometheus</a></li>\
-<li><a href=\"/proxy.pac\">the way into the LANs</a></li></ul></body></html>\n";
-
 /// All that the page needs, shared by the sockets.
 pub struct Web {
     token: RefCell<Option<String>>,
     proxy_pac: RefCell<Option<Bytes>>,
+    page: RefCell<Bytes>,
+    style: Bytes,
     open: Cell<usize>,
     /// Whether there is somebody to ask for the state.
     supervised: Cell<bool>,
@@ -67,6 +64,8 @@ impl Web {
         Self {
             token: RefCell::default(),
             proxy_pac: RefCell::default(),
+            page: RefCell::default(),
+            style: Bytes::from(page::style()),
             open: Cell::new(0),
             supervised: Cell::new(true),
             wants,
@@ -78,6 +77,7 @@ impl Web {
     pub fn configure(&self, services: &Services) {
         let text = services.web.as_ref().and_then(|web| web.proxy_pac.clone());
         *self.proxy_pac.borrow_mut() = text.map(Bytes::from);
+        *self.page.borrow_mut() = Bytes::from(page::page(services.pictures.as_ref()));
     }
 
     /// Who has this is let in from now on.
@@ -159,7 +159,9 @@ async fn answer(web: &Web, request: &Request<Incoming>) -> Response<Full<Bytes>>
     };
     let decision = decide(&asked, web.token.borrow().as_deref());
     match decision {
-        Decision::Page => said(StatusCode::OK, "text/html; charset=utf-8", PAGE),
+        Decision::Page => said(StatusCode::OK, "text/html; charset=utf-8", web.page.borrow().clone()),
+        Decision::Style => said(StatusCode::OK, "text/css; charset=utf-8", web.style.clone()),
+        Decision::Script => said(StatusCode::OK, "text/javascript; charset=utf-8", page::SCRIPT),
         Decision::Status => match web.look().await {
             Some(document) => said(StatusCode::OK, "application/json", document),
             None => unknown(),
@@ -215,7 +217,8 @@ fn said(code: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Respons
         (header::CACHE_CONTROL, "no-store"),
         (
             header::CONTENT_SECURITY_POLICY,
-            "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+            "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
+             frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
         ),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),

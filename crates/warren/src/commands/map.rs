@@ -1,29 +1,32 @@
-//! `warren map`: the network as a drawing.
+//! `warren map`: the network as a picture.
 
 use std::fs;
 use std::path::Path;
 
-use model::config;
+use model::{config, picture};
 
 use crate::context::{Context, Exit, Failure, Outcome, assumed_facts};
-use crate::{output, picture};
+use crate::output;
 
-/// Draws to stdout, or into a `.txt` file.
+/// Draws to stdout, or into an `.svg` or `.txt` file.
 pub fn run(context: &Context, to: Option<&Path>) -> Outcome {
+    let extension = to.and_then(|path| path.extension()).and_then(|extension| extension.to_str());
+    let draw = match (to, extension) {
+        (_, Some("svg")) => picture::svg,
+        (None, _) | (_, Some("txt")) => picture::text,
+        (Some(path), _) => {
+            let message = format!("{}: a picture is .svg or .txt, by the end of its name", path.display());
+            return Err(Failure::new(Exit::Usage, message));
+        }
+    };
     let source = context.read()?;
     let (config, _) = config::parse(&source.text);
     let network = source.network(&assumed_facts(&config), true)?;
-    let drawing = picture::text(&network);
+    let drawing = draw(&network);
     match to {
         None => output::line(drawing.trim_end()),
-        Some(path) if path.extension().is_some_and(|e| e == "txt") => fs::write(path, drawing)
+        Some(path) => fs::write(path, drawing)
             .map_err(|e| Failure::new(Exit::Failed, format!("cannot write {}: {e}", path.display())))?,
-        Some(path) => {
-            return Err(Failure::new(
-                Exit::Usage,
-                format!("{}: only .txt is drawn; .svg is not supported yet", path.display()),
-            ));
-        }
     }
     Ok(Exit::Done)
 }

@@ -12,7 +12,7 @@ use model::facts::HostFacts;
 use model::network::Network;
 
 use crate::context::{Context, Exit, Failure, Outcome as Ended, Source, assumed_facts};
-use crate::{output, picture, proof};
+use crate::{output, proof};
 
 /// The engine's folders in the lab: on the tmpfs that covers /run there.
 pub const STATE_DIR: &str = "/run/warren/state";
@@ -49,7 +49,7 @@ pub fn run(context: &Context, keep: bool) -> Ended {
         return Ok(if held { Exit::Done } else { Exit::Failed });
     }
     if !context.quiet {
-        output::line(&picture::text(&sketch));
+        output::line(&model::picture::text(&sketch));
         output::line(&proof::table(&outcomes));
         for sentence in &stood_in {
             output::line(&format!("{}stood in{} {sentence}", output::YELLOW, output::RESET));

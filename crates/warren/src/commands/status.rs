@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use kernel::apply::Survey;
+use kernel::rtnl::{Carried, Rtnl};
 use model::network::{GuestKind, Network, Public, Tls};
 use model::state::State;
 use services::http::record::civil;
@@ -62,7 +63,7 @@ pub fn document(context: &Context) -> Result<serde_json::Value, Failure> {
         "ok": drift.is_empty() && survey.conflicts.is_empty() && !unfinished,
         "up": true,
         "config": config,
-        "uplink": { "name": network.uplink.name, "present": network.uplink.present },
+        "uplink": uplink(&network),
         "public": match &network.public {
             Public::Listed(addresses) => Some(addresses),
             Public::Dynamic => None,
@@ -70,11 +71,13 @@ pub fn document(context: &Context) -> Result<serde_json::Value, Failure> {
         "lans": network.lans.iter().map(|lan| counters::with(counters.lan(&network, lan), serde_json::json!({
             "bridge": lan.bridge, "mode": lan.mode, "addresses": lan.addresses, "mtu": lan.mtu, "domain": lan.domain,
             "up": survey.observed.links.get(&lan.bridge).is_some_and(|l| l.up),
+            "drift": drift_of(&survey, &[lan.bridge.as_str()]),
         }))).collect::<Vec<_>>(),
         "guests": network.guests.iter().map(|guest| counters::with(counters.guest(guest), serde_json::json!({
             "name": guest.name, "kind": kind(&guest.kind), "lan": guest.lan, "mac": guest.mac, "port": guest.port,
             "addresses": guest.addresses, "aliases": guest.aliases, "plugged": plugged(&survey.observed, guest),
             "container": matches!(guest.kind, GuestKind::Lxc(_)).then(|| super::guest::state_word(&host, &guest.name)),
+            "drift": drift_of(&survey, &[guest.name.as_str(), guest.port.as_str()]),
         }))).collect::<Vec<_>>(),
         "forwards": forward::documents(&network).into_iter().zip(&network.forwards)
             .map(|(document, forward)| counters::with(document, counters.forward(forward))).collect::<Vec<_>>(),
@@ -90,6 +93,27 @@ pub fn document(context: &Context) -> Result<serde_json::Value, Failure> {
         "unfinished": unfinished,
         "confirm_within": pending,
     }))
+}
+
+/// The uplink, and what it has carried since it was made.
+fn uplink(network: &Network) -> serde_json::Value {
+    let name = &network.uplink.name;
+    // One that is missing has carried nothing.
+    let carried = Rtnl::open().and_then(|mut rtnl| rtnl.carried(name)).ok();
+    let count = |pick: fn(&Carried) -> (u64, u64)| {
+        let (packets, bytes) = carried.as_ref().map(pick).unwrap_or_default();
+        serde_json::json!({ "packets": packets, "bytes": bytes })
+    };
+    serde_json::json!({
+        "name": name, "present": network.uplink.present, "there": carried.is_some(),
+        "sent": count(|c| (c.tx_packets, c.tx_bytes)), "received": count(|c| (c.rx_packets, c.rx_bytes)),
+    })
+}
+
+/// What `up` would mend of these links and namespaces.
+fn drift_of(survey: &Survey, names: &[&str]) -> Vec<String> {
+    let steps = survey.plan.steps.iter().filter(|step| step.about().is_some_and(|about| names.contains(&about)));
+    steps.map(ToString::to_string).collect()
 }
 
 /// Shows the network that was applied last, held against the kernel.

@@ -140,7 +140,7 @@ fn wrong_usage_ends_2() {
             scene.warren(command).says(2, &["cannot read the configuration", "-c FILE"]);
         }
         scene.write(NETWORK);
-        scene.warren("map -o picture.svg").says(2, &["not supported yet"]);
+        scene.warren("map -o picture.png").says(2, &[".svg or .txt"]);
         scene.warren("up").ends(0);
         scene.warren("check --from nobody").says(2, &["nobody", "cnx6"]);
     });

@@ -117,6 +117,8 @@ fn every_key_is_documented_and_every_documented_key_is_there() {
         let drifted = print("status", "status", 0);
         assert_eq!(drifted["ok"], false);
         assert_eq!(drifted["guests"][0]["plugged"], false);
+        assert_eq!(drifted["guests"][0]["drift"], drifted["drift"]);
+        assert_eq!(drifted["lans"][0]["drift"], serde_json::json!([]));
         let mend = print("plan", "plan --exit-code", 3);
         assert_eq!(mend["changes"], 1);
         assert_eq!(mend["steps"][0]["step"], "change-link");
@@ -182,6 +184,26 @@ fn what_the_readme_draws_is_what_is_drawn() {
         assert_eq!(scene.warren("--json validate").ends(0).json()["not_supported_yet"], serde_json::json!([]));
         scene.warren("rehearse").ends(0);
     });
+}
+
+/// `cargo run -- -c examples/seed.toml map -o docs/map.svg` draws it anew.
+#[test]
+fn the_picture_in_the_readme_is_the_one_that_is_drawn() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    assert!(README.contains("](docs/map.svg)") && README.contains("](examples/seed.toml)"));
+    let folder = tempfile::tempdir().unwrap();
+    let draw = |name: &str, code: i32| {
+        let mut command = crate::support::bare(crate::support::WARREN);
+        command.arg("-c").arg(root.join("examples/seed.toml")).args(["map", "-o"]).arg(folder.path().join(name));
+        crate::support::Ran::of(&mut command).ends(code)
+    };
+    draw("map.svg", 0);
+    draw("map.txt", 0);
+    let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap();
+    assert_eq!(read(folder.path().join("map.svg")), read(root.join("docs/map.svg")));
+    assert!(read(folder.path().join("map.txt")).contains("cnx6  10.1.1.6  (lxc)  ◄ 22210/tcp to :22"));
+    assert!(draw("map.png", 2).err.contains(".svg or .txt"));
+    assert!(!folder.path().join("map.png").exists());
 }
 
 #[test]

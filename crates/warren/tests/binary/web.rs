@@ -58,7 +58,7 @@ fn the_state_for_who_has_the_token_and_nobody_else() {
 
         // Without it, or with another, nothing but the way in, which there is none of yet.
         let (status, metrics) = (format!("{PAGE}/api/status"), format!("{PAGE}/metrics"));
-        for path in ["/", "/api/status", "/metrics", "/elsewhere"] {
+        for path in ["/", "/page.css", "/page.js", "/api/status", "/metrics", "/elsewhere"] {
             assert_eq!(code(&[&format!("{PAGE}{path}")]), "401", "{path}");
         }
         assert_eq!(code(&["-H", "Authorization: Bearer 0123456789abcdef", &status]), "401");
@@ -68,6 +68,7 @@ fn the_state_for_who_has_the_token_and_nobody_else() {
         for place in [PAGE, "http://[::1]:7117", "http://localhost:7117"] {
             let (page, code) = known(&[&format!("{place}/")]);
             assert!(code == "200" && page.contains("<title>warren</title>"), "{place}: {code} {page}");
+            assert_eq!(page.matches("data-key=\"guest:cnx6\"").count(), 2, "on a screen and on a phone");
         }
         let jar = scene.folder().join("jar").display().to_string();
         let (head, entered) =

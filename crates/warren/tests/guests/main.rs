@@ -15,3 +15,4 @@ mod lab;
 mod limits;
 mod live;
 mod outer;
+mod page;
