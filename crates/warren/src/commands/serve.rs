@@ -393,6 +393,7 @@ impl Supervisor {
         self.workers.serve(&services, &self.held, &self.certificates).await?;
         self.plugs.follow(&services.sites);
         self.workers.away(self.plugs.away()).await;
+        kernel::memory::give_back();
         Ok(problems)
     }
 

@@ -95,6 +95,9 @@ impl Jobs {
                 if let Some(context) = looked {
                     name_hosts(&context, &mut names);
                 }
+                if counted.load(Ordering::SeqCst) == 0 {
+                    kernel::memory::give_back();
+                }
             }
         };
         let thread = std::thread::Builder::new().name(NAME.to_owned()).spawn(work);
