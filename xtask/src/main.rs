@@ -247,10 +247,11 @@ fn debian_kernel() -> Done {
     fs::remove_file(&archive).map_err(|e| format!("cannot remove {}: {e}", archive.display()))
 }
 
-/// Packages of Debian 12's, unpacked below target for tests that run them in a lab; installed, the one would guard this
-/// machine, and the other answer its names.
+/// Packages of Debian 12's, unpacked below target for tests that run them in a lab; installed, one would guard this
+/// machine, one configure it, and one answer its names.
 const UNPACKED: &[(&str, &[&str])] = &[
     ("firewalld", &["firewalld", "python3-firewall", "python3-nftables"]),
+    ("ifupdown", &["ifupdown"]),
     ("resolved", &["systemd-resolved"]),
     ("prometheus", &["prometheus"]),
 ];

@@ -7,7 +7,9 @@ use std::time::Duration;
 use model::facts::HostFacts;
 use model::network::{GuestKind, Network};
 use model::plan::{Plan, Step, plan, undo};
-use model::state::{Baseline, Ids, IpFamilyWord, State, Sysctl, TableState, desired, nothing, without_rules};
+use model::state::{
+    Baseline, Ids, IpFamilyWord, PortWas, State, Sysctl, TableState, desired, leave_edited, nothing, without_rules,
+};
 
 use crate::conntrack;
 use crate::error::KernelError;
@@ -20,6 +22,7 @@ mod add;
 mod confirm;
 mod recover;
 mod repair;
+mod taken;
 pub use add::Adding;
 pub use confirm::{Answer, Confirm, Vigil};
 pub use recover::PutBack;
@@ -206,17 +209,18 @@ impl Engine {
     pub fn survey(&self, network: &Network) -> Result<Survey, ApplyError> {
         let baseline = self.baseline_for(network)?;
         let desired = desired(network, &baseline, &ids_of(network)?);
-        self.survey_state(desired)
+        self.survey_state(desired, &baseline)
     }
 
     /// What `down` would do; changes nothing.
     pub fn survey_down(&self) -> Result<Survey, ApplyError> {
         let baseline = self.store.baseline()?.unwrap_or_default();
-        self.survey_state(nothing(&baseline))
+        self.survey_state(nothing(&baseline), &baseline)
     }
 
-    fn survey_state(&self, desired: State) -> Result<Survey, ApplyError> {
+    fn survey_state(&self, mut desired: State, baseline: &Baseline) -> Result<Survey, ApplyError> {
         let Observation { state: observed, conflicts } = self.observe(&desired)?;
+        leave_edited(&mut desired, &observed, baseline.files());
         let plan = plan(&observed, &desired);
         Ok(Survey { observed, desired, plan, conflicts })
     }
@@ -230,8 +234,9 @@ impl Engine {
     /// The same where `record` is what was applied last.
     fn observe_by(&self, wanted: &State, record: &Record) -> Result<Observation, ApplyError> {
         let mut wanted = wanted.clone_without_tables();
+        let baseline = self.store.baseline()?.unwrap_or_default();
+        taken::look_at(&mut wanted, &baseline);
         if let Some(network) = &record.network {
-            let baseline = self.store.baseline()?.unwrap_or_default();
             let applied = without_rules(network, &baseline, &Ids::default());
             for (sysctl, value) in applied.sysctls {
                 wanted.sysctls.entry(sysctl).or_insert(value);
@@ -241,6 +246,10 @@ impl Engine {
             wanted.addresses.extend(applied.addresses);
             for (name, port) in applied.ports {
                 wanted.ports.entry(name).or_insert(port);
+            }
+            wanted.files.extend(applied.files);
+            for (key, hold) in applied.holds {
+                wanted.holds.entry(key).or_insert(hold);
             }
         }
         Ok(observe(&wanted, &record.tables)?)
@@ -261,11 +270,12 @@ impl Engine {
         }
         self.settle()?;
         let (known, baseline) = (self.store.baseline()?, self.baseline_for(network)?);
-        let goal = desired(network, &baseline, &ids_of(network)?);
+        let mut goal = desired(network, &baseline, &ids_of(network)?);
         let found = self.observe(&goal)?;
         if !found.conflicts.is_empty() {
             return Err(ApplyError::Conflicts(found.conflicts));
         }
+        report.kept.extend(taken::leave(&mut goal, &found.state, &baseline));
         let (config, network_then) = (config.to_owned(), Some(network.clone()));
         let record = Record { config, text: text.to_owned(), network: network_then, ..Record::default() };
         let prior = Prior { run: run_number(), state: found.state, record: self.store.record()?, baseline: known };
@@ -321,6 +331,7 @@ impl Engine {
         let mut goal = nothing(&baseline);
         let found = self.observe(&goal)?;
         report.kept = self.keep_what_others_use(&baseline, &found.state, &mut goal)?;
+        report.kept.extend(self.keep_what_others_wrote(&baseline, &found.state, &mut goal)?);
         let prior = Prior { run: run_number(), state: found.state, record: self.store.record()?, baseline: known };
         report.done = self.converge(&prior, &goal, None, watch, &mut None)?;
         self.forget_all()?;
@@ -450,16 +461,20 @@ impl Engine {
 
     /// The baseline with what `network` is going to change for the first time added, as it is now.
     fn baseline_for(&self, network: &Network) -> Result<Baseline, ApplyError> {
-        let known = self.store.baseline()?;
-        let had = known.is_some();
-        let mut baseline = known.unwrap_or_default();
+        let had = self.store.of_this_boot()?.is_some();
+        let mut baseline = self.store.baseline()?.unwrap_or_default();
+        taken::remember(&mut baseline, network)?;
         let goal = without_rules(network, &Baseline::default(), &Ids::default());
         let ours = |s: &Sysctl| goal.links.keys().any(|name| name.as_str() == s.scope);
         let new = goal.sysctls.keys().filter(|s| !ours(s) && !baseline.sysctls.contains_key(s));
         let values = switches(new)?;
         baseline.sysctls.extend(values);
         for name in goal.ports.keys().filter(|name| !baseline.ports.contains_key(*name)).cloned().collect::<Vec<_>>() {
-            baseline.ports.insert(name.clone(), carry::as_it_is(&name)?);
+            let is = carry::as_it_is(&name)?;
+            // By now it is as its rewritten configuration has it.
+            let was =
+                baseline.taken.get(&name).map(|taken| PortWas { addresses: is.addresses.clone(), ..taken.was.clone() });
+            baseline.ports.insert(name, was.unwrap_or(is));
         }
         if !had {
             baseline.global_forwarding = switches([&global_forwarding()])?.into_values().next().as_deref() == Some("1");

@@ -9,7 +9,7 @@ use model::state::{IpFamilyWord, Port, PortWas, Sysctl, in_place_of};
 
 use crate::error::Result;
 use crate::rtnl::header::IN6_ADDR_GEN_MODE_NONE;
-use crate::rtnl::{LinkChange, Rtnl};
+use crate::rtnl::{LinkChange, LinkInfo, Rtnl};
 use crate::sysctl;
 
 /// Switches of an interface's that a bridge in its place must have as it has them, else what it learns and whom it
@@ -115,7 +115,15 @@ pub fn unplug(rtnl: &mut Rtnl, name: &IfName, port: &Port) -> Result<()> {
 pub fn as_it_is(name: &IfName) -> Result<PortWas> {
     let mut rtnl = Rtnl::open()?;
     let link = rtnl.link(name)?;
-    let own = rtnl.addresses()?.into_iter().filter(|address| address.index == link.index);
+    // What a bridge of ours bears in its place, as one made by a rewritten configuration does at a boot, is its own.
+    let links = rtnl.links()?;
+    let in_its_place = |other: &&LinkInfo| other.alias.as_deref().and_then(in_place_of).as_ref() == Some(name);
+    let bridge = links.iter().filter(|other| link.master == Some(other.index)).find(in_its_place);
+    let bearer = bridge.map_or(link.index, |bridge| bridge.index);
+    let own = rtnl
+        .addresses()?
+        .into_iter()
+        .filter(|address| address.index == bearer && !(bridge.is_some() && address.is_link_local()));
     Ok(PortWas { up: link.up, addr_gen: link.addr_gen, addresses: own.map(|address| address.net).collect() })
 }
 

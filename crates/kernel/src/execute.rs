@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use model::address::IfName;
 use model::plan::Step;
-use model::state::{Link, LinkKind, Peer, Place, Shaper};
+use model::state::{Hold, Link, LinkKind, Peer, Place, Shaper, Side};
 
 use crate::error::{Cause, KernelError, Result};
 use crate::netns::Netns;
 use crate::rtnl::{LinkChange, NewRoute, Rtnl, VethPeer};
 use crate::tap::{self, NewTap};
-use crate::{carry, mends, nft, sysctl};
+use crate::{carry, files, holders, mends, nft, sysctl};
 
 /// Does steps in the network namespace of the thread that made it, and keeps its sockets from step to step.
 pub struct Executor {
@@ -92,6 +92,13 @@ impl Executor {
             Step::UnplugPort { name, port } => gone_is_fine(carry::unplug(&mut self.rtnl, name, port)),
             Step::AddProxy { proxy } => there_is_fine(self.rtnl.add_neighbour_proxy(&proxy.link, proxy.address)),
             Step::DeleteProxy { proxy } => gone_is_fine(self.rtnl.delete_neighbour_proxy(&proxy.link, proxy.address)),
+            Step::SetFile { path, from, to } => files::set(path, from.as_deref(), to.as_deref()),
+            Step::SetHold { to: Some(hold), .. } if hold.on != Side::Between => holders::set(hold),
+            // Back on the interface where it was not known to be anywhere.
+            Step::SetHold { from, to } => match to.as_ref().or(from.as_ref()) {
+                Some(hold) => holders::set(&Hold { on: Side::Port, ..hold.clone() }),
+                None => Ok(()),
+            },
             Step::DeleteRoute { route } => match self.at(&route.at) {
                 Ok(rtnl) => gone_is_fine(rtnl.delete_route(&NewRoute::new(route.to, route.via, &route.at.link))),
                 Err(e) => gone_is_fine(Err(e)),

@@ -20,7 +20,7 @@ use model::address::IfName;
 use model::network::Network;
 use model::plan::Plan;
 use model::ruleset::{Family, Table};
-use model::state::{Baseline, State};
+use model::state::{Baseline, State, TakenOver};
 use rustix::fs::FlockOperation;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,8 @@ mod additions;
 pub use additions::{Added, Ground};
 
 const BASELINE: &str = "baseline.json";
+/// What was taken over of managers: it is about files that outlive a boot, so it is about no namespace.
+const TAKEN: &str = "taken-over.json";
 const JOURNAL: &str = "journal.json";
 /// The journal of the last `up` that came to its end.
 const PREVIOUS: &str = "previous.json";
@@ -302,19 +304,59 @@ impl Store {
         Ok(Lock(file))
     }
 
-    /// What was before the first touch; the empty one where nothing was touched.
+    /// What was before the first touch; nothing where nothing was touched. What was taken over of managers is in it, by
+    /// whichever boot.
     pub fn baseline(&self) -> Result<Option<Baseline>> {
+        let own = self.of_this_boot()?;
+        let taken = self.taken()?;
+        if own.is_none() && taken.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Baseline { taken, ..own.unwrap_or_default() }))
+    }
+
+    /// The same without what an earlier boot left.
+    pub fn of_this_boot(&self) -> Result<Option<Baseline>> {
         self.read(&self.state.join(BASELINE))
+    }
+
+    /// What was taken over of managers, by interface. A damaged note counts as none: nothing is put back by guessing.
+    pub fn taken(&self) -> Result<BTreeMap<IfName, TakenOver>> {
+        match read_checked(&self.state.join(TAKEN)) {
+            Err(StoreError::Damaged { .. }) => Ok(BTreeMap::new()),
+            taken => Ok(taken?.unwrap_or_default()),
+        }
     }
 
     /// Persists the baseline.
     pub fn write_baseline(&self, baseline: &Baseline) -> Result<()> {
+        if self.taken()? != baseline.taken {
+            if baseline.taken.is_empty() {
+                remove(&self.state.join(TAKEN))?;
+                sync_folder_if_any(&self.state)?;
+            } else {
+                write_checked(&self.state, TAKEN, &baseline.taken)?;
+            }
+        }
         self.write(&self.state, BASELINE, baseline)
     }
 
     /// Forgets the baseline: all is put back.
     pub fn remove_baseline(&self) -> Result<()> {
+        // A boot would bring it back, and it would be believed.
+        if self.state.join(TAKEN).exists() {
+            remove(&self.state.join(TAKEN))?;
+            sync_folder(&self.state)?;
+        }
         remove(&self.state.join(BASELINE))
+    }
+
+    /// Keeps what a file of others' said before it was taken over, where it cannot be put back; says where.
+    pub fn keep_text(&self, path: &str, text: &str) -> Result<PathBuf> {
+        make_folder(&self.state)?;
+        let kept = self.state.join(format!("before{}", path.replace('/', "-")));
+        write_synced(&kept, &[text.as_bytes()])?;
+        Ok(kept)
     }
 
     /// What a run that did not end was doing.
@@ -567,57 +609,4 @@ pub fn fingerprint(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn store(dir: &Path) -> Store {
-        Store::new(&dir.join("state"), &dir.join("run")).unwrap()
-    }
-
-    #[test]
-    fn what_is_written_is_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = store(dir.path());
-        assert_eq!(store.baseline().unwrap(), None);
-        store.write_baseline(&Baseline::default()).unwrap();
-        assert_eq!(store.baseline().unwrap(), Some(Baseline::default()));
-        store.remove_baseline().unwrap();
-        assert_eq!(store.baseline().unwrap(), None);
-        use std::os::unix::fs::PermissionsExt as _;
-        assert_eq!(fs::metadata(dir.path().join("state")).unwrap().permissions().mode() & 0o777, 0o700);
-    }
-
-    #[test]
-    fn a_torn_write_is_seen() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = store(dir.path());
-        store.write_journal(&NewJournal { prior: &Prior::default(), plan: &Plan::default() }).unwrap();
-        let path = store.journal_path();
-        let whole = fs::read(&path).unwrap();
-        for cut in [0, 10, 64, 65, whole.len() - 1] {
-            fs::write(&path, &whole[..cut]).unwrap();
-            assert!(matches!(store.journal(), Err(StoreError::Damaged { .. })), "cut at {cut}");
-        }
-    }
-
-    #[test]
-    fn what_another_namespace_left_is_not_believed() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut other = store(dir.path());
-        other.identity.namespace += 1;
-        other.write_baseline(&Baseline::default()).unwrap();
-        assert_eq!(store(dir.path()).baseline().unwrap(), None);
-    }
-
-    #[test]
-    fn one_at_a_time() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = store(dir.path());
-        let held = store.lock(Duration::ZERO).unwrap();
-        let error = store.lock(Duration::from_millis(50)).unwrap_err();
-        assert!(error.to_string().contains(&format!("pid {}", std::process::id())), "{error}");
-        drop(held);
-        store.lock(Duration::ZERO).unwrap();
-    }
-}
+mod tests;

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use model::address::IfName;
-use model::manager::{Managed, Manager};
+use model::manager::{Holder, Managed, Manager, dhclient};
+
+use crate::holders;
 
 /// The program that configures the interface of that name and index; `leased` says whether one of its addresses has
 /// an end that a client renews.
@@ -14,11 +16,12 @@ pub fn of(name: &IfName, index: u32, leased: bool) -> Option<Managed> {
         .or_else(|| network_manager(index))
         .or_else(|| ifupdown(name))
         .or_else(|| dhcp_client(name))
-        .or_else(|| leased.then(|| Managed { by: Manager::Somebody, files: Vec::new() }))
+        .or_else(|| leased.then(|| Managed::new(Manager::Somebody, Vec::new())))
 }
 
 fn file(path: &str) -> Option<(String, String)> {
-    Some((path.to_owned(), fs::read_to_string(path).ok()?))
+    // Whatever else stands there: what is of a name is ASCII.
+    Some((path.to_owned(), String::from_utf8_lossy(&fs::read(path).ok()?).into_owned()))
 }
 
 /// /run/systemd/netif/links/INDEX (sd-network.h reads it): its state, and the file that it follows.
@@ -31,9 +34,9 @@ fn networkd(index: u32) -> Option<Managed> {
     let path = value("NETWORK_FILE")?;
     let netplan = path.starts_with("/run/systemd/network/") && path.contains("netplan");
     if netplan {
-        return Some(Managed { by: Manager::Netplan, files: netplan_files() });
+        return Some(Managed::new(Manager::Netplan, netplan_files()));
     }
-    Some(Managed { by: Manager::Networkd, files: file(path).into_iter().collect() })
+    Some(Managed::new(Manager::Networkd, file(path).into_iter().collect()))
 }
 
 fn netplan_files() -> Vec<(String, String)> {
@@ -44,7 +47,7 @@ fn netplan_files() -> Vec<(String, String)> {
 fn network_manager(index: u32) -> Option<Managed> {
     let text = fs::read_to_string(format!("/run/NetworkManager/devices/{index}")).ok()?;
     let active = text.lines().any(|line| line.starts_with("connection-uuid="));
-    active.then(|| Managed { by: Manager::NetworkManager, files: Vec::new() })
+    active.then(|| Managed::new(Manager::NetworkManager, Vec::new()))
 }
 
 /// /run/network/ifstate names what ifup brought up; interfaces(5) what it is told of it.
@@ -55,12 +58,101 @@ fn ifupdown(name: &IfName) -> Option<Managed> {
     if !up && own.trim() != name.as_str() {
         return None;
     }
-    let mut files: Vec<(String, String)> = file("/etc/network/interfaces").into_iter().collect();
-    files.extend(files_of("/etc/network/interfaces.d"));
+    let mut files = interfaces_files();
     files.retain(|(_, text)| stanzas(text, name).next().is_some() || is_begun(text, name));
     // A stanza that leaves the interface alone configures nothing.
     let configures = files.iter().any(|(_, text)| stanzas(text, name).any(|method| method != "manual"));
-    configures.then_some(Managed { by: Manager::Ifupdown, files })
+    if !configures {
+        return None;
+    }
+    let logical = state.lines().find_map(|line| line.split_once('=').filter(|(one, _)| *one == name.as_str()));
+    let renamed = logical.filter(|(one, other)| one != other).map(|(one, other)| format!("{one} is up as {other}"));
+    let (clients, odd) = clients(name);
+    let obstacle = renamed.or(odd).or_else(|| files.iter().find_map(|(path, text)| unsafe_to_write(path, text)));
+    let holders = [Holder::Ifstate].into_iter().chain(clients).collect();
+    Some(Managed { holders, obstacle, ..Managed::new(Manager::Ifupdown, files) })
+}
+
+/// The files that ifup reads: interfaces(5), INCLUDING OTHER FILES. Each once, in the order that they are named in.
+fn interfaces_files() -> Vec<(String, String)> {
+    let mut files: Vec<(String, String)> = Vec::new();
+    let mut waiting = vec!["/etc/network/interfaces".to_owned()];
+    while let Some(path) = waiting.pop() {
+        if files.iter().any(|(known, _)| *known == path) || files.len() > 1000 {
+            continue;
+        }
+        let Some((path, text)) = file(&path) else { continue };
+        let mut named: Vec<String> = text.lines().flat_map(|line| sourced(line, &path)).collect();
+        named.reverse();
+        waiting.extend(named);
+        files.push((path, text));
+    }
+    files
+}
+
+/// The files that a line of another brings in.
+fn sourced(line: &str, from: &str) -> Vec<String> {
+    let mut words = line.split_whitespace();
+    let folder = match words.next() {
+        Some("source") => false,
+        Some("source-directory") => true,
+        _ => return Vec::new(),
+    };
+    let parent = Path::new(from).parent().unwrap_or(Path::new("/"));
+    words
+        .flat_map(|pattern| {
+            let whole = parent.join(pattern);
+            if folder {
+                // run-parts(8)'s names.
+                let is_named = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+                return listed(&whole, is_named);
+            }
+            let Some((head, tail)) =
+                whole.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once('*'))
+            else {
+                return vec![whole.display().to_string()];
+            };
+            let fits = |name: &str| {
+                !name.starts_with('.')
+                    && name.len() >= head.len() + tail.len()
+                    && name.starts_with(head)
+                    && name.ends_with(tail)
+            };
+            listed(whole.parent().unwrap_or(Path::new("/")), fits)
+        })
+        .collect()
+}
+
+/// A folder's plain files of such names, in the names' order.
+fn listed(folder: &Path, fits: impl Fn(&str) -> bool) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let fitting = entries.filter(|entry| entry.file_name().to_str().is_some_and(&fits) && entry.path().is_file());
+    let mut paths: Vec<String> = fitting.map(|entry| entry.path().display().to_string()).collect();
+    paths.sort();
+    paths
+}
+
+/// Why a file is not to be written anew, where it is not.
+fn unsafe_to_write(path: &str, text: &str) -> Option<String> {
+    if !fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file()) {
+        return Some(format!("{path} is a link to another file"));
+    }
+    if fs::read(path).ok().as_deref() != Some(text.as_bytes()) {
+        return Some(format!("{path} is no UTF-8 throughout"));
+    }
+    (!crate::takeover::are_ours(path)).then(|| format!("{path} is another network's"))
+}
+
+/// The dhclient that runs on an interface; and why what runs there cannot be moved.
+fn clients(name: &IfName) -> (Vec<Holder>, Option<String>) {
+    let mut found = holders::dhclient::of(name);
+    // Its children are called as it is until they run what they are for.
+    found.dedup_by(|one, other| one.line == other.line);
+    let odd = match found.as_slice() {
+        [] | [_] => found.iter().find_map(|client| dhclient::obstacle(&client.line, name)),
+        _ => Some(format!("more than one dhclient runs on {name}")),
+    };
+    (found.into_iter().map(|client| Holder::Dhclient(client.line)).collect(), odd)
 }
 
 /// Whether a file has the interface begin by itself (`auto`, `allow-hotplug`): not always the one with its stanzas.
@@ -91,12 +183,13 @@ fn dhcp_client(name: &IfName) -> Option<Managed> {
         format!("/run/dhcpcd/{name}-4.pid"),
         format!("/run/udhcpc.{name}.pid"),
     ];
-    // One that ended leaves its note, often enough.
-    let runs = |path: &String| {
-        let pid = fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u32>().ok());
-        pid.is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists())
-    };
-    notes.iter().any(runs).then(|| Managed { by: Manager::DhcpClient, files: Vec::new() })
+    let noted = notes.iter().any(|path| holders::dhclient::runs(Path::new(path)));
+    let (holders, obstacle) = clients(name);
+    (noted || !holders.is_empty()).then(|| Managed {
+        holders,
+        obstacle,
+        ..Managed::new(Manager::DhcpClient, Vec::new())
+    })
 }
 
 /// A folder's files with their texts, in the order of their names; none where there is no such folder.

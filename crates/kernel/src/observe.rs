@@ -7,8 +7,8 @@ use model::address::IfName;
 use model::foreign::naming;
 use model::ruleset::{Family, TABLE};
 use model::state::{
-    ALIAS_PREFIX, Address, GUEST_INTERFACE, Link, LinkKind, Peer, Place, Port, Proxy, Route, Shaper, State, Sysctl,
-    in_place_of,
+    ALIAS_PREFIX, Address, GUEST_INTERFACE, Hold, Link, LinkKind, Peer, Place, Port, Proxy, Route, Shaper, State,
+    Sysctl, in_place_of,
 };
 
 use crate::error::{KernelError, Result};
@@ -16,7 +16,7 @@ use crate::facts::is_ours;
 use crate::journal::WrittenTable;
 use crate::netns::{GUEST_MARK, Netns};
 use crate::rtnl::{AddressInfo, ControlInfo, LinkInfo, PROTOCOL, Rtnl};
-use crate::{legacy, mends, nft, sysctl};
+use crate::{files, holders, legacy, mends, nft, sysctl};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -58,6 +58,12 @@ pub fn observe(wanted: &State, written: &BTreeMap<Family, WrittenTable>) -> Resu
     }
     observe_tables(written, &mut found)?;
     found.state.mends = mends::observe(&wanted.mends)?;
+    for path in wanted.files.keys() {
+        found.state.files.extend(files::read(path)?.map(|text| (path.clone(), text)));
+    }
+    for (key, hold) in &wanted.holds {
+        found.state.holds.insert(key.clone(), Hold { on: holders::side(hold)?, ..hold.clone() });
+    }
     observe_names(wanted, &links, &mut found)?;
     Ok(found)
 }

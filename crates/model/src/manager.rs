@@ -1,11 +1,15 @@
 //! Programs that configure an interface, and what they would have to be told for a bridge to take its place: text to
 //! text. They would else put back, or renew on the interface, what moves.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
 use crate::address::{IfName, Mac};
+
+pub mod dhclient;
+mod ifupdown;
 
 /// Who configures an interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +18,62 @@ pub struct Managed {
     pub by: Manager,
     /// Its files that name the interface: path and text.
     pub files: Vec<(String, String)>,
+    /// What of it is at work on the interface.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holders: Vec<Holder>,
+    /// Why its configuration is not to be rewritten, where that is seen already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub obstacle: Option<String>,
+}
+
+/// Something of a manager's that is at work on an interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Holder {
+    /// ifup's note that the interface is up (/run/network/ifstate).
+    Ifstate,
+    /// dhclient(8), by its command line.
+    Dhclient(Vec<String>),
+}
+
+impl Holder {
+    /// One word for it.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Ifstate => "ifstate",
+            Self::Dhclient(_) => "dhclient",
+        }
+    }
+
+    /// What people call it.
+    #[must_use]
+    pub fn words(&self) -> &'static str {
+        match self {
+            Self::Ifstate => "ifup's note of what is up:",
+            Self::Dhclient(_) => "dhclient",
+        }
+    }
+}
+
+/// What of a manager's is rewritten so that it makes the bridge itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Takeover {
+    /// The manager.
+    pub by: Manager,
+    /// Its files that change, by path.
+    pub files: BTreeMap<String, Rewrite>,
+    /// What is at work on the interface, and shall be on the bridge.
+    pub holders: Vec<Holder>,
+}
+
+/// A file's two texts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rewrite {
+    /// What the new one was made from; nothing where there was no file.
+    pub before: Option<String>,
+    /// The new one.
+    pub after: String,
 }
 
 /// A program that configures interfaces.
@@ -50,6 +110,37 @@ impl Manager {
 }
 
 impl Managed {
+    /// A manager of which nothing but its name and files is known.
+    #[must_use]
+    pub fn new(by: Manager, files: Vec<(String, String)>) -> Self {
+        Self { by, files, holders: Vec::new(), obstacle: None }
+    }
+
+    /// How its configuration is rewritten so that `bridge`, with `mac`, takes the place of `port` and the next boot makes
+    /// it so. `Err` says why that cannot be done safely.
+    pub fn take_over(&self, port: &IfName, bridge: &IfName, mac: Option<Mac>) -> Result<Takeover, String> {
+        if let Some(why) = &self.obstacle {
+            return Err(why.clone());
+        }
+        let mac = mac.ok_or_else(|| format!("{port} has no hardware address"))?;
+        let after = match self.by {
+            Manager::Ifupdown => ifupdown::take_over(&self.files, port, bridge, mac)?,
+            Manager::DhcpClient if !self.holders.is_empty() => Vec::new(),
+            Manager::DhcpClient => return Err("of DHCP clients only dhclient is moved".to_owned()),
+            other => return Err(format!("it does not rewrite what {} is told yet", other.word())),
+        };
+        let has_client = self.holders.iter().any(|holder| matches!(holder, Holder::Dhclient(_)));
+        if self.by == Manager::Ifupdown && ifupdown::leases(&self.files, port) && !has_client {
+            return Err(format!("no dhclient is seen to run on {port}, and of DHCP clients only that is moved"));
+        }
+        let known: BTreeMap<&String, &String> = self.files.iter().map(|(path, text)| (path, text)).collect();
+        let changed = after.into_iter().filter_map(|(path, after)| {
+            let before = known.get(&path).map(|text| (*text).clone());
+            (before.as_ref() != Some(&after)).then_some((path, Rewrite { before, after }))
+        });
+        Ok(Takeover { by: self.by, files: changed.collect(), holders: self.holders.clone() })
+    }
+
     /// What to write so that the program itself makes `bridge` with `port` in it, and gives it what `port` has: files
     /// with their whole text, or lines to run.
     #[must_use]
@@ -94,7 +185,7 @@ impl Managed {
     pub fn for_bridge(&self, port: &IfName, bridge: &IfName, mac: Option<Mac>) -> Vec<(String, String)> {
         match self.by {
             Manager::Ifupdown => {
-                let of = |(path, text): &(String, String)| (path.clone(), ifupdown(text, port, bridge));
+                let of = |(path, text): &(String, String)| (path.clone(), for_bridge_utils(text, port, bridge));
                 self.files.iter().map(of).collect()
             }
             Manager::Networkd => networkd(&self.files, port, bridge, mac),
@@ -105,7 +196,7 @@ impl Managed {
 
 /// interfaces(5): the stanzas of the port become the bridge's, with the port in it; the port itself is left to the
 /// bridge.
-fn ifupdown(text: &str, port: &IfName, bridge: &IfName) -> String {
+fn for_bridge_utils(text: &str, port: &IfName, bridge: &IfName) -> String {
     let mut out = String::new();
     // The bridge's own options stand in the first stanza alone.
     let mut told = false;
@@ -195,7 +286,7 @@ mod tests {
     }
 
     fn managed(by: Manager, path: &str, text: &str) -> Managed {
-        Managed { by, files: vec![(path.to_owned(), text.to_owned())] }
+        Managed::new(by, vec![(path.to_owned(), text.to_owned())])
     }
 
     #[test]
@@ -203,7 +294,7 @@ mod tests {
         let before = "# The loopback network interface\nauto lo\niface lo inet loopback\n\nauto eth0\niface eth0 inet static\n    \
                       address 10.0.0.100\n    netmask 255.255.255.0\n    gateway 10.0.0.1\n    up ip route add 10.9.0.0/16 dev eth0\n\
                       iface eth0 inet6 auto\n";
-        let after = ifupdown(before, &name("eth0"), &name("br0"));
+        let after = for_bridge_utils(before, &name("eth0"), &name("br0"));
         let wanted = "# The loopback network interface\nauto lo\niface lo inet loopback\n\nauto br0\niface br0 inet static\n    \
                       bridge_ports eth0\n    bridge_hw eth0\n    bridge_stp off\n    bridge_fd 0\n    bridge_maxwait 0\n    \
                       address 10.0.0.100\n    netmask 255.255.255.0\n    gateway 10.0.0.1\n    up ip route add 10.9.0.0/16 dev br0\n\
@@ -213,7 +304,7 @@ mod tests {
 
     #[test]
     fn a_hotplugged_interface_becomes_a_bridge_that_is_made() {
-        let after = ifupdown("allow-hotplug eth0 eth1\niface eth0 inet dhcp\n", &name("eth0"), &name("br0"));
+        let after = for_bridge_utils("allow-hotplug eth0 eth1\niface eth0 inet dhcp\n", &name("eth0"), &name("br0"));
         assert!(
             after.starts_with("allow-hotplug eth1\nauto br0\niface br0 inet dhcp\n    bridge_ports eth0\n"),
             "{after}"

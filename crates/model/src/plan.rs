@@ -9,7 +9,8 @@ use crate::foreign::Mend;
 use crate::ruleset::{Element, Family, Set, Table};
 use crate::simulate;
 use crate::state::{
-    Address, IpFamilyWord, Link, LinkKind, Place, Port, Proxy, Route, Shaper, State, Sysctl, TableState, in_place_of,
+    Address, Hold, IpFamilyWord, Link, LinkKind, Place, Port, Proxy, Route, Shaper, Side, State, Sysctl, TableState,
+    in_place_of,
 };
 
 mod about;
@@ -135,6 +136,22 @@ pub enum Step {
     DeleteProxy {
         /// Which, where.
         proxy: Proxy,
+    },
+    /// Writes a manager's file: the whole of it at once.
+    SetFile {
+        /// Which.
+        path: String,
+        /// What it says; nothing where there is none.
+        from: Option<String>,
+        /// What it shall say.
+        to: Option<String>,
+    },
+    /// Moves what is at work on an interface to the bridge in its place, or back.
+    SetHold {
+        /// What it was; nothing where nobody had looked.
+        from: Option<Hold>,
+        /// What it shall be; back on the interface where nobody says.
+        to: Option<Hold>,
     },
 }
 
@@ -358,6 +375,7 @@ impl Planner<'_> {
                 self.push(Step::UnplugPort { name, port });
             }
         }
+        self.holds(false);
         let on_doomed = |s: &Sysctl| doomed.keys().any(|name| name.as_str() == s.scope);
         let leftover: Vec<Sysctl> =
             self.now.sysctls.keys().filter(|s| on_doomed(s) || !to.sysctls.contains_key(s)).cloned().collect();
@@ -430,6 +448,35 @@ impl Planner<'_> {
         }
         for proxy in to.proxies.difference(&self.now.proxies).cloned().collect::<Vec<_>>() {
             self.push(Step::AddProxy { proxy });
+        }
+        self.holds(true);
+        self.files();
+    }
+
+    /// What goes to a bridge goes once that stands in the interface's place; what leaves one, before it goes.
+    fn holds(&mut self, to_bridges: bool) {
+        let keys: BTreeSet<String> = self.now.holds.keys().chain(self.to.holds.keys()).cloned().collect();
+        for key in keys {
+            let (from, to) = (self.now.holds.get(&key).cloned(), self.to.holds.get(&key).cloned());
+            if from != to && to.as_ref().is_some_and(|hold| hold.on == Side::Bridge) == to_bridges {
+                self.push(Step::SetHold { from, to });
+            }
+        }
+    }
+
+    /// Last, when all stands that they tell of. What merely begins something comes before what it begins, and goes
+    /// after it, so that a power cut in between leaves what a boot can follow.
+    fn files(&mut self) {
+        let paths: BTreeSet<String> = self.now.files.keys().chain(self.to.files.keys()).cloned().collect();
+        let mut paths: Vec<String> = paths.into_iter().collect();
+        if !self.to.holds.values().any(|hold| hold.on == Side::Bridge) {
+            paths.reverse();
+        }
+        for path in paths {
+            let (from, to) = (self.now.files.get(&path).cloned(), self.to.files.get(&path).cloned());
+            if from != to {
+                self.push(Step::SetFile { path, from, to });
+            }
         }
     }
 
@@ -506,6 +553,8 @@ impl Step {
             Self::SetShaper { link, from, to } => Self::SetShaper { link, from: to, to: from },
             Self::AddProxy { proxy } => Self::DeleteProxy { proxy },
             Self::DeleteProxy { proxy } => Self::AddProxy { proxy },
+            Self::SetFile { path, from, to } => Self::SetFile { path, from: to, to: from },
+            Self::SetHold { from, to } => Self::SetHold { from: to, to: from },
         }
     }
 }
@@ -533,6 +582,8 @@ impl Step {
             Self::SetShaper { .. } => "set-shaper",
             Self::AddProxy { .. } => "add-proxy",
             Self::DeleteProxy { .. } => "delete-proxy",
+            Self::SetFile { .. } => "set-file",
+            Self::SetHold { .. } => "set-hold",
         }
     }
 }

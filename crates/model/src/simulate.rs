@@ -3,7 +3,7 @@
 
 use crate::address::IfName;
 use crate::plan::{Plan, Step, TableChange};
-use crate::state::{IpFamilyWord, LinkKind, Place, State, Sysctl, TableState};
+use crate::state::{Hold, IpFamilyWord, LinkKind, Place, State, Sysctl, TableState, TakenOver};
 
 /// Does `step` to `state`.
 pub fn apply(state: &mut State, step: &Step) {
@@ -64,6 +64,21 @@ pub fn apply(state: &mut State, step: &Step) {
         }
         Step::DeleteProxy { proxy } => {
             state.proxies.remove(proxy);
+        }
+        Step::SetFile { path, to, .. } => {
+            match to {
+                Some(text) => state.files.insert(path.clone(), text.clone()),
+                None => state.files.remove(path),
+            };
+        }
+        Step::SetHold { from, to } => {
+            let key = |hold: &Hold| TakenOver::key(&hold.holder, &hold.port);
+            if let Some(from) = from {
+                state.holds.remove(&key(from));
+            }
+            if let Some(to) = to {
+                state.holds.insert(key(to), to.clone());
+            }
         }
     }
 }

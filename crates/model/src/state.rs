@@ -12,7 +12,9 @@ use crate::foreign::Mend;
 use crate::ruleset::{Family, Table};
 
 mod desired;
+mod taken;
 pub use desired::{GUEST_INTERFACE, Ids, desired, nothing, without_rules};
+pub use taken::{Hold, Side, TakenFile, TakenOver, leave_edited};
 
 /// Everything of ours in a network namespace, and in the namespaces of guests that hang on it. No counters,
 /// lifetimes or leases: two states are equal when nothing needs doing.
@@ -43,6 +45,12 @@ pub struct State {
     /// What of ours stands in others' firewalls.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub mends: BTreeSet<Mend>,
+    /// Files of managers' that are rewritten, by path.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, String>,
+    /// What is at work on interfaces whose place a bridge takes, by [`TakenOver::key`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub holds: BTreeMap<String, Hold>,
 }
 
 /// A link of ours. What is not written here (queue lengths, generated link-local addresses) is the kernel's own.
@@ -72,12 +80,12 @@ pub struct Link {
 pub const ALIAS_PREFIX: &str = "warren: ";
 
 /// What the mark of a bridge says that takes an interface's place, before the interface's name.
-const IN_PLACE_OF: &str = "warren: bridged LAN in place of ";
+pub const ALIAS_IN_PLACE_OF: &str = "warren: bridged LAN in place of ";
 
 /// The interface whose place the bridge with that mark takes.
 #[must_use]
 pub fn in_place_of(alias: &str) -> Option<IfName> {
-    IfName::new(alias.strip_prefix(IN_PLACE_OF)?).ok()
+    IfName::new(alias.strip_prefix(ALIAS_IN_PLACE_OF)?).ok()
 }
 
 /// An interface of the host's, plugged into a bridge of ours. What the bridge bears in its place (addresses, routes,
@@ -243,6 +251,9 @@ pub struct Baseline {
     /// Interfaces that we plugged in.
     #[serde(default)]
     pub ports: BTreeMap<IfName, PortWas>,
+    /// What was taken over of interfaces' managers. It lies in a file of its own, which a boot does not end.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub taken: BTreeMap<IfName, TakenOver>,
     /// Whether IPv4 forwarding was on for the whole host: where it was not and is by the time of `down`, somebody
     /// else has come to need it.
     pub global_forwarding: bool,
@@ -252,7 +263,8 @@ impl State {
     /// All but our tables, by far the largest part where there are many forwards.
     #[must_use]
     pub fn clone_without_tables(&self) -> Self {
-        let Self { namespaces, links, ports, addresses, routes, proxies, sysctls, shapers, tables: _, mends } = self;
+        let Self { namespaces, links, ports, addresses, routes, proxies, sysctls, shapers, mends, .. } = self;
+        let Self { tables: _, files, holds, .. } = self;
         Self {
             namespaces: namespaces.clone(),
             links: links.clone(),
@@ -264,6 +276,8 @@ impl State {
             shapers: shapers.clone(),
             tables: BTreeMap::new(),
             mends: mends.clone(),
+            files: files.clone(),
+            holds: holds.clone(),
         }
     }
 }

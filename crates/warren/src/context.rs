@@ -251,7 +251,7 @@ impl Context {
     pub fn network_and_facts(&self) -> Result<(Source, Network, HostFacts), Failure> {
         trusted(&self.config)?;
         let mut source = self.read()?;
-        let facts = kernel::facts::gather()?;
+        let facts = self.engine()?.facts()?;
         let network = source.network(&facts, false)?;
         source.warnings = model::hoster::warnings(&network, &facts);
         Ok((source, network, facts))

@@ -52,6 +52,8 @@ fn network(call: &Call<'_>) -> String {
          [Unit]\n\
          Description=The network of {config}\n\
          After={FIREWALLS}\n\
+         # It makes the bridge where its configuration was taken over.\n\
+         After=networking.service\n\
          Before=network.target network-online.target\n\
          \n\
          [Service]\n\

@@ -2,7 +2,6 @@
 //! a transient unit where systemd runs this network, else as a process of its own.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,7 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Starts the watchdog of that run, and returns once it says that it watches.
 pub fn start(context: &Context, engine: &Engine, run: u64) -> Result<(), String> {
-    let by_systemd = systemd_is_ours() && unit(context, run).is_ok_and(|mut command| succeeds(&mut command).is_ok());
+    let by_systemd =
+        kernel::systemd::is_ours() && unit(context, run).is_ok_and(|mut command| succeeds(&mut command).is_ok());
     if !by_systemd {
         let mut command = of_its_own(context).map_err(|failure| failure.message)?;
         succeeds(command.arg("--detach"))?;
@@ -79,15 +79,6 @@ fn unit(context: &Context, run: u64) -> Result<Command, Failure> {
     command.arg("--").arg(program).args(arguments(context)?);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     Ok(command)
-}
-
-/// Whether systemd runs (sd_booted(3)), and its units stand in this network and see these files.
-fn systemd_is_ours() -> bool {
-    let same = |kind: &str| {
-        let inode = |process: &str| fs::metadata(format!("/proc/{process}/ns/{kind}")).map(|meta| meta.ino()).ok();
-        inode("1").is_some_and(|first| inode("self") == Some(first))
-    };
-    Path::new("/run/systemd/system").is_dir() && ["net", "mnt", "pid"].into_iter().all(same)
 }
 
 fn succeeds(command: &mut Command) -> Result<(), String> {

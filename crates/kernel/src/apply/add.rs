@@ -37,7 +37,7 @@ impl Engine {
         facts: &HostFacts,
     ) -> Result<Option<Adding<'a>>, ApplyError> {
         let lock = self.store.lock(PATIENCE)?;
-        if self.store.has_unfinished() {
+        if self.store.has_unfinished() || self.has_taken_over()? {
             return Ok(None);
         }
         let Some((ground, added)) = self.store.ground() else { return Ok(None) };

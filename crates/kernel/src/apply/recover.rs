@@ -1,9 +1,11 @@
 //! Back to what a journal says was there before: after a run that did not end, after one that nobody confirmed, and
 //! because somebody asks for it. One way for all: `plan(observe(), what was)`.
 
+use std::collections::BTreeMap;
+
 use model::network::Network;
 use model::plan::{Plan, Step, plan};
-use model::state::State;
+use model::state::{Baseline, State, TakenFile, TakenOver, leave_edited};
 
 use super::{ApplyError, Engine, PATIENCE, ROUNDS};
 use crate::conntrack;
@@ -157,10 +159,18 @@ impl Engine {
         Ok(wanted)
     }
 
+    /// Every file that was taken over, by then or since.
+    fn taken_by(&self, journal: &Journal) -> Result<BTreeMap<String, TakenFile>, StoreError> {
+        let known = [journal.prior.baseline.clone(), self.store.baseline()?];
+        let all = known.iter().flatten().flat_map(Baseline::files);
+        Ok(all.map(|(path, file)| (path.clone(), file.clone())).collect())
+    }
+
     /// Goes on past what fails: as much as can be is put back, and what is left is told.
     fn converge_back(&self, journal: &Journal) -> Result<Plan, ApplyError> {
-        let wanted = &self.wanted(journal)?;
-        let look = &look(wanted, journal);
+        let mut wanted = self.wanted(journal)?;
+        let look = &look(&wanted, journal);
+        let taken = self.taken_by(journal)?;
         // Once put back, our tables are known by what the record of then says of them.
         let then = journal.prior.record.clone().unwrap_or_default();
         let mut record = self.store.record()?.unwrap_or_default();
@@ -168,7 +178,9 @@ impl Engine {
         let mut done = Plan::default();
         let mut troubles = Vec::new();
         for _ in 0..ROUNDS {
-            let back = plan(&self.observe_by(look, &record)?.state, wanted);
+            let seen = self.observe_by(look, &record)?.state;
+            leave_edited(&mut wanted, &seen, &taken);
+            let back = plan(&seen, &wanted);
             record.clone_from(&then);
             if back.is_empty() {
                 return Ok(done);
@@ -184,7 +196,7 @@ impl Engine {
                 }
             }
         }
-        let left = plan(&self.observe_by(look, &record)?.state, wanted);
+        let left = plan(&self.observe_by(look, &record)?.state, &wanted);
         if left.is_empty() {
             return Ok(done);
         }
@@ -207,6 +219,14 @@ fn look(wanted: &State, journal: &Journal) -> State {
                 look.addresses.insert(address.clone());
             }
             // A zone of another's is only looked at by name.
+            Step::SetFile { path, .. } => {
+                look.files.entry(path.clone()).or_default();
+            }
+            Step::SetHold { from, to } => {
+                if let Some(hold) = from.as_ref().or(to.as_ref()) {
+                    look.holds.entry(TakenOver::key(&hold.holder, &hold.port)).or_insert_with(|| hold.clone());
+                }
+            }
             Step::AddMend { mend } | Step::DeleteMend { mend } => {
                 look.mends.insert(mend.clone());
             }

@@ -4,7 +4,7 @@ use model::network::Network;
 use model::plan::{Step, plan};
 use model::state::desired;
 
-use super::{ApplyError, Engine, PATIENCE, Prior, Report, ids_of, run_number};
+use super::{ApplyError, Engine, PATIENCE, Prior, Report, ids_of, run_number, taken};
 use crate::conntrack;
 use crate::journal::Record;
 
@@ -17,11 +17,13 @@ impl Engine {
         let Some(record) = self.store.record()? else { return Ok(None) };
         let Some(network) = resolve(&record).or_else(|| record.network.clone()) else { return Ok(None) };
         let baseline = self.baseline_for(&network)?;
-        let goal = desired(&network, &baseline, &ids_of(&network)?);
+        let mut goal = desired(&network, &baseline, &ids_of(&network)?);
         let found = self.observe(&goal)?;
         if !found.conflicts.is_empty() {
             return Err(ApplyError::Conflicts(found.conflicts));
         }
+        // It is told by the next `up`, not by every look.
+        taken::leave(&mut goal, &found.state, &baseline);
         if plan(&found.state, &goal).is_empty() {
             return Ok(Some(report));
         }

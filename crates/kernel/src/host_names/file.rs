@@ -1,22 +1,19 @@
 //! /etc/hosts (hosts(5)): read, and replaced whole, with its mode, owner and labels, so that who reads meanwhile reads
 //! the one or the other.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::fd::AsFd as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use model::hosts::{with_names, without_names};
 use model::services::LanServices;
 
 use crate::error::{Context as _, KernelError, Result, explained};
+use crate::files::{Seen, beside, is_this_networks, replace};
 
 const HOSTS: &str = "/etc/hosts";
 /// How often another's change in between is waited out.
 const TRIES: usize = 5;
-/// Longest value of an extended attribute that is carried over (a label of SELinux, an access list), in bytes.
-const ATTRIBUTE: usize = 64 << 10;
 
 /// Whose file it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +26,7 @@ pub enum Access {
 
 /// Names the guests of `lans`, and no others of ours.
 pub fn write(lans: &[LanServices]) -> Result<Access> {
-    if !is_this_networks() {
+    if !is_this_networks(Path::new(HOSTS)) {
         return Ok(Access::Anothers);
     }
     let path = fs::canonicalize(HOSTS).unwrap_or_else(|_| PathBuf::from(HOSTS));
@@ -42,7 +39,7 @@ pub fn write(lans: &[LanServices]) -> Result<Access> {
         if after == before {
             return Ok(Access::Ours);
         }
-        let replaced = replace(&path, &after, seen).map_err(|e| {
+        let replaced = put(&path, &after, seen).map_err(|e| {
             // Whoever wants guests' names elsewhere says so in the file.
             let why = "set hosts-resolver = false in [host] where it is not to be written";
             KernelError::new("write guests' names to", HOSTS, explained(e, why))
@@ -57,7 +54,7 @@ pub fn write(lans: &[LanServices]) -> Result<Access> {
 /// Whether names of ours stand there.
 pub fn has_names() -> Result<bool> {
     let (text, _) = read(Path::new(HOSTS))?;
-    Ok(is_this_networks() && without_names(&text) != text)
+    Ok(is_this_networks(Path::new(HOSTS)) && without_names(&text) != text)
 }
 
 /// What is there, and a token by which a change is seen; nothing where there is no file.
@@ -69,53 +66,10 @@ fn read(path: &Path) -> Result<(Vec<u8>, Option<Seen>)> {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Seen {
-    inode: u64,
-    length: u64,
-    changed: (i64, i64),
-}
-
-impl Seen {
-    fn of(meta: &fs::Metadata) -> Self {
-        Self { inode: meta.ino(), length: meta.len(), changed: (meta.ctime(), meta.ctime_nsec()) }
-    }
-}
-
-fn beside(path: &Path) -> PathBuf {
-    path.with_file_name(".hosts.warren")
-}
-
 /// Puts `text` in the place of what was `seen` there; false where somebody was faster. A file that is mounted onto its
 /// place, as containers have it, can only be written.
-fn replace(path: &Path, text: &[u8], seen: Option<Seen>) -> io::Result<bool> {
-    let beside = beside(path);
-    let put = || -> io::Result<bool> {
-        let mut options = OpenOptions::new();
-        let mut file = options.write(true).create_new(true).mode(0o600).open(&beside)?;
-        match File::open(path) {
-            Ok(old) => {
-                let meta = old.metadata()?;
-                fchown(&file, Some(meta.uid()), Some(meta.gid()))?;
-                file.set_permissions(fs::Permissions::from_mode(meta.mode() & 0o7777))?;
-                copy_attributes(&old, &file);
-            }
-            Err(_none) => file.set_permissions(fs::Permissions::from_mode(0o644))?,
-        }
-        file.write_all(text)?;
-        file.sync_all()?;
-        if fs::metadata(path).ok().map(|meta| Seen::of(&meta)) != seen {
-            return Ok(false);
-        }
-        fs::rename(&beside, path)?;
-        Ok(true)
-    };
-    let result = put();
-    if !matches!(result, Ok(true)) {
-        // What is left beside is of no use to anybody.
-        let _ = fs::remove_file(&beside);
-    }
-    match result {
+fn put(path: &Path, text: &[u8], seen: Option<Seen>) -> io::Result<bool> {
+    match replace(path, text, seen) {
         Err(e) if matches!(e.raw_os_error(), Some(libc::EBUSY | libc::EXDEV)) => overwrite(path, text).map(|()| true),
         other => other,
     }
@@ -127,100 +81,4 @@ fn overwrite(path: &Path, text: &[u8]) -> io::Result<()> {
     file.write_all(text)?;
     file.set_len(text.len() as u64)?;
     file.sync_all()
-}
-
-/// A label of SELinux's, an access list. What the file system lacks was not there either.
-fn copy_attributes(from: &File, to: &File) {
-    let mut names = vec![0u8; ATTRIBUTE];
-    let Ok(length) = rustix::fs::flistxattr(from.as_fd(), &mut names[..]) else { return };
-    let mut value = vec![0u8; ATTRIBUTE];
-    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        if let Ok(length) = rustix::fs::fgetxattr(from.as_fd(), name, &mut value[..]) {
-            // One that the kernel keeps for itself stays as it makes it.
-            let _ = rustix::fs::fsetxattr(to.as_fd(), name, &value[..length], rustix::fs::XattrFlags::empty());
-        }
-    }
-}
-
-/// Whether the file says what names mean in this network.
-fn is_this_networks() -> bool {
-    let inode = |path: &str| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
-    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
-    // proc_pid_mountinfo(5): the fourth field is the root within the file system, the fifth the place.
-    let mounts: Vec<_> = mounts.lines().filter_map(|line| line.split(' ').nth(3).zip(line.split(' ').nth(4))).collect();
-    let is_folder = mounts.iter().rfind(|(_, at)| *at == "/").is_some_and(|(root, _)| *root != "/");
-    Places {
-        is_machines: Path::new(MACHINES_ALONE).exists(),
-        network: inode("/proc/thread-self/ns/net"),
-        first_network: inode("/proc/1/ns/net"),
-        file: inode(HOSTS),
-        first_file: inode("/proc/1/root/etc/hosts"),
-        is_mount: mounts.iter().any(|(_, at)| *at == HOSTS || *at == "/etc"),
-        is_container: is_folder || Path::new("/run/systemd/container").exists(),
-    }
-    .agree()
-}
-
-/// A switch that the kernel shows in its first network alone (net/core/sysctl_net_core.c, `net_core_table`).
-const MACHINES_ALONE: &str = "/proc/sys/net/core/dev_weight";
-
-/// Where we are, and where the first process is, as device and inode; nothing where that is not ours to see.
-struct Places {
-    /// Whether this is the network that the kernel started with.
-    is_machines: bool,
-    network: Option<(u64, u64)>,
-    first_network: Option<(u64, u64)>,
-    file: Option<(u64, u64)>,
-    first_file: Option<(u64, u64)>,
-    /// Whether the file, or its folder, is a mount of its own.
-    is_mount: bool,
-    /// Whether this is a container that has files of its own: its root is a folder of the machine's, or systemd says so.
-    is_container: bool,
-}
-
-impl Places {
-    /// In the machine's network the file is this network's. In a network apart it is the machine's, which cannot reach
-    /// these guests (`ip netns exec`), unless it is not the file that the first process has; and where the first process
-    /// is of this network too, that says nothing (`unshare --pid`), so the file must be seen to be a container's own.
-    fn agree(&self) -> bool {
-        if self.is_machines {
-            return true;
-        }
-        if self.network.is_some() && self.network == self.first_network {
-            return self.is_mount || self.is_container;
-        }
-        match self.first_file {
-            Some(first) => self.file != Some(first),
-            None => self.is_mount,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Places;
-
-    #[test]
-    fn a_network_apart_does_not_write_the_machines_file() {
-        let (one, other) = (Some((4, 1)), Some((4, 2)));
-        let places = |network, file, first_file, is_mount| Places {
-            is_machines: false,
-            network,
-            first_network: one,
-            file,
-            first_file,
-            is_mount,
-            is_container: false,
-        };
-        assert!(Places { is_machines: true, ..places(one, one, one, false) }.agree(), "the machine itself");
-        assert!(!places(other, one, one, false).agree(), "ip netns exec");
-        assert!(!places(other, one, one, true).agree(), "the machine's /etc is a mount");
-        assert!(!places(one, one, one, false).agree(), "unshare --pid");
-        assert!(places(one, one, one, true).agree(), "unshare --pid, with a file of its own");
-        assert!(Places { is_container: true, ..places(one, one, one, false) }.agree(), "a container");
-        assert!(places(other, other, one, false).agree(), "a file of its own");
-        assert!(!places(other, one, None, false).agree(), "a plain user's");
-        assert!(places(other, one, None, true).agree(), "a plain user's, with a mount");
-        assert!(!Places { first_network: None, ..places(None, one, one, false) }.agree());
-    }
 }

@@ -144,7 +144,12 @@ fn sysctls() -> String {
         let conf = format!("/proc/sys/net/{family}/conf");
         for scope in std::fs::read_dir(&conf).expect("the interfaces' switches") {
             let scope = scope.expect("an interface's switches").path();
-            for key in std::fs::read_dir(&scope).expect("an interface's switches") {
+            // A link that has just gone takes a moment to take its switches along.
+            let keys = match std::fs::read_dir(&scope) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+                keys => keys.expect("an interface's switches"),
+            };
+            for key in keys {
                 let path = key.expect("a switch").path();
                 // Some (stable_secret) cannot be read while unset.
                 if let Ok(value) = std::fs::read_to_string(&path) {

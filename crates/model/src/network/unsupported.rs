@@ -15,8 +15,6 @@ pub fn unsupported(config: &Config, rehearsal: bool) -> Vec<Problem> {
         list.extend(place.map(|span| Problem::unsupported(span, what)));
     };
     found(config.include.clone(), "`include`");
-    let host = &config.host;
-    found(on(&host.take_over), "`take-over`");
     config.lans.iter().for_each(|lan| of_lan(lan, &mut found));
     // What a rehearsal stands in for would be passed over here; all of it is built.
     let _ = rehearsal;
@@ -33,8 +31,4 @@ fn of_lan(lan: &Lan, found: &mut impl FnMut(Option<Range<usize>>, &str)) {
 
 fn at<T>(value: &Option<Spanned<T>>) -> Option<Range<usize>> {
     value.as_ref().map(|value| value.span.clone())
-}
-
-fn on(value: &Option<Spanned<bool>>) -> Option<Range<usize>> {
-    value.as_ref().filter(|value| value.value).map(|value| value.span.clone())
 }

@@ -16,8 +16,10 @@ impl Step {
             Self::AddRoute { route } | Self::DeleteRoute { route } => Some(place(&route.at)),
             Self::PlugPort { port, .. } | Self::UnplugPort { port, .. } => Some(port.master.as_str()),
             Self::SetShaper { link, .. } => Some(link.as_str()),
+            Self::SetHold { from, to } => to.as_ref().or(from.as_ref()).map(|hold| hold.bridge.as_str()),
             Self::SetSysctl { sysctl, .. } => Some(&sysctl.scope),
             Self::Rules { .. }
+            | Self::SetFile { .. }
             | Self::AddMend { .. }
             | Self::DeleteMend { .. }
             | Self::AddProxy { .. }

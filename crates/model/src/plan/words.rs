@@ -53,6 +53,19 @@ impl fmt::Display for Step {
             }
             Self::AddProxy { proxy } => write!(f, "+ {proxy}"),
             Self::DeleteProxy { proxy } => write!(f, "- {proxy}"),
+            Self::SetFile { path, from, to } => {
+                let sign = match (from, to) {
+                    (None, _) => "+",
+                    (_, None) => "-",
+                    _ => "~",
+                };
+                write!(f, "{sign} file {path}{}", Changed(from.as_deref().unwrap_or(""), to.as_deref().unwrap_or("")))
+            }
+            Self::SetHold { to: Some(to), .. } => write!(f, "~ {to}"),
+            Self::SetHold { from: Some(from), to: None } => {
+                write!(f, "~ {} back on {}", from.holder.words(), from.port)
+            }
+            Self::SetHold { from: None, to: None } => Ok(()),
         }
     }
 }
@@ -89,6 +102,26 @@ impl fmt::Display for TableChange {
                 Ok(())
             }
         }
+    }
+}
+
+/// What of a text changes: the lines between those that both begin with and those that both end with.
+struct Changed<'a>(&'a str, &'a str);
+
+impl fmt::Display for Changed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (from, to): (Vec<&str>, Vec<&str>) = (self.0.lines().collect(), self.1.lines().collect());
+        let same = |(a, b): &(&&str, &&str)| a == b;
+        let begin = from.iter().zip(&to).take_while(same).count();
+        let (from, to) = (&from[begin..], &to[begin..]);
+        let end = from.iter().rev().zip(to.iter().rev()).take_while(same).count();
+        let (from, to) = (&from[..from.len() - end], &to[..to.len() - end]);
+        for (sign, lines) in [("-", from), ("+", to)] {
+            for line in lines {
+                write!(f, "\n    {sign} {line}")?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
-    ALIAS_PREFIX, Address, Baseline, IN_PLACE_OF, IpFamilyWord, Link, LinkKind, PROXY_DELAY, Peer, Place, Port, Proxy,
-    Route, Shaper, State, Sysctl, TableState,
+    ALIAS_IN_PLACE_OF, ALIAS_PREFIX, Address, Baseline, IpFamilyWord, Link, LinkKind, PROXY_DELAY, Peer, Place, Port,
+    Proxy, Route, Shaper, Side, State, Sysctl, TableState, TakenOver,
 };
 use crate::address::{IfName, Mac};
 use crate::network::{Guest, GuestKind, Ipv6Forwarding, Lan, Mode, Network, Outer, Outward, Tap};
@@ -63,7 +63,13 @@ pub fn without_rules(network: &Network, baseline: &Baseline, ids: &Ids) -> State
 /// The state without any network: nothing of ours, and everything else as `baseline` remembers it.
 #[must_use]
 pub fn nothing(baseline: &Baseline) -> State {
-    State { sysctls: baseline.sysctls.clone(), ..State::default() }
+    let before = |(path, file): (&String, &super::TakenFile)| Some((path.clone(), file.before.clone()?));
+    State {
+        sysctls: baseline.sysctls.clone(),
+        files: baseline.files().filter_map(before).collect(),
+        holds: baseline.taken.iter().flat_map(|(port, taken)| taken.holds(port, Side::Port)).collect(),
+        ..State::default()
+    }
 }
 
 /// User and group ids by name, as the host knows them; numbers stand for themselves.
@@ -88,7 +94,7 @@ impl Ids {
 fn add_lan(state: &mut State, network: &Network, lan: &Lan, ids: &Ids) {
     if !lan.is_external() {
         let alias = match lan.carries() {
-            Some(port) => format!("{IN_PLACE_OF}{port}"),
+            Some(port) => format!("{ALIAS_IN_PLACE_OF}{port}"),
             None => format!("{ALIAS_PREFIX}{} LAN", lan.mode.word()),
         };
         let (kind, mac) = (LinkKind::Bridge, Some(lan.mac));
@@ -126,6 +132,7 @@ fn add_outer(state: &mut State, network: &Network, lan: &Lan, outer: &Outer, bas
         state.ports.insert(port.clone(), Port { master: lan.bridge.clone(), carries, own, was: was(port) });
     }
     let Some(port) = &outer.carries else { return };
+    add_takeover(state, lan, outer, port, baseline);
     // An address that goes takes no others along (net.ipv4.conf.IF.promote_secondaries).
     let promote = Sysctl::new(IpFamilyWord::Ipv4, lan.bridge.as_str(), "promote_secondaries");
     state.sysctls.insert(promote, "1".to_owned());
@@ -143,6 +150,21 @@ fn add_outer(state: &mut State, network: &Network, lan: &Lan, outer: &Outer, bas
             switch(IpFamilyWord::Ipv6, "force_forwarding", false);
         }
     }
+}
+
+/// The manager makes the bridge itself from now on, and what was at work on the interface is at work on the bridge.
+fn add_takeover(state: &mut State, lan: &Lan, outer: &Outer, port: &IfName, baseline: &Baseline) {
+    let Some(takeover) = &outer.takeover else { return };
+    state.files.extend(takeover.files.iter().map(|(path, rewrite)| (path.clone(), rewrite.after.clone())));
+    let fresh = TakenOver {
+        by: takeover.by,
+        bridge: lan.bridge.clone(),
+        was: super::PortWas::default(),
+        files: BTreeMap::new(),
+        holders: takeover.holders.clone(),
+    };
+    let known = baseline.taken.get(port).unwrap_or(&fresh);
+    state.holds.extend(known.holds(port, Side::Bridge));
 }
 
 /// Every switch that we ever set on a bridge of ours is always set: a LAN that changes its mode takes nothing along.

@@ -29,13 +29,24 @@ pub fn network(context: &Context) -> Outcome {
         output::note(reason);
     }
     let Some(kept) = &boot.confirmed else {
+        put_back(&engine)?;
         return Err(Failure::new(Exit::Failed, "nothing is brought up: no other configuration was ever kept"));
     };
     output::note(&format!("what {} said when it was kept last is brought up instead", kept.config.display()));
     let source = Source { path: kept.config.clone(), text: kept.text.clone(), warnings: Vec::new() };
-    let network = source.network(&facts(&boot)?, false)?;
+    let network = source.network(&facts(&engine, &boot)?, false)?;
     carry(context, &engine, &source, network)?;
     Ok(Exit::Done)
+}
+
+/// What nobody has confirmed does not outlive the boot in a manager's files either.
+fn put_back(engine: &Engine) -> Result<(), Failure> {
+    if engine.has_taken_over()? {
+        let report = engine.down(&mut |_, _| Ok(()))?;
+        output::note("what was rewritten of the uplink's configuration was never confirmed, and is put back");
+        report.kept.iter().for_each(|kept| output::note(kept));
+    }
+    Ok(())
 }
 
 /// The file's network, or why it is not to come up unwatched.
@@ -48,7 +59,7 @@ pub fn file(context: &Context, engine: &Engine, boot: &Boot) -> Result<Result<(S
             "{path} was never confirmed, or was put back: `warren up --confirm 60` tries it again"
         )));
     }
-    let network = source.network(&facts(boot)?, false)?;
+    let network = source.network(&facts(engine, boot)?, false)?;
     if engine.wants_confirmation(&network, &source.text)? {
         let change = "it changes the uplink itself and was never confirmed: `warren up` does that";
         return Ok(Err(format!("{path} does not come up unwatched: {change}")));
@@ -57,8 +68,8 @@ pub fn file(context: &Context, engine: &Engine, boot: &Boot) -> Result<Result<(S
 }
 
 /// What this host is; with what was known of it before, where the boot has not come so far yet.
-fn facts(boot: &Boot) -> Result<HostFacts, Failure> {
-    let mut facts = kernel::facts::gather()?;
+fn facts(engine: &Engine, boot: &Boot) -> Result<HostFacts, Failure> {
+    let mut facts = engine.facts()?;
     let Some(Kept { uplink, learners, .. }) = &boot.confirmed else { return Ok(facts) };
     if facts.default_uplink.is_none() {
         facts.default_uplink.clone_from(uplink);

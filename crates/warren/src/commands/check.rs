@@ -47,7 +47,7 @@ pub fn run(context: &Context, from: Option<&str>) -> Ended {
     let survey = engine.survey(&network)?;
     let drift: Vec<String> = survey.plan.steps.iter().map(ToString::to_string).collect();
     let conflicts: Vec<String> = survey.conflicts.iter().map(|c| format!("{}: {}", c.object, c.detail)).collect();
-    let facts = kernel::facts::gather()?;
+    let facts = engine.facts()?;
     // Where they cannot be read, `look` says so.
     let legacy = kernel::legacy::read().unwrap_or_default();
     let mut suspects = suspects()?;

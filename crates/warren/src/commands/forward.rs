@@ -94,7 +94,7 @@ fn add(context: &Context, listen: &str, to: &str) -> Result<Option<Exit>, Failur
     context.require_privilege("change this network")?;
     trusted(&context.config)?;
     let source = context.read()?;
-    let facts = kernel::facts::gather()?;
+    let facts = context.engine()?.facts()?;
     let Some(addition) = addition(&source.text, listen, to, &facts) else { return Ok(None) };
     if !foreign::is_quiet(&addition.around)? {
         return Ok(None);
@@ -130,7 +130,7 @@ fn change(context: &Context, edit: impl Fn(&str) -> Result<String, EditError>) -
     context.require_privilege("change this network")?;
     trusted(&context.config)?;
     let source = context.read()?;
-    let facts = kernel::facts::gather()?;
+    let facts = context.engine()?.facts()?;
     // Where the new text is no good, the old one's own problems are told first: nobody edits past them.
     let sound = |failure: Failure| source.network(&facts, false).err().unwrap_or(failure);
     let text = edit(&source.text).map_err(|e| sound(Failure::new(Exit::Usage, e.to_string())))?;

@@ -185,6 +185,12 @@ pub fn words(context: &Context, report: &Report, done: &str, nothing: &str) {
     } else {
         output::line(&format!("{done}: {} steps.", report.done.steps.len()));
     }
+    // A file of another's that says something else is told of, however few the words.
+    for step in &report.done.steps {
+        if let Step::SetFile { path, .. } = step {
+            output::line(&format!("{path} was rewritten."));
+        }
+    }
     if report.flows_ended > 0 {
         output::line(&format!("{} flows that are no longer permitted were ended.", report.flows_ended));
     }

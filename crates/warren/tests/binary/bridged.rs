@@ -61,7 +61,7 @@ pub fn office() -> Scene {
 }
 
 /// The router's DHCP.
-fn leases(scene: &Scene) -> Running {
+pub fn leases(scene: &Scene) -> Running {
     let folder = scene.folder().display();
     let mut dnsmasq = at("router", "dnsmasq");
     dnsmasq.args([
@@ -258,7 +258,7 @@ impl Transfer {
 }
 
 /// sshd on the server, and keys for the laptop.
-fn sshd(scene: &Scene) -> Running {
+pub fn sshd(scene: &Scene) -> Running {
     let folder = scene.folder().join("ssh");
     std::fs::create_dir(&folder).unwrap();
     for key in ["host", "client"] {
@@ -284,14 +284,19 @@ fn sshd(scene: &Scene) -> Running {
 }
 
 /// A session from the laptop, in which `cat` gives back each line.
-fn session(scene: &Scene) -> Talk {
+pub fn session(scene: &Scene) -> Talk {
+    Talk::open("laptop", &ssh_line(scene, "10.0.0.100"))
+}
+
+/// What socat runs for such a session.
+pub fn ssh_line(scene: &Scene, to: &str) -> String {
     let key = scene.folder().join("ssh/client");
     let line = format!(
         "ssh -F none -T -i {} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR \
-         -o ConnectTimeout=20 root@10.0.0.100 cat",
+         -o ConnectTimeout=20 root@{to} cat",
         key.display()
     );
-    Talk::open("laptop", &format!("EXEC:\"{line}\""))
+    format!("EXEC:\"{line}\"")
 }
 
 #[test]
@@ -472,6 +477,7 @@ fn an_uplink_that_somebody_configures_is_refused_with_what_to_write() {
         // The file that has it begin may be another than the one that configures it.
         std::fs::create_dir_all("/etc/network/interfaces.d").unwrap();
         let (begin, rest) = interfaces.split_once("iface eth0").unwrap();
+        let begin = format!("source interfaces.d/*\n{begin}");
         std::fs::write("/etc/network/interfaces", begin).unwrap();
         std::fs::write("/etc/network/interfaces.d/eth0", format!("iface eth0{rest}")).unwrap();
         scene.warren("plan").says(5, &["interfaces.d/eth0:", "auto br0", "iface br0 inet static"]);

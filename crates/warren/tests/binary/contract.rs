@@ -170,12 +170,12 @@ fn what_is_not_built_yet_is_refused_by_up_and_named() {
     lab(|| {
         let scene = Scene::new();
         let before = take();
-        scene.write(&LATER.replace("[host]", "[host]\ntake-over = true"));
-        scene.warren("validate").says(0, &["valid", "`take-over`: not supported yet"]);
+        scene.write(&format!("include = [\"conf.d/*.toml\"]\n{LATER}"));
+        scene.warren("validate").says(0, &["valid", "`include`: not supported yet"]);
         let document = scene.warren("--json validate").ends(0).json();
         assert_eq!(document["not_supported_yet"].as_array().unwrap().len(), 1);
         for command in ["plan", "up"] {
-            scene.warren(command).says(2, &["warren.toml:", "`take-over`: not supported yet"]);
+            scene.warren(command).says(2, &["warren.toml:", "`include`: not supported yet"]);
         }
         assert_same(&before, &take(), "nothing was changed");
         scene.write(LATER);

@@ -11,6 +11,7 @@ use model::plan::Step;
 use crate::common::snapshot::{Snapshot, assert_same, take, take_here};
 use crate::common::{lab, without_detection};
 use crate::support::{PATIENCE, Ran, Scene, bare, examples, settle, which};
+use crate::takeover;
 
 /// The examples, as far as a lab can carry them: what a rehearsal stands in for is stood in for.
 fn networks() -> Vec<(String, Network)> {
@@ -259,6 +260,68 @@ fn an_uplink_that_moves_killed_after_any_step() {
         let ups = kill_each_up(&server, &nothing, "bridged", &network);
         let downs = kill_each_down(&server, &nothing, "bridged", &network);
         println!("a moving uplink was killed after each of {} steps", ups + downs);
+    });
+}
+
+/// The same where the uplink's manager is taken over: its files, its note of what is up and its client are where the
+/// addresses are.
+#[test]
+fn an_uplink_that_is_taken_over_killed_after_any_step() {
+    lab(|| {
+        let server = Server::of(takeover::by_ifupdown(takeover::LEASED));
+        let _clients = takeover::Clients;
+        let _leases = crate::bridged::leases(&server.scene);
+        takeover::ifup();
+        let file = "/etc/network/interfaces.d/office";
+        let (nothing, noted, text) = (take_here(), takeover::up_by_ifup(), takeover::whole(file));
+        let (_, network) =
+            model::network::load(&takeover::with_take_over(), &kernel::facts::gather().unwrap(), false).unwrap();
+        let is_back = |what: &str| {
+            is(&nothing, what);
+            assert_eq!(takeover::up_by_ifup(), noted, "{what}");
+            assert_eq!(takeover::whole(file), text, "{what}");
+            let clients = takeover::clients();
+            assert!(clients.len() == 1 && clients[0].ends_with(" eth0"), "{what}: {clients:?}");
+        };
+        let is_up = |what: &str| {
+            assert!(takeover::up_by_ifup().contains("br0=br0"), "{what}");
+            assert_ne!(takeover::whole(file), text, "{what}");
+            let clients = takeover::clients();
+            assert!(clients.len() == 1 && clients[0].ends_with(" br0"), "{what}: {clients:?}");
+        };
+        let mut tried = 0;
+        for at in 0.. {
+            let was_last = server.killed_in_up(&network, at);
+            if at % 2 == 0 {
+                server.goes_down();
+            } else {
+                server.goes_up(&network);
+                is_up(&format!("up again, after a kill before step {at}"));
+                server.goes_down();
+            }
+            is_back(&format!("up, killed before step {at}"));
+            tried += 1;
+            if was_last {
+                break;
+            }
+        }
+        server.goes_up(&network);
+        for at in 0.. {
+            if server.killed_in_down(at) {
+                break;
+            }
+            let report = server.goes_up(&network);
+            assert!(
+                report.recovered.is_some() && report.done.is_empty(),
+                "down, killed before step {at}: {}",
+                report.done
+            );
+            is_up(&format!("down, killed before step {at}"));
+            tried += 1;
+        }
+        is_back("down");
+        println!("a take-over was killed after each of {tried} steps");
+        assert!(tried > 20, "only {tried}");
     });
 }
 

@@ -33,6 +33,7 @@ mod sites;
 mod socks;
 mod stream;
 mod support;
+mod takeover;
 mod traffic;
 mod unit;
 mod uplink_rules;

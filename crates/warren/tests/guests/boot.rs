@@ -13,7 +13,7 @@ use crate::lab::{GROUPS, lab};
 use crate::support::{Ran, WARREN, which};
 
 /// What must come comes within this: a boot on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 const FILE: &str = r#"
 [host]
@@ -33,13 +33,20 @@ listen = "22210/tcp"
 to = "cnx6:22"
 "#;
 
-struct Server {
-    folder: tempfile::TempDir,
+pub struct Server {
+    pub folder: tempfile::TempDir,
 }
 
 impl Server {
     /// The lab's own namespace is the world: a bridge with the router's address, and the server plugged in.
     fn new() -> Self {
+        let net =
+            "lxc.net.0.flags = up\nlxc.net.0.ipv4.address = 203.0.113.2/24\nlxc.net.0.ipv4.gateway = 203.0.113.1\n";
+        Self::with(FILE, "auto lo\niface lo inet loopback\n", net)
+    }
+
+    /// One whose network is `file`'s for warren, `interfaces` for ifupdown, and `net` for LXC.
+    pub fn with(file: &str, interfaces: &str, net: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711)).unwrap();
         for line in
@@ -60,17 +67,17 @@ impl Server {
             server.root().display()
         ));
         fs::create_dir_all(server.root().join("usr")).unwrap();
-        server.furnish();
+        server.furnish(file, interfaces, net);
         server
     }
 
-    fn furnish(&self) {
+    fn furnish(&self, file: &str, interfaces: &str, net: &str) {
         let write = |path: &str, text: &str| {
             let path = self.root().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         };
-        write("etc/network/interfaces", "auto lo\niface lo inet loopback\n");
+        write("etc/network/interfaces", interfaces);
         write("etc/hostname", "server\n");
         write("etc/fstab", "");
         // Another's firewall that begins with a clean slate, as Debian's does.
@@ -89,7 +96,7 @@ impl Server {
         std::os::unix::fs::symlink("/lib/systemd/system/nftables.service", wants.join("nftables.service")).unwrap();
         fs::create_dir_all(self.root().join("opt")).unwrap();
         fs::copy(WARREN, self.root().join("opt/warren")).unwrap();
-        write("etc/warren/warren.toml", FILE);
+        write("etc/warren/warren.toml", file);
         let groups = std::env::var(GROUPS).unwrap();
         let apparmor = if Path::new("/sys/kernel/security/apparmor").exists() {
             ""
@@ -102,14 +109,13 @@ impl Server {
              lxc.mount.auto = proc:rw sys:rw cgroup:rw:force\nlxc.mount.entry = /usr usr none rbind,ro 0 0\n\
              lxc.mount.entry = tmpfs tmp tmpfs rw,create=dir 0 0\n\
              lxc.net.0.type = veth\nlxc.net.0.link = segment\nlxc.net.0.veth.pair = server\nlxc.net.0.name = eth0\n\
-             lxc.net.0.flags = up\nlxc.net.0.ipv4.address = 203.0.113.2/24\nlxc.net.0.ipv4.gateway = 203.0.113.1\n\
-             lxc.cgroup.devices.allow = c 10:200 rwm\nlxc.signal.halt = SIGRTMIN+4\n",
+             {net}lxc.cgroup.devices.allow = c 10:200 rwm\nlxc.signal.halt = SIGRTMIN+4\n",
             self.root().display()
         );
         fs::write(self.folder.path().join("server/config"), config).unwrap();
     }
 
-    fn root(&self) -> PathBuf {
+    pub fn root(&self) -> PathBuf {
         self.folder.path().join("server/rootfs")
     }
 
@@ -124,13 +130,13 @@ impl Server {
         ran.out.trim().parse().ok()
     }
 
-    fn start(&self) {
+    pub fn start(&self) {
         Ran::of(self.lxc("lxc-start").args(["-d", "-l", "INFO", "-o"]).arg(self.folder.path().join("log"))).ends(0);
         self.is_up();
     }
 
     /// A shell's line in the server.
-    fn run(&self, line: &str) -> Ran {
+    pub fn run(&self, line: &str) -> Ran {
         let mut attach = self.lxc("lxc-attach");
         attach.args(["--clear-env", "--set-var", "PATH=/opt:/usr/sbin:/usr/bin:/sbin:/bin", "--", "sh", "-c", line]);
         Ran::of(&mut attach)
@@ -155,7 +161,7 @@ impl Server {
     }
 
     /// From within, as people do it; it is another first process that comes back.
-    fn restart(&self) {
+    pub fn restart(&self) {
         let before = self.pid();
         self.run("systemctl --no-block reboot");
         let begun = Instant::now();
@@ -168,7 +174,7 @@ impl Server {
     }
 
     #[track_caller]
-    fn journal_says(&self, unit: &str, words: &str) {
+    pub fn journal_says(&self, unit: &str, words: &str) {
         let said = self.run(&format!("journalctl --boot --no-pager --unit {unit}")).out;
         assert!(said.contains(words), "{unit} does not say {words:?}:\n{said}");
     }

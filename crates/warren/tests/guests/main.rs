@@ -16,3 +16,4 @@ mod limits;
 mod live;
 mod outer;
 mod page;
+mod takeover;

@@ -57,6 +57,10 @@ pub(super) fn check(scope: &Scope<'_>, problems: &mut Vec<Problem>) {
     }
 }
 
+fn takes_over(scope: &Scope<'_>) -> bool {
+    scope.config.host.take_over.as_ref().is_some_and(|on| on.value)
+}
+
 fn check_external(scope: &Scope<'_>, lan: &config::Lan, problems: &mut Vec<Problem>) {
     let Some(bridge) = lan.bridge.as_ref().filter(|_| !scope.facts.assumed) else { return };
     let (message, help) = match scope.facts.interface(bridge) {
@@ -92,13 +96,25 @@ fn check_port(scope: &Scope<'_>, lan: &config::Lan, port: &Spanned<IfName>, prob
         Medium::Ethernet => {}
     }
     if let (Some(manager), true, Some(bridge)) = (&interface.manager, carried, &lan.bridge) {
-        let message = format!("{name} is configured by {}, which would go on doing so", manager.by.word());
-        let write = manager.what_to_write(name, bridge, interface.mac);
-        let help = format!(
-            "let {} make the bridge, and plug guests in there with external = true in place of `ports`; write\n{write}",
-            manager.by.word()
-        );
-        say(message, help.trim_end());
+        let by = manager.by.word();
+        let refused = match takes_over(scope) {
+            true => manager
+                .take_over(name, bridge, interface.mac)
+                .err()
+                .map(|why| format!("take-over cannot rewrite that: {why}; ")),
+            false => {
+                Some("set take-over = true in [host] to have that rewritten, and put back by `down`; or ".to_owned())
+            }
+        };
+        if let Some(how) = refused {
+            let message = format!("{name} is configured by {by}, which would go on doing so");
+            let write = manager.what_to_write(name, bridge, interface.mac);
+            let help = format!(
+                "{how}let {by} make the bridge, and plug guests in there with external = true in place of `ports`; \
+                 write\n{write}"
+            );
+            say(message, help.trim_end());
+        }
     }
     if interface.bridge {
         let help = "plug guests into it: external = true, and its name in [lan.NAME]";
@@ -133,6 +149,11 @@ pub(super) fn build(scope: &Scope<'_>, lan: &config::Lan) -> Outer {
         external: !is_made(lan),
         ports: if is_made(lan) { ports.cloned().collect() } else { Vec::new() },
         carries: carries.filter(|port| there(port).is_some()).cloned(),
+        takeover: carries
+            .filter(|_| takes_over(scope))
+            .and_then(there)
+            .zip(lan.bridge.as_ref())
+            .and_then(|(port, bridge)| port.manager.as_ref()?.take_over(&port.name, bridge, port.mac).ok()),
         held: all.iter().map(IpNet::addr).collect(),
         routers: scope.facts.routers.iter().filter(on_it).copied().collect(),
         forwarded: held_by.map(|interface| interface.forwards).unwrap_or_default(),

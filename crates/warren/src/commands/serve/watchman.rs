@@ -103,7 +103,7 @@ pub fn look(context: &Context) -> Result<Vec<String>, String> {
             return None;
         }
         // Without a look at the host the file means what it meant.
-        let facts = kernel::facts::gather().ok()?;
+        let facts = engine.facts().ok()?;
         let source = Source { path: record.config.clone(), text: record.text.clone(), warnings: Vec::new() };
         source.network(&facts, false).map_err(|failure| untold = Some(failure.message)).ok()
     });

@@ -1,0 +1,110 @@
+//! What is taken over of an uplink's manager: remembered before the first touch, and left where somebody else has written
+//! it since.
+
+use std::collections::BTreeMap;
+
+use model::facts::HostFacts;
+use model::network::Network;
+use model::state::{Baseline, Side, State, TakenFile, TakenOver, leave_edited};
+
+use super::{ApplyError, Engine};
+use crate::carry;
+use crate::files;
+use crate::observe::Conflict;
+use crate::takeover::look_through;
+
+impl Engine {
+    /// What this host is, where that was not rewritten by ourselves.
+    pub fn facts(&self) -> Result<HostFacts, ApplyError> {
+        let mut facts = crate::facts::gather()?;
+        look_through(&mut facts, &self.store.taken()?)?;
+        Ok(facts)
+    }
+
+    /// Whether an interface's manager is taken over, by this boot or an earlier one.
+    pub fn has_taken_over(&self) -> Result<bool, ApplyError> {
+        Ok(!self.store.taken()?.is_empty())
+    }
+
+    /// `down` puts no file back that somebody else has written since, and keeps what it said before.
+    pub(super) fn keep_what_others_wrote(
+        &self,
+        baseline: &Baseline,
+        now: &State,
+        goal: &mut State,
+    ) -> Result<Vec<String>, ApplyError> {
+        let left = leave_edited(goal, now, baseline.files());
+        let files: BTreeMap<&String, &TakenFile> = baseline.files().collect();
+        let mut told = Vec::new();
+        for path in left {
+            let before = files.get(&path).and_then(|file| file.before.as_ref());
+            let where_to = before.map(|text| self.store.keep_text(&path, text)).transpose()?;
+            let kept = where_to.map(|kept| format!("; what it said before warren stands in {}", kept.display()));
+            told.push(format!("{path} stays: somebody has written it meanwhile{}", kept.unwrap_or_default()));
+        }
+        Ok(told)
+    }
+}
+
+/// What is to be looked at, because it was taken over, whatever the goal says of it.
+pub(super) fn look_at(wanted: &mut State, baseline: &Baseline) {
+    for (path, _) in baseline.files() {
+        wanted.files.entry(path.clone()).or_default();
+    }
+    for (port, taken) in &baseline.taken {
+        for (key, hold) in taken.holds(port, Side::Port) {
+            wanted.holds.entry(key).or_insert(hold);
+        }
+    }
+}
+
+/// Leaves what somebody else has written, and tells of it.
+pub(super) fn leave(goal: &mut State, now: &State, baseline: &Baseline) -> Vec<String> {
+    let left = leave_edited(goal, now, baseline.files());
+    left.into_iter().map(|path| format!("{path} stays: somebody has written it since warren did")).collect()
+}
+
+/// Adds to `baseline` what `network` takes over for the first time, as it is now.
+pub(super) fn remember(baseline: &mut Baseline, network: &Network) -> Result<(), ApplyError> {
+    for lan in &network.lans {
+        let Some(outer) = &lan.outer else { continue };
+        let (Some(takeover), Some(port)) = (&outer.takeover, &outer.carries) else { continue };
+        if !baseline.taken.contains_key(port) {
+            let fresh = TakenOver {
+                by: takeover.by,
+                bridge: lan.bridge.clone(),
+                was: carry::as_it_is(port)?,
+                files: BTreeMap::new(),
+                holders: takeover.holders.clone(),
+            };
+            baseline.taken.insert(port.clone(), fresh);
+        }
+        let Some(taken) = baseline.taken.get_mut(port) else { continue };
+        if taken.bridge != lan.bridge {
+            return Err(ApplyError::Conflicts(vec![Conflict {
+                object: format!("{port}, which {} takes the place of", taken.bridge),
+                detail: format!(
+                    "its configuration was taken over for that one; `warren down` first, then {}",
+                    lan.bridge
+                ),
+            }]));
+        }
+        for (path, rewrite) in &takeover.files {
+            let now = files::read(path)?;
+            let file = taken.files.entry(path.clone()).or_default();
+            if !file.knows(now.as_ref()) || file.wrote.is_empty() {
+                if now != rewrite.before {
+                    return Err(ApplyError::Conflicts(vec![Conflict {
+                        object: path.clone(),
+                        detail: "somebody has written it in this moment; try again".to_owned(),
+                    }]));
+                }
+                // Whatever it said before, this is what it says now, and what follows was made from.
+                *file = TakenFile { before: now, wrote: Vec::new() };
+            }
+            file.wrote.retain(|text| *text != rewrite.after);
+            file.wrote.push(rewrite.after.clone());
+        }
+    }
+    Ok(())
+}
