@@ -31,6 +31,9 @@ const PACKAGES: &[(&str, &str)] = &[
     ("nghttp2-server", "nghttpd"),
     ("nghttp2-client", "nghttp"),
     ("nginx-light", "nginx"),
+    // Clients and servers that people have.
+    ("python3-websockets", "/usr/lib/python3/dist-packages/websockets"),
+    ("python3-grpcio", "/usr/lib/python3/dist-packages/grpc"),
     ("socat", "socat"),
     ("util-linux", "nsenter"),
     ("procps", "sysctl"),
@@ -61,6 +64,11 @@ const PACKAGES: &[(&str, &str)] = &[
     // A browser that `connect` starts, and what sees whether it asks a resolver.
     ("firefox-esr", "firefox-esr"),
     ("tcpdump", "tcpdump"),
+    // A screen that nobody looks at, and a program of a guest's on it.
+    ("xvfb", "Xvfb"),
+    ("xauth", "xauth"),
+    ("x11-utils", "xwininfo"),
+    ("x11-utils", "xmessage"),
     // The one that the web page is driven in, and by what.
     ("chromium", "chromium"),
     ("nodejs", "node"),

@@ -53,7 +53,7 @@ pub fn addition(text: &str, listen: &str, to: &str, facts: &HostFacts) -> Option
     let before = outline.with(&outline.beside(new, to)?);
     let tail = format!("\n[[forward]]\nlisten = \"{listen}\"\nto = \"{to}\"\n");
     let after = format!("{before}{tail}");
-    let load = |text: &str| network::load(text, facts, false).ok().map(|(_, network)| network);
+    let load = |text: &str| network::load(text, facts).ok().map(|(_, network)| network);
     let (before, after) = (load(&before)?, load(&after)?);
     let forwards = after.forwards.strip_prefix(before.forwards.as_slice())?.to_vec();
     let alike = Network { forwards: before.forwards.clone(), ..after.clone() } == before;

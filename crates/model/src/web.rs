@@ -1,8 +1,8 @@
 //! `[web]`: what a browser on this host is shown, and told of the way to the LANs: a proxy auto-configuration file, as
 //! browsers have read it since Navigator 2.0.
 
-use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -20,36 +20,86 @@ pub struct Web {
     pub proxy_pac: Option<String>,
 }
 
-/// The file's text: names and addresses of `lans` by the SOCKS listener, all else as before. No name is resolved by the
-/// browser for it, which could not.
-#[must_use]
-pub fn proxy_pac<'a>(socks: SocketAddr, lans: impl Iterator<Item = &'a Lan>) -> String {
-    let mut conditions = Vec::new();
-    // A bridged LAN's names and addresses are its outer network's.
-    for lan in lans.filter(|lan| lan.mode != Mode::Bridged) {
-        let domain = lan.domain.to_ascii_lowercase();
-        conditions.push(format!("host === \"{domain}\" || dnsDomainIs(host, \".{domain}\")"));
-        for net in &lan.addresses {
-            conditions.push(match net.trunc() {
-                IpNet::V4(net) => format!("four && isInNet(host, \"{}\", \"{}\")", net.network(), net.netmask()),
-                IpNet::V6(net) => format!("six && isInNetEx(host, \"{net}\")"),
-            });
+/// What is inside: what goes by the proxy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inside {
+    /// Host names, as they are.
+    pub names: BTreeSet<String>,
+    /// Domains: themselves, and all names below them.
+    pub domains: BTreeSet<String>,
+    /// Networks, by their addresses.
+    pub nets: BTreeSet<IpNet>,
+}
+
+impl Inside {
+    /// What LANs have. A bridged LAN's names and addresses are its outer network's.
+    pub fn of<'a>(lans: impl Iterator<Item = &'a Lan>) -> Self {
+        let mut inside = Self::default();
+        for lan in lans.filter(|lan| lan.mode != Mode::Bridged) {
+            inside.domains.insert(lan.domain.to_lowercase());
+            inside.nets.extend(lan.addresses.iter().map(IpNet::trunc));
         }
+        inside
     }
-    let mut text = format!(
-        "// Made by warren: the way into its LANs.\n\
-         function FindProxyForURL(url, host) {{\n\
-         \x20 var socks = \"SOCKS5 {socks}; SOCKS {socks}\";\n\
-         \x20 host = host.toLowerCase().replace(/^\\[|\\]$|\\.$/g, \"\");\n\
-         \x20 var four = /^\\d+\\.\\d+\\.\\d+\\.\\d+$/.test(host);\n\
-         \x20 var six = host.indexOf(\":\") >= 0 && typeof isInNetEx === \"function\";\n"
-    );
-    for condition in conditions {
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "  if ({condition}) return socks;");
-    }
-    text.push_str("  return \"DIRECT\";\n}\n");
-    text
+}
+
+/// The function that is asked, behind the lists. Addresses are compared as bits by itself: `isInNet` may ask a
+/// resolver, and not every browser has `isInNetEx`.
+const PAC: &str = r#"
+function bits(parts, base, width) {
+  return parts.map(function (part) { return ("0000000000000000" + parseInt(part, base).toString(2)).slice(-width); }).join("");
+}
+
+function addressBits(host) {
+  if (/^\d+\.\d+\.\d+\.\d+$/.test(host)) return "4" + bits(host.split("."), 10, 8);
+  if (!/^[0-9a-f:]+$/.test(host) || host.indexOf(":") < 0) return "";
+  var halves = host.split("::");
+  var head = halves[0] ? halves[0].split(":") : [], tail = halves[1] ? halves[1].split(":") : [];
+  while (head.length + tail.length < 8) head.push("0");
+  return "6" + bits(head.concat(tail), 16, 16);
+}
+
+function FindProxyForURL(url, host) {
+  var i, at;
+  host = host.toLowerCase().replace(/^\[|\]$/g, "").replace(/\.$/, "");
+  if (names.indexOf(host) >= 0 || domains.indexOf(host) >= 0) return proxy;
+  for (i = 0; i < domains.length; i++)
+    if (host.slice(-domains[i].length - 1) === "." + domains[i]) return proxy;
+  at = addressBits(host);
+  for (i = 0; i < nets.length; i++) if (at && at.slice(0, nets[i].length) === nets[i]) return proxy;
+  return "DIRECT";
+}
+"#;
+
+/// The file's text: what is inside by the SOCKS listener, all else as before. No name is resolved by the browser for
+/// it, which could not, and would tell its own network what is looked for here. A browser that takes SOCKS of an
+/// earlier version would resolve names itself, so none is offered.
+#[must_use]
+pub fn proxy_pac(socks: SocketAddr, inside: &Inside) -> String {
+    let nets: BTreeSet<String> = inside.nets.iter().map(prefix).collect();
+    let list = |words: &BTreeSet<String>| words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(", ");
+    format!(
+        "// Made by warren: the way into its LANs.\nvar proxy = \"SOCKS5 {socks}\";\nvar names = [{}];\n\
+         var domains = [{}];\n// 4 or 6, and the first bits of the addresses.\nvar nets = [{}];\n{PAC}",
+        list(&inside.names),
+        list(&inside.domains),
+        list(&nets)
+    )
+}
+
+/// A network as the function knows it: the family, and its bits.
+fn prefix(net: &IpNet) -> String {
+    let (family, bits) = match net.network() {
+        IpAddr::V4(v4) => ('4', format!("{:032b}", u32::from(v4))),
+        IpAddr::V6(v6) => ('6', format!("{:0128b}", u128::from(v6))),
+    };
+    format!("{family}{}", bits.get(..usize::from(net.prefix_len())).unwrap_or_default())
+}
+
+/// A word as JavaScript reads it. Names are letters, digits, dots and dashes, but it is not here that this is seen to.
+fn quoted(word: &str) -> String {
+    let plain = |c: &char| c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '<' | '>');
+    format!("\"{}\"", word.chars().filter(plain).collect::<String>())
 }
 
 #[cfg(test)]
@@ -67,19 +117,15 @@ mod tests {
         let facts = HostFacts::assumed(crate::address::IfName::new("eth0").unwrap());
         let web = resolve(&config, &facts).unwrap().web.unwrap();
         assert_eq!(web.listen, ["127.0.0.1:7117".parse().unwrap()]);
-        let expected = r#"// Made by warren: the way into its LANs.
-function FindProxyForURL(url, host) {
-  var socks = "SOCKS5 [::1]:1081; SOCKS [::1]:1081";
-  host = host.toLowerCase().replace(/^\[|\]$|\.$/g, "");
-  var four = /^\d+\.\d+\.\d+\.\d+$/.test(host);
-  var six = host.indexOf(":") >= 0 && typeof isInNetEx === "function";
-  if (host === "cnx.example" || dnsDomainIs(host, ".cnx.example")) return socks;
-  if (four && isInNet(host, "10.1.1.0", "255.255.255.0")) return socks;
-  if (six && isInNetEx(host, "fd10:1:1::/64")) return socks;
-  return "DIRECT";
-}
-"#;
-        assert_eq!(web.proxy_pac.unwrap(), expected);
+        let pac = web.proxy_pac.unwrap();
+        for line in [
+            "var proxy = \"SOCKS5 [::1]:1081\";",
+            "var domains = [\"cnx.example\"];",
+            "var nets = [\"4000010100000000100000001\", \"61111110100010000000000000000000100000000000000010000000000000000\"];",
+        ] {
+            assert!(pac.lines().any(|l| l == line), "{line} is not in\n{pac}");
+        }
+        assert!(!pac.contains("10.1.2"), "{pac}");
         let (config, _) = config::parse(
             &text.replace("[socks]\nlisten = [\"[::1]:1081\", \"127.0.0.1:1080\"]\nlans = [\"br1\"]\n", ""),
         );

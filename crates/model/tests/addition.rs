@@ -108,7 +108,7 @@ fn files() -> impl Strategy<Value = (String, Sketch)> {
         let mut text = format!("{}{LANS}", HEADS[head]);
         for forward in &forwards {
             let longer = text.clone() + &forward.text();
-            if load(&longer, &facts(), false).is_ok() {
+            if load(&longer, &facts()).is_ok() {
                 text = longer;
             }
         }
@@ -142,9 +142,9 @@ fn flows() -> Vec<Flow> {
 }
 
 fn is_the_same(text: &str, new: &Sketch, found: &Addition) {
-    let before = load(text, &facts(), false).unwrap().1;
+    let before = load(text, &facts()).unwrap().1;
     let longer = format!("{text}{}", found.tail);
-    let after = load(&longer, &facts(), false).unwrap_or_else(|problems| panic!("{longer}\n{problems:?}")).1;
+    let after = load(&longer, &facts()).unwrap_or_else(|problems| panic!("{longer}\n{problems:?}")).1;
     let grown = Network { forwards: [before.forwards.clone(), found.forwards.clone()].concat(), ..before.clone() };
     assert_eq!(grown, after, "{new:?}");
     assert_eq!(changes(&before, &after), [Step::Rules { changes: found.changes.clone() }], "{longer}");
@@ -163,7 +163,7 @@ fn is_the_same(text: &str, new: &Sketch, found: &Addition) {
 fn the_files_are_good() {
     for head in HEADS {
         let text = format!("{head}{LANS}");
-        if let Err(problems) = load(&text, &facts(), false) {
+        if let Err(problems) = load(&text, &facts()) {
             panic!("{text}\n{problems:#?}");
         }
     }
@@ -189,7 +189,7 @@ fn the_ordinary_goes_the_short_way() {
         let (text, new) = strategy.new_tree(&mut runner).unwrap().current();
         let found = addition(&text, &new.listen(), &new.to(), &facts());
         let tail = format!("\n[[forward]]\nlisten = \"{}\"\nto = \"{}\"\n", new.listen(), new.to());
-        if load(&format!("{text}{tail}"), &facts(), false).is_err() {
+        if load(&format!("{text}{tail}"), &facts()).is_err() {
             refused += 1;
             assert_eq!(found, None, "{text}{tail}");
         }

@@ -16,6 +16,7 @@ pub fn render(status: &Value) -> String {
     forwards(&mut text, status);
     names(&mut text, &status["services"]["dns"]);
     leases(&mut text, &status["services"]);
+    socks(&mut text, &status["services"]["socks"]);
     sites(&mut text, &status["services"]);
     watch(&mut text, status);
     text.0
@@ -192,6 +193,25 @@ fn leases(text: &mut Text, services: &Value) {
     let advertised = alone(ra["advertisements"].as_u64());
     text.counter("warren_ra_advertisements_total", "Router advertisements that were sent.", advertised);
     text.counter("warren_ra_solicitations_total", "Questions for a router.", alone(ra["solicitations"].as_u64()));
+}
+
+fn socks(text: &mut Text, socks: &Value) {
+    text.counter(
+        "warren_socks_clients_total",
+        "Connections of clients to the SOCKS door.",
+        alone(socks["clients"].as_u64()),
+    );
+    text.gauge("warren_socks_open", "Streams through the SOCKS door that stand.", alone(socks["open"].as_u64()));
+    let outcomes = [
+        ("connected", "connected"),
+        ("refused", "refused"),
+        ("unreachable", "unreachable"),
+        ("limited", "limited"),
+        ("malformed", "malformed"),
+    ];
+    text.counter("warren_socks_connections_total", "What became of clients.", each(socks, "outcome", &outcomes));
+    let ways = [("sent", "sent"), ("received", "received")];
+    text.counter("warren_socks_bytes_total", "Bytes of streams, as clients see them.", each(socks, "direction", &ways));
 }
 
 fn sites(text: &mut Text, services: &Value) {

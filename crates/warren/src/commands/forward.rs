@@ -34,7 +34,7 @@ pub fn run(context: &Context, command: ForwardCommand) -> Outcome {
 fn list(context: &Context) -> Outcome {
     let source = context.read()?;
     let (config, _) = model::config::parse(&source.text);
-    let network = source.network(&assumed_facts(&config), true)?;
+    let network = source.network(&assumed_facts(&config))?;
     if context.json {
         output::json(&serde_json::json!({
             "version": output::JSON_VERSION,
@@ -132,10 +132,10 @@ fn change(context: &Context, edit: impl Fn(&str) -> Result<String, EditError>) -
     let source = context.read()?;
     let facts = context.engine()?.facts()?;
     // Where the new text is no good, the old one's own problems are told first: nobody edits past them.
-    let sound = |failure: Failure| source.network(&facts, false).err().unwrap_or(failure);
+    let sound = |failure: Failure| source.network(&facts).err().unwrap_or(failure);
     let text = edit(&source.text).map_err(|e| sound(Failure::new(Exit::Usage, e.to_string())))?;
     let changed = Source { path: source.path.clone(), text, warnings: Vec::new() };
-    let mut network = changed.network(&facts, false).map_err(sound)?;
+    let mut network = changed.network(&facts).map_err(sound)?;
     let engine = context.engine()?;
     let path = changed.canonical();
     let is_up = engine.record()?.is_some();
@@ -157,6 +157,7 @@ fn change(context: &Context, edit: impl Fn(&str) -> Result<String, EditError>) -
         text: &changed.text,
         facts: Some(&facts),
         replace: false,
+        lenient: false,
         confirm: None,
     };
     match engine.carry(wish, &mut |_, _| Ok(())) {

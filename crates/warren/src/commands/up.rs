@@ -36,6 +36,7 @@ pub fn run(context: &Context, replace: bool, no_guests: bool, confirm: Option<u6
         text: &source.text,
         facts: Some(&facts),
         replace,
+        lenient: false,
         confirm: None,
     };
     let report = carry(context, &engine, wish, confirm.map(Duration::from_secs))?;
@@ -84,7 +85,15 @@ pub fn tell(context: &Context, engine: &Engine) {
 pub fn network(context: &Context, engine: &Engine, source: &Source, mut network: Network) -> Result<(), Failure> {
     let stopped = foreign::look_and_mend(&mut network, engine)?;
     let config = &source.canonical();
-    let wish = Wish { network: &network, config, text: &source.text, facts: None, replace: false, confirm: None };
+    let wish = Wish {
+        network: &network,
+        config,
+        text: &source.text,
+        facts: None,
+        replace: false,
+        lenient: false,
+        confirm: None,
+    };
     let report = carry(context, engine, wish, None)?;
     words(context, &report, "The network is up", "Nothing to change: the network is as the file says.");
     stopped.tell(!context.quiet);

@@ -4,6 +4,7 @@
 mod acme;
 mod bridged;
 mod check;
+mod chromium;
 mod clients;
 #[path = "../../../kernel/tests/common/mod.rs"]
 mod common;
@@ -18,6 +19,7 @@ mod foreign;
 mod forwards;
 mod hosts;
 mod init;
+mod laptop;
 mod leases;
 mod limits;
 mod load;
@@ -39,3 +41,4 @@ mod unit;
 mod uplink_rules;
 mod watch;
 mod web;
+mod x11;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::config::{Config, elements};
 use crate::network::Lan;
-use crate::web::{Web, proxy_pac};
+use crate::web::{Inside, Web, proxy_pac};
 
 /// Where the web page listens unless the file says otherwise.
 const WEB: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7117);
@@ -20,7 +20,7 @@ pub(super) fn build(config: &Config, lans: &[Lan]) -> Option<Web> {
         let entered = |lan: &&Lan| {
             socks.lans.as_ref().is_none_or(|named| named.value.iter().any(|name| name.value == lan.bridge.as_str()))
         };
-        proxy_pac(door, lans.iter().filter(entered))
+        proxy_pac(door, &Inside::of(lans.iter().filter(entered)))
     });
     Some(Web {
         listen: if listen.is_empty() { vec![WEB] } else { listen },

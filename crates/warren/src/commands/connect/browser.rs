@@ -215,7 +215,11 @@ fn chromium(profile: &Path, port: u16, only: Option<&str>) -> Vec<String> {
         "--dns-prefetch-disable",
         "--no-pings",
         "--metrics-recording-only",
-        "--disable-features=OptimizationHints,MediaRouter,AutofillServerCommunication,HttpsUpgrades,HttpsFirstBalancedModeAutoEnable,DnsOverHttps",
+        "--disable-features=OptimizationHints,MediaRouter,AutofillServerCommunication,HttpsUpgrades,HttpsFirstBalancedModeAutoEnable,DnsOverHttps,NetworkTimeServiceQuerying",
+        // It asks there for updates and for whom it is signed in as, whatever it is told. To what pages ask this is
+        // nothing.
+        "--component-updater=url-source=http://127.0.0.1:9/",
+        "--gaia-url=http://127.0.0.1:9/",
         "--webrtc-ip-handling-policy=disable_non_proxied_udp",
         "--password-store=basic",
     ];
