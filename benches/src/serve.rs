@@ -94,7 +94,7 @@ impl Drop for Serve<'_> {
 }
 
 /// MiB of memory that is a process's own, and its part of what it shares (PSS, proc_pid_smaps(5)).
-fn memory(pid: u32) -> Outcome<f64> {
+pub fn memory(pid: u32) -> Outcome<f64> {
     let text = told(fs::read_to_string(format!("/proc/{pid}/smaps_rollup")), "smaps_rollup")?;
     let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).ok_or("no Pss")?;
     let kib: f64 = told(line.trim().trim_end_matches(" kB").parse(), "Pss")?;
