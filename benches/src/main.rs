@@ -9,6 +9,7 @@ mod names;
 mod replay;
 mod scene;
 mod serve;
+mod sites;
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader};
@@ -34,6 +35,7 @@ const PARTS: &[Part] = &[
     ("memory", serve::idle_memory),
     ("lost", serve::packets_lost),
     ("repairs", serve::repairs),
+    ("sites", sites::rows),
 ];
 /// The environment variable of the processes that measure a part each.
 const ALONE: &str = "WARREN_BENCH_PART";
