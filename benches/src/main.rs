@@ -8,6 +8,7 @@ mod names;
 mod replay;
 mod scene;
 mod serve;
+mod socks;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -18,8 +19,13 @@ use scene::{Outcome, told};
 
 /// A part of the table, and what measures it.
 type Part = (&'static str, fn() -> Outcome<Vec<Row>>);
-const PARTS: [Part; 4] =
-    [("apply", apply::rows), ("connect", connect::rows), ("serve", serve::rows), ("names", names::rows)];
+const PARTS: [Part; 5] = [
+    ("apply", apply::rows),
+    ("connect", connect::rows),
+    ("serve", serve::rows),
+    ("names", names::rows),
+    ("socks", socks::rows),
+];
 
 fn main() -> ExitCode {
     let asked: Vec<String> = std::env::args().skip(1).collect();

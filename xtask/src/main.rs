@@ -119,6 +119,7 @@ fn test(more: &[String]) -> Done {
 /// things besides measures those.
 fn bench(parts: &[String]) -> Done {
     install()?;
+    unpacked("socks-peers", &["microsocks", "dante-server"])?;
     cargo(["build", "--release", "--package", "warren", "--package", "warren-bench"])?;
     run(Command::new(root().join("target/release/warren-bench")).args(parts))
 }
