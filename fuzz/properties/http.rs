@@ -1,13 +1,16 @@
 //! Whatever a client of a site asks, as a head that hyper could read: nothing panics, and what a guest is sent is one
-//! request for one host, whose ways are not the client's to say.
+//! request for one host, whose ways are not the client's to say. And whatever a guest answers: it is the same in
+//! whatever pieces it comes.
 #![allow(clippy::unwrap_used)]
 
+use bytes::BytesMut;
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use model::network::{Balance, Entry, Health, ProxyProtocol, Site, Tls, Upstream};
 use model::sites::path::{canonical, covers};
 use model::sites::{Sites, Table, host_of};
 use services::http::decide::{Client, Verdict, decide, outgoing, upgrade};
+use services::http::wire::{Framing, Piece, read_head};
 
 fn sites() -> Sites {
     let site = |host: &str, path: &str| Site {
@@ -47,6 +50,12 @@ fn head(bytes: &[u8]) -> Option<Parts> {
 
 /// Holds for a head of these bytes.
 pub fn hold(bytes: &[u8]) {
+    for method in [Method::GET, Method::HEAD] {
+        let whole = answer(bytes, &method, bytes.len().max(1));
+        for step in [1, 2, 5] {
+            assert_eq!(answer(bytes, &method, step), whole, "by {step}");
+        }
+    }
     if let Ok(text) = std::str::from_utf8(bytes) {
         words(text);
     }
@@ -76,7 +85,7 @@ pub fn hold(bytes: &[u8]) {
 }
 
 fn client() -> Client {
-    Client { peer: "198.51.100.7:4000".parse().unwrap(), local: "203.0.113.2:80".parse().unwrap(), secure: None }
+    Client::new("198.51.100.7:4000".parse().unwrap(), "203.0.113.2:80".parse().unwrap(), None)
 }
 
 /// As a host, and as a path.
@@ -88,4 +97,32 @@ fn words(text: &str) {
         assert!(covers(b"/", &path) && !path.windows(2).any(|pair| pair == b"//"));
         assert!(!path.split(|byte| *byte == b'/').any(|segment| segment == b".." || segment == b"."));
     }
+}
+
+/// What is read of a guest's answer that comes in pieces of `step` bytes: status, headers, body, trailers, and what of
+/// it is left. Nothing where it is none, or not all there.
+fn answer(bytes: &[u8], method: &Method, step: usize) -> Option<(u16, HeaderMap, Vec<u8>, HeaderMap, usize)> {
+    let (mut pieces, mut read) = (bytes.chunks(step), BytesMut::new());
+    let mut answer = loop {
+        match read_head(&mut read, method).ok()? {
+            Some(answer) => break answer,
+            None => read.extend_from_slice(pieces.next()?),
+        }
+    };
+    let (mut body, mut behind) = (Vec::new(), HeaderMap::new());
+    loop {
+        match answer.framing.take(&mut read).ok()? {
+            Piece::Data(data) => body.extend_from_slice(&data),
+            Piece::Trailers(trailers) => behind = trailers,
+            Piece::Over => break,
+            Piece::More => match pieces.next() {
+                Some(piece) => read.extend_from_slice(piece),
+                None if answer.framing == Framing::Rest => break,
+                None => return None,
+            },
+        }
+    }
+    assert!(answer.headers.get_all("content-length").iter().count() <= 1, "lengths");
+    let left = read.len() + pieces.map(<[u8]>::len).sum::<usize>();
+    Some((answer.status.as_u16(), answer.headers, body, behind, left))
 }

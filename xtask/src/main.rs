@@ -31,6 +31,9 @@ const PACKAGES: &[(&str, &str)] = &[
     ("nghttp2-server", "nghttpd"),
     ("nghttp2-client", "nghttp"),
     ("nginx-light", "nginx"),
+    // Clients and servers that people have.
+    ("python3-websockets", "/usr/lib/python3/dist-packages/websockets"),
+    ("python3-grpcio", "/usr/lib/python3/dist-packages/grpc"),
     ("socat", "socat"),
     ("util-linux", "nsenter"),
     ("procps", "sysctl"),

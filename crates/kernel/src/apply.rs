@@ -169,6 +169,9 @@ pub struct Wish<'a> {
     pub text: &'a str,
     /// Whether another file's network is taken over.
     pub replace: bool,
+    /// Whether an interface that cannot be plugged in, for the sake of others' rules that name it, is left out of it all
+    /// the same. At a boot nobody is there to mend those, and what they keep open is how one comes to mend them.
+    pub lenient: bool,
     /// How it is watched over, where it shall be put back unless it is confirmed.
     pub confirm: Option<Confirm<'a>>,
 }
@@ -250,18 +253,22 @@ impl Engine {
 
     /// Makes the kernel carry `network`: all, or nothing. Nothing of it is remembered for the next boot.
     pub fn up(&self, network: &Network, config: &Path, replace: bool, watch: Watch) -> Result<Report, ApplyError> {
-        self.carry(Wish { network, config, text: "", replace, confirm: None }, watch)
+        self.carry(Wish { network, config, text: "", replace, lenient: false, confirm: None }, watch)
     }
 
     /// The same, remembered for the next boot, and watched over where that is wished for.
     pub fn carry(&self, wish: Wish, watch: Watch) -> Result<Report, ApplyError> {
-        let Wish { network, config, text, replace, mut confirm } = wish;
+        let Wish { network, config, text, replace, lenient, mut confirm } = wish;
         let _lock = self.store.lock(PATIENCE)?;
         let mut report = Report { recovered: self.recover()?, ..Report::default() };
         if let Some(running) = self.store.record()?.map(|r| r.config).filter(|running| running != config && !replace) {
             return Err(ApplyError::OtherConfig { running: running.display().to_string() });
         }
-        let (known, baseline) = (self.store.baseline()?, self.baseline_for(network)?);
+        let known = self.store.baseline()?;
+        let (network, notes) = if lenient { self.without_lost_ports(network)? } else { (network.clone(), Vec::new()) };
+        let network = &network;
+        report.kept.extend(notes);
+        let baseline = self.baseline_for(network)?;
         let mut goal = desired(network, &baseline, &ids_of(network)?);
         let found = self.observe(&goal)?;
         if !found.conflicts.is_empty() {
@@ -290,6 +297,23 @@ impl Engine {
         // Each time, for an earlier run may have been ended between its rules and this.
         report.end_flows(conntrack::reconcile(network));
         Ok(report)
+    }
+
+    /// `network` without the interfaces that others' rules name, where they are not plugged in yet; and what to tell of
+    /// them.
+    fn without_lost_ports(&self, network: &Network) -> Result<(Network, Vec<String>), ApplyError> {
+        let goal = desired(network, &Baseline::default(), &Ids::default());
+        let mut without = network.clone();
+        let mut notes = Vec::new();
+        if !goal.ports.values().any(|port| port.carries) {
+            return Ok((without, notes));
+        }
+        for Conflict { object, detail, port } in self.observe(&goal)?.conflicts {
+            let Some(port) = port else { continue };
+            without.leave_out(&port);
+            notes.push(format!("{port} is left where it is, and its LAN without it: {object}: {detail}"));
+        }
+        Ok((without, notes))
     }
 
     /// Gives the port of a guest's that another program has just made its limit, as the network that is up has it.

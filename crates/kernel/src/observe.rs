@@ -34,6 +34,16 @@ pub struct Conflict {
     pub object: String,
     /// What is known of it, and what to do.
     pub detail: String,
+    /// The interface that cannot be plugged in for its sake, where that is all that it is in the way of.
+    pub port: Option<IfName>,
+}
+
+impl Conflict {
+    /// In the way of all of it.
+    #[must_use]
+    pub fn new(object: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { object: object.into(), detail: detail.into(), port: None }
+    }
 }
 
 /// Looks at the calling thread's network namespace. `wanted` says which names matter that do not bear our mark, and
@@ -83,7 +93,8 @@ fn observe_names(wanted: &State, links: &[LinkInfo], found: &mut Observation) ->
         let index = links.iter().find(|link| link.name == name.as_str()).map_or(0, |link| link.index);
         for rule in naming::lost(&rules, name, index, &port.master) {
             let detail = naming::advice(rule, name, &port.master);
-            found.conflicts.push(Conflict { object: rule.to_string(), detail });
+            let port = Some(name.clone());
+            found.conflicts.push(Conflict { object: rule.to_string(), detail, port });
         }
     }
     Ok(())
@@ -118,6 +129,7 @@ fn namespaces(wanted: &State, found: &mut Observation) -> Result<Vec<Inside>> {
                 ours.push(inside);
             }
             Ok(None) if wanted.namespaces.contains(&name) => found.conflicts.push(Conflict {
+                port: None,
                 object: format!("the network namespace {name}"),
                 detail: "it was not made by warren; give the guest another name, or remove it with `ip netns delete`"
                     .into(),
@@ -153,6 +165,7 @@ fn observe_links(wanted: &State, links: &[LinkInfo], guests: &[Inside], found: &
         if !is_ours(info) {
             if wanted.links.contains_key(&name) {
                 found.conflicts.push(Conflict {
+                    port: None,
                     object: format!("the interface {name}"),
                     detail: format!(
                         "it was not made by warren{}; rename it, or give ours another name in the file",
@@ -243,6 +256,7 @@ fn observe_shapers(wanted: &State, controls: &[ControlInfo], links: &[LinkInfo],
         let ingress = control.others_ingress.as_ref().filter(|_| want.through.is_some()).map(|kind| (kind, "ingress"));
         for (kind, place) in [root, ingress].into_iter().flatten() {
             found.conflicts.push(Conflict {
+                port: None,
                 object: format!("the {place} qdisc of {name} ({kind})"),
                 detail: format!(
                     "it is not warren's, and `limit` needs its place; remove it with `tc qdisc del dev {name} {place}`, \
@@ -342,6 +356,7 @@ fn observe_proxies(wanted: &State, rtnl: &mut Rtnl, links: &[LinkInfo], found: &
         } else if wanted.proxies.contains(&proxy) {
             let Proxy { link, address } = &proxy;
             found.conflicts.push(Conflict {
+                port: None,
                 object: format!("the neighbour proxy entry of {address} on {link}"),
                 detail: format!("it was not made by warren; remove it with `ip neigh del proxy {address} dev {link}`"),
             });
@@ -377,6 +392,7 @@ fn observe_tables(written: &BTreeMap<Family, WrittenTable>, found: &mut Observat
                 found.state.tables.insert(family, table);
             }
             nft::Found::Anothers => found.conflicts.push(Conflict {
+                port: None,
                 object: format!("the table {} {TABLE}", family.word()),
                 detail: format!(
                     "it does not bear warren's mark; rename it, or remove it with `nft delete table {} {TABLE}`",

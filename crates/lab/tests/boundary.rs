@@ -112,7 +112,7 @@ impl Drop for Stand {
 
 fn read(text: &str) -> Network {
     let facts = HostFacts { ipv6: true, ipv6_force_forwarding: force_forwarding(), ..assumed() };
-    load(text, &facts, true).unwrap_or_else(|problems| panic!("{problems:#?}")).1
+    load(text, &facts).unwrap_or_else(|problems| panic!("{problems:#?}")).1
 }
 
 /// The uplink as a lab has it.

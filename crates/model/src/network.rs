@@ -189,6 +189,23 @@ impl Network {
         ours.map(|lan| lan.bridge.clone()).collect()
     }
 
+    /// Plugs that interface in nowhere: as while it is not there, its LAN stands without it. The host's own addresses
+    /// stay with it.
+    pub fn leave_out(&mut self, port: &IfName) {
+        for lan in &mut self.lans {
+            let Some(outer) = lan.outer.as_mut().filter(|outer| outer.ports.contains(port)) else { continue };
+            outer.ports.retain(|other| other != port);
+            if outer.carries.as_ref() == Some(port) {
+                outer.carries = None;
+                outer.takeover = None;
+                lan.addresses.clear();
+                if self.uplink.name == lan.bridge {
+                    self.uplink = Uplink { name: port.clone(), present: true };
+                }
+            }
+        }
+    }
+
     /// The guest of that name.
     #[must_use]
     pub fn guest(&self, name: &str) -> Option<&Guest> {

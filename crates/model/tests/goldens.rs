@@ -72,7 +72,7 @@ fn every_problem_is_told_as_it_should_be() {
             problems.extend(network::resolve(&config, &facts(&case)).err().into_iter().flatten());
         }
         if case.file_name().unwrap().to_str().unwrap().starts_with("unsupported") {
-            problems.extend(network::unsupported(&config, false));
+            problems.extend(network::unsupported(&config));
         }
         problem::sort(&mut problems);
         wrong.extend(compare(&case.join("problems.txt"), &print(&text, &problems)));
@@ -116,7 +116,7 @@ fn what_init_writes_is_a_network_on_the_host_it_is_for() {
         );
         let proposal = model::init::propose(&facts, &sights);
         wrong.extend(compare(&case.join("warren.toml"), &proposal.text));
-        let (_, network) = network::load(&proposal.text, &facts, false)
+        let (_, network) = network::load(&proposal.text, &facts)
             .map_err(|p| panic!("{}:\n{}", case.display(), print(&proposal.text, &p)))
             .unwrap();
         assert_eq!(network.lans[0].addresses, proposal.addresses, "{}", case.display());
@@ -125,7 +125,7 @@ fn what_init_writes_is_a_network_on_the_host_it_is_for() {
         let examples = tail.lines().skip(1).take_while(|line| !line.starts_with("# Other networks"));
         let bare = examples.filter(|line| line.contains(" = ") || line.starts_with("# [")).map(|line| &line[2..]);
         let whole = format!("{head}\n{}\n", bare.collect::<Vec<_>>().join("\n"));
-        let (_, network) = network::load(&whole, &facts, false)
+        let (_, network) = network::load(&whole, &facts)
             .map_err(|p| panic!("{}:\n{whole}\n{}", case.display(), print(&whole, &p)))
             .unwrap();
         assert_eq!((network.guests.len(), network.forwards.len()), (2, 1), "{}", case.display());
@@ -139,7 +139,7 @@ fn what_init_writes_is_a_network_on_the_host_it_is_for() {
 fn the_seed_is_clean() {
     let text = include_str!("../../../examples/seed.toml");
     let (_, network) =
-        network::load(text, &HostFacts::assumed("eth0".parse().unwrap()), true).map_err(|p| print(text, &p)).unwrap();
+        network::load(text, &HostFacts::assumed("eth0".parse().unwrap())).map_err(|p| print(text, &p)).unwrap();
     assert_eq!(network.lans.len(), 1);
     assert_eq!(network.guests.iter().map(|guest| guest.name.as_str()).collect::<Vec<_>>(), ["cnx6", "cnx7"]);
     assert_eq!(network.forwards.len(), 2);

@@ -40,7 +40,7 @@ fn ten_thousand_forwards_are_read() {
     assert_eq!(problems, []);
     let network = network::resolve(&config, &facts).unwrap();
     assert_eq!(network.forwards.len(), 10_000);
-    network::load(&good, &facts, false).unwrap();
+    network::load(&good, &facts).unwrap();
 }
 
 #[test]

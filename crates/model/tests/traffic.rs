@@ -147,7 +147,7 @@ fn the_examples_keep_to_the_document() {
         }
         let text = std::fs::read_to_string(&path).unwrap();
         let facts = HostFacts::assumed("eth0".parse().unwrap());
-        let (_, network) = load(&text, &facts, true).unwrap_or_else(|problems| panic!("{path:?}: {problems:?}"));
+        let (_, network) = load(&text, &facts).unwrap_or_else(|problems| panic!("{path:?}: {problems:?}"));
         let broken = broken(&network, &build(&network));
         assert!(broken.is_empty(), "{path:?}:\n{}", broken.join("\n"));
         tried += 1;

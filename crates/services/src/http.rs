@@ -2,11 +2,13 @@
 //!
 //! What is decided without sockets is in `decide` (which site, which answer, which headers) and in
 //! [`model::sites`]; `serve` has the listeners and connections, `proxy` a request's way to a guest and back, `upstream`
-//! the guests with their health and idle connections, `bodies` what flows.
+//! the guests with their health and idle connections, `direct` and `wire` the way of requests that have no body, `bodies`
+//! what flows.
 
 pub mod answer;
 pub mod bodies;
 pub mod decide;
+pub mod direct;
 pub mod health;
 pub mod io;
 pub mod live;
@@ -20,3 +22,4 @@ pub mod tls_ca;
 pub mod tls_client;
 pub mod tls_keys;
 pub mod upstream;
+pub mod wire;

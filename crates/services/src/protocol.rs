@@ -85,6 +85,8 @@ pub enum ToWorker {
     Ask,
     /// The end.
     End,
+    /// The same, once those are answered who are being answered.
+    Finish,
 }
 
 /// From the worker.

@@ -116,6 +116,10 @@ async fn serve(end: OwnedFd, confined: &Confined) -> Result<Option<UnixStream>, 
         tokio::select! {
             message = receive(&mut reader), if supervised => match message? {
                 Some((ToWorker::End, _)) => return Ok(None),
+                Some((ToWorker::Finish, _)) => {
+                    worker.finish().await;
+                    return Ok(None);
+                }
                 Some((ToWorker::Takeover, Some(listener))) => await_successor(listener, takeover.clone())?,
                 Some((message, along)) => worker.told(message, along, &writer, confined).await?,
                 None => {
@@ -197,9 +201,16 @@ impl Worker {
             (ToWorker::Acme { account, roots }, _) => self.acme.known(account, roots),
             (ToWorker::Certificates(pairs), _) => self.http.keys.configure(pairs),
             (ToWorker::Away(guests), _) => self.http.away(guests),
-            (ToWorker::Leases | ToWorker::AccessLog | ToWorker::Takeover | ToWorker::Socket(_) | ToWorker::End, _) => {}
+            (ToWorker::Leases | ToWorker::AccessLog | ToWorker::Takeover | ToWorker::Socket(_), _)
+            | (ToWorker::End | ToWorker::Finish, _) => {}
         }
         Ok(())
+    }
+
+    /// Takes no new client of a site's, and waits for those who are being answered.
+    async fn finish(&mut self) {
+        self.served.iter().filter(|(key, _)| key.purpose == Purpose::Http).for_each(|(_, task)| task.abort());
+        self.http.finish().await;
     }
 
     /// First what is served, then by whom: no socket answers with what is not there yet.

@@ -247,7 +247,7 @@ impl Context {
         trusted(&self.config)?;
         let mut source = self.read()?;
         let facts = self.engine()?.facts()?;
-        let network = source.network(&facts, false)?;
+        let network = source.network(&facts)?;
         source.warnings = model::hoster::warnings(&network, &facts);
         Ok((source, network))
     }
@@ -275,10 +275,9 @@ impl Source {
         fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone())
     }
 
-    /// The file as a network on a host of which `facts` are known; every problem at once. With `rehearsal` what can be
-    /// stood in for is no problem.
-    pub fn network(&self, facts: &HostFacts, rehearsal: bool) -> Result<Network, Failure> {
-        network::load(&self.text, facts, rehearsal).map(|(_, network)| network).map_err(|p| self.failure(p))
+    /// The file as a network on a host of which `facts` are known; every problem at once.
+    pub fn network(&self, facts: &HostFacts) -> Result<Network, Failure> {
+        network::load(&self.text, facts).map(|(_, network)| network).map_err(|p| self.failure(p))
     }
 
     /// For people: what is likely to go wrong.

@@ -16,6 +16,7 @@ impl Engine {
         let mut report = Report { recovered: self.recover()?, ..Report::default() };
         let Some(record) = self.store.record()? else { return Ok(None) };
         let Some(network) = resolve(&record).or_else(|| record.network.clone()) else { return Ok(None) };
+        let (network, _told_by_up) = self.without_lost_ports(&network)?;
         let baseline = self.baseline_for(&network)?;
         let mut goal = desired(&network, &baseline, &ids_of(&network)?);
         let found = self.observe(&goal)?;

@@ -81,23 +81,20 @@ pub(super) fn remember(baseline: &mut Baseline, network: &Network) -> Result<(),
         }
         let Some(taken) = baseline.taken.get_mut(port) else { continue };
         if taken.bridge != lan.bridge {
-            return Err(ApplyError::Conflicts(vec![Conflict {
-                object: format!("{port}, which {} takes the place of", taken.bridge),
-                detail: format!(
-                    "its configuration was taken over for that one; `warren down` first, then {}",
-                    lan.bridge
-                ),
-            }]));
+            return Err(ApplyError::Conflicts(vec![Conflict::new(
+                format!("{port}, which {} takes the place of", taken.bridge),
+                format!("its configuration was taken over for that one; `warren down` first, then {}", lan.bridge),
+            )]));
         }
         for (path, rewrite) in &takeover.files {
             let now = files::read(path)?;
             let file = taken.files.entry(path.clone()).or_default();
             if !file.knows(now.as_ref()) || file.wrote.is_empty() {
                 if now != rewrite.before {
-                    return Err(ApplyError::Conflicts(vec![Conflict {
-                        object: path.clone(),
-                        detail: "somebody has written it in this moment; try again".to_owned(),
-                    }]));
+                    return Err(ApplyError::Conflicts(vec![Conflict::new(
+                        path.clone(),
+                        "somebody has written it in this moment; try again",
+                    )]));
                 }
                 // Whatever it said before, this is what it says now, and what follows was made from.
                 *file = TakenFile { before: now, wrote: Vec::new() };

@@ -124,7 +124,7 @@ fn the_goldens_and_the_examples() {
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap();
         let facts = HostFacts::assumed("eth0".parse().unwrap());
-        let (_, network) = network::load(&text, &facts, true).unwrap_or_else(|p| panic!("{}: {p:?}", file.display()));
+        let (_, network) = network::load(&text, &facts).unwrap_or_else(|p| panic!("{}: {p:?}", file.display()));
         for table in ruleset::build(&network) {
             assert_equal(&table);
             tables += 1;

@@ -190,7 +190,7 @@ pub fn the_host_keeps_its_own_way_out() {
         advertise();
         let before = learnt();
         let facts = lab.server().run(|| kernel::facts::gather().unwrap()).unwrap();
-        let mut network = load(text, &facts, true).unwrap_or_else(|problems| panic!("{problems:#?}")).1;
+        let mut network = load(text, &facts).unwrap_or_else(|problems| panic!("{problems:#?}")).1;
         Lab::stand_in(&mut network);
         let folder = tempfile::tempdir().unwrap();
         let engine = || Engine::new(&folder.path().join("state"), &folder.path().join("run")).unwrap();

@@ -87,12 +87,12 @@ pub fn resolve(config: &Config, facts: &HostFacts) -> Result<Network, Vec<Proble
 /// Reads `text`, resolves it on a host of which `facts` are known, and looks for what this version does not build
 /// ([`super::unsupported`]). All problems of the three come back at once, in the file's order. While the text is not
 /// TOML throughout, only the reading speaks: what is missing then may be missing for that reason.
-pub fn load(text: &str, facts: &HostFacts, rehearsal: bool) -> Result<(Config, Network), Vec<Problem>> {
+pub fn load(text: &str, facts: &HostFacts) -> Result<(Config, Network), Vec<Problem>> {
     let (config, mut problems) = config::parse(text);
     if config.torn {
         return Err(problems);
     }
-    problems.extend(super::unsupported(&config, rehearsal));
+    problems.extend(super::unsupported(&config));
     let network = resolve(&config, facts).map_err(|more| problems.extend(more)).ok();
     match network {
         Some(network) if problems.is_empty() => Ok((config, network)),

@@ -6,18 +6,15 @@ use super::Mode;
 use crate::config::{Config, Lan, Spanned};
 use crate::problem::{self, Problem};
 
-/// Every part of `config` that this version does not build, in the file's order. In a `rehearsal`, sites and
-/// the web page are stood in for, and so not reported.
+/// Every part of `config` that this version does not build, in the file's order.
 #[must_use]
-pub fn unsupported(config: &Config, rehearsal: bool) -> Vec<Problem> {
+pub fn unsupported(config: &Config) -> Vec<Problem> {
     let mut list = Vec::new();
     let mut found = |place: Option<Range<usize>>, what: &str| {
         list.extend(place.map(|span| Problem::unsupported(span, what)));
     };
     found(config.include.clone(), "`include`");
     config.lans.iter().for_each(|lan| of_lan(lan, &mut found));
-    // What a rehearsal stands in for would be passed over here; all of it is built.
-    let _ = rehearsal;
     problem::sort(&mut list);
     list
 }

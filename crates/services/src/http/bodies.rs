@@ -12,6 +12,8 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::direct::Flow;
+use super::io::UnderWay;
 use super::record::Record;
 use super::serve::Open;
 use super::upstream::Lease;
@@ -149,39 +151,78 @@ pub struct Down {
     lease: Option<Lease>,
     record: Option<Box<Record>>,
     open: Option<Open>,
+    under_way: Option<UnderWay>,
 }
 
 #[derive(Debug)]
 enum Content {
     Nothing,
     Own(Bytes),
-    Guest(Incoming),
+    Guest(Source),
+}
+
+/// A guest's answer's body.
+#[derive(Debug)]
+pub enum Source {
+    /// As hyper reads it.
+    Hyper(Incoming),
+    /// Straight from its connection.
+    Direct(Box<Flow>),
+}
+
+impl Source {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match self {
+            Self::Hyper(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Self::Direct(flow) => flow.poll_frame(cx).map_err(Into::into),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Hyper(body) => body.is_end_stream(),
+            Self::Direct(flow) => flow.is_over(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Hyper(body) => body.size_hint(),
+            Self::Direct(flow) => flow.left().map_or_else(SizeHint::new, SizeHint::with_exact),
+        }
+    }
 }
 
 impl Down {
     /// None.
     #[must_use]
     pub fn nothing() -> Self {
-        Self { body: Content::Nothing, lease: None, record: None, open: None }
+        Self { body: Content::Nothing, lease: None, record: None, open: None, under_way: None }
     }
 
     /// Of our own.
     #[must_use]
     pub fn of(text: Bytes) -> Self {
-        Self { body: Content::Own(text), lease: None, record: None, open: None }
+        Self { body: Content::Own(text), lease: None, record: None, open: None, under_way: None }
     }
 
     /// A guest's, by the connection that is leased until all of it is there.
     #[must_use]
-    pub fn from_guest(body: Incoming, lease: Lease) -> Self {
-        let mut down = Self { body: Content::Guest(body), lease: Some(lease), record: None, open: None };
+    pub fn from_guest(body: Source, lease: Lease) -> Self {
+        let mut down =
+            Self { body: Content::Guest(body), lease: Some(lease), record: None, open: None, under_way: None };
         down.settle();
         down
     }
 
     /// What is written down at its end.
-    pub fn recorded(&mut self, record: Record) {
-        self.record = Some(Box::new(record));
+    pub fn recorded(&mut self, record: Box<Record>) {
+        self.record = Some(record);
+    }
+
+    /// It is under way until it ends.
+    pub fn counts(&mut self, under_way: UnderWay) {
+        self.under_way = Some(under_way);
     }
 
     /// What is open as long as this is.
@@ -192,24 +233,36 @@ impl Down {
     /// A guest's connection is free as soon as all is there.
     fn settle(&mut self) {
         if let Content::Guest(body) = &self.body
-            && body.is_end_stream()
-            && let Some(lease) = self.lease.take()
+            && body.is_over()
         {
-            lease.give_back();
+            self.free();
+        }
+    }
+
+    /// All is there.
+    fn free(&mut self) {
+        let Some(lease) = self.lease.take() else { return };
+        match std::mem::replace(&mut self.body, Content::Nothing) {
+            Content::Guest(Source::Direct(flow)) => {
+                if let Some(wire) = flow.into_wire() {
+                    lease.give_back_wire(wire);
+                }
+            }
+            _ => lease.give_back(),
         }
     }
 }
 
 impl Body for Down {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let frame = match &mut self.body {
             Content::Nothing => None,
             Content::Own(text) if text.is_empty() => None,
             Content::Own(text) => Some(Ok(Frame::data(std::mem::take(text)))),
-            Content::Guest(body) => ready!(Pin::new(body).poll_frame(cx)),
+            Content::Guest(body) => ready!(body.poll_frame(cx)),
         };
         match &frame {
             Some(Ok(frame)) => {
@@ -219,11 +272,7 @@ impl Body for Down {
                 self.settle();
             }
             Some(Err(_)) => self.lease = None,
-            None => {
-                if let Some(lease) = self.lease.take() {
-                    lease.give_back();
-                }
-            }
+            None => self.free(),
         }
         Poll::Ready(frame)
     }
@@ -232,7 +281,7 @@ impl Body for Down {
         match &self.body {
             Content::Nothing => true,
             Content::Own(text) => text.is_empty(),
-            Content::Guest(body) => body.is_end_stream(),
+            Content::Guest(body) => body.is_over(),
         }
     }
 

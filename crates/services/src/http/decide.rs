@@ -1,8 +1,11 @@
 //! What is made of a request before anything is sent anywhere: pure.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
+use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
+use bytes::Bytes;
 use http::header::{
     CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY, TE,
     TRANSFER_ENCODING, UPGRADE,
@@ -23,6 +26,24 @@ pub struct Client {
     pub local: SocketAddr,
     /// What its TLS agreed on, where it came by TLS.
     pub secure: Option<Secure>,
+    /// What guests were told of it last: most of its requests are for one host.
+    told: RefCell<Option<Told>>,
+}
+
+/// What a guest is told of a client that asks for `host`.
+#[derive(Clone, Debug)]
+struct Told {
+    host: HeaderValue,
+    chain: HeaderValue,
+    by: HeaderValue,
+}
+
+impl Client {
+    /// At the ends of a connection.
+    #[must_use]
+    pub fn new(peer: SocketAddr, local: SocketAddr, secure: Option<Secure>) -> Self {
+        Self { peer, local, secure, told: RefCell::default() }
+    }
 }
 
 /// What a request comes to.
@@ -37,6 +58,8 @@ pub enum Verdict {
     Redirect {
         /// The URL.
         to: String,
+        /// The site that sends it there, by its place.
+        site: usize,
     },
     /// The site is closed.
     Closed {
@@ -93,7 +116,7 @@ pub fn decide(sites: &Sites, table: &Table, client: &Client, head: &mut request:
     if client.secure.is_none() && site.tls != Tls::Off {
         let port = secure_port(site, client.local);
         let port = if port == 443 { String::new() } else { format!(":{port}") };
-        return Verdict::Redirect { to: format!("https://{host}{port}{asked}") };
+        return Verdict::Redirect { to: format!("https://{host}{port}{asked}"), site: nth };
     }
     if site.tls == Tls::Passthrough {
         // Its TLS is the guest's own, and this connection was opened for another name, or for none.
@@ -103,7 +126,7 @@ pub fn decide(sites: &Sites, table: &Table, client: &Client, head: &mut request:
         return Verdict::Closed { site: nth };
     }
     if let Some(url) = &site.redirect {
-        return Verdict::Redirect { to: url.replace("{uri}", asked) };
+        return Verdict::Redirect { to: url.replace("{uri}", asked), site: nth };
     }
     drop(host);
     head.headers.insert(HOST, authority);
@@ -186,7 +209,10 @@ pub fn strip(headers: &mut HeaderMap) {
             tokens(headers, &CONNECTION).filter_map(|token| token.parse().ok()).filter(|name| *name != HOST).collect();
         named.iter().for_each(|name| drop(headers.remove(name)));
     }
-    HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(name)));
+    // Most have none of them, and a look at each name is less than a search for each of these.
+    if headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(name)));
+    }
 }
 
 /// Makes a request's head one for a guest: what is about the connection goes, and what says where it comes from is ours
@@ -219,41 +245,54 @@ fn crumbs(headers: &mut HeaderMap) {
 
 fn forwarded(head: &mut request::Parts, client: &Client, trusted: &[IpNet]) {
     let peer = client.peer.ip().to_canonical();
-    let believed = is_trusted(peer, trusted);
-    let scheme = if client.secure.is_some() { "https" } else { "http" };
     let headers = &mut head.headers;
     let host = headers.get(HOST).cloned().unwrap_or_else(|| HeaderValue::from_static(""));
-    let before = if believed { joined(headers, &FORWARDED_FOR) } else { None };
-    let told = if believed { joined(headers, &FORWARDED) } else { None };
-    if !believed {
-        forget(headers);
+    let scheme = if client.secure.is_some() { "https" } else { "http" };
+    let proto = HeaderValue::from_static(scheme);
+    if is_trusted(peer, trusted) {
+        let before = [joined(headers, &FORWARDED_FOR), joined(headers, &FORWARDED)];
+        if let Some(told) = tell(peer, host, scheme, before) {
+            headers.insert(FORWARDED_FOR, told.chain);
+            headers.insert(FORWARDED, told.by);
+            headers.entry(FORWARDED_HOST).or_insert(told.host);
+        }
+        headers.entry(FORWARDED_PROTO).or_insert(proto);
+        return;
     }
-    // Writing them cannot fail but for a host of strange bytes, which was refused before.
-    let chain = before.map_or_else(|| peer.to_string(), |before| format!("{before}, {peer}"));
-    set(headers, FORWARDED_FOR, &chain);
-    if !headers.contains_key(FORWARDED_PROTO) {
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    forget(headers);
+    let mut known = client.told.borrow_mut();
+    if known.as_ref().is_none_or(|told| told.host != host) {
+        *known = tell(peer, host, scheme, Default::default());
     }
-    let by = match peer {
-        IpAddr::V4(_) => format!("for={peer};host=\"{}\";proto={scheme}", host.to_str().unwrap_or_default()),
-        IpAddr::V6(_) => format!("for=\"[{peer}]\";host=\"{}\";proto={scheme}", host.to_str().unwrap_or_default()),
+    if let Some(told) = &*known {
+        headers.insert(FORWARDED_FOR, told.chain.clone());
+        headers.insert(FORWARDED, told.by.clone());
+        headers.insert(FORWARDED_HOST, told.host.clone());
+    }
+    headers.insert(FORWARDED_PROTO, proto);
+}
+
+/// What is told of `peer`, behind what is said already. Nothing only for a host of strange bytes, which was refused
+/// before.
+fn tell(peer: IpAddr, host: HeaderValue, scheme: &str, [mut chain, mut by]: [String; 2]) -> Option<Told> {
+    // Writing to a String cannot fail.
+    let _ = write!(chain, "{peer}");
+    let named = host.to_str().ok()?;
+    let _ = match peer {
+        IpAddr::V4(_) => write!(by, "for={peer};host=\"{named}\";proto={scheme}"),
+        IpAddr::V6(_) => write!(by, "for=\"[{peer}]\";host=\"{named}\";proto={scheme}"),
     };
-    set(headers, FORWARDED, &told.map_or(by.clone(), |told| format!("{told}, {by}")));
-    if !headers.contains_key(FORWARDED_HOST) {
-        headers.insert(FORWARDED_HOST, host);
-    }
+    let value = |text: String| HeaderValue::from_maybe_shared(Bytes::from(text)).ok();
+    Some(Told { host, chain: value(chain)?, by: value(by)? })
 }
 
-fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    match HeaderValue::from_str(value) {
-        Ok(value) => drop(headers.insert(name, value)),
-        Err(_) => drop(headers.remove(name)),
-    }
-}
-
-fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    let values: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
-    (!values.is_empty()).then(|| values.join(", "))
+/// What is said already, for more to be said behind it.
+fn joined(headers: &HeaderMap, name: &HeaderName) -> String {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .fold(String::new(), |all, one| all + one + ", ")
 }
 
 /// Takes out whatever a client says of where it comes from, however it writes it: to CGI's descendants `-` and `_` are
@@ -298,10 +337,9 @@ pub fn real_client(headers: &HeaderMap, client: &Client, trusted: &[IpNet]) -> I
 
 // ---- what a client is sent ----
 
-/// Makes a guest's answer one for a client.
-pub fn returning(headers: &mut HeaderMap, hsts: Option<u64>, secure: bool) {
-    strip(headers);
-    if let Some(seconds) = hsts.filter(|_| secure)
+/// What a site wants its clients to know by TLS alone: that it is asked by TLS alone (RFC 6797, 7.1).
+pub fn strict(headers: &mut HeaderMap, site: &Site, client: &Client) {
+    if let Some(seconds) = site.hsts.filter(|_| client.secure.is_some())
         && let Ok(value) = HeaderValue::from_str(&format!("max-age={seconds}"))
     {
         headers.insert(STRICT_TRANSPORT_SECURITY, value);

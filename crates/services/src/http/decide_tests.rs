@@ -30,7 +30,7 @@ fn sites() -> Sites {
 fn client(peer: &str, secure: Option<&str>) -> Client {
     let secure = secure.map(|name| Secure { name: (!name.is_empty()).then(|| name.to_owned()) });
     let local = if secure.is_some() { "192.0.2.1:443" } else { "192.0.2.1:80" };
-    Client { peer: peer.parse().unwrap(), local: local.parse().unwrap(), secure }
+    Client::new(peer.parse().unwrap(), local.parse().unwrap(), secure)
 }
 
 fn head(uri: &str, headers: &[(&str, &str)]) -> request::Parts {
@@ -62,9 +62,9 @@ fn what_a_request_comes_to() {
     refused(&plain, "/", &[("host", "plain.example"), ("host", "plain.example")], Host);
     // To TLS with what was asked; and elsewhere.
     let to = "https://safe.example/a?b=%20".to_owned();
-    assert_eq!(verdict(&plain, "/a?b=%20", &[("host", "safe.example:80")]), Verdict::Redirect { to });
+    assert_eq!(verdict(&plain, "/a?b=%20", &[("host", "safe.example:80")]), Verdict::Redirect { to, site: 1 });
     let to = "https://www.example.org/a?b".to_owned();
-    assert_eq!(verdict(&plain, "/a?b", &[("host", "old.example")]), Verdict::Redirect { to });
+    assert_eq!(verdict(&plain, "/a?b", &[("host", "old.example")]), Verdict::Redirect { to, site: 2 });
     // By TLS for the host that the connection was opened for alone.
     let secure = client("198.51.100.7:4000", Some("safe.example"));
     assert_eq!(verdict(&secure, "/", &[("host", "safe.example")]), Verdict::Proxy { site: 1 });
@@ -115,6 +115,14 @@ fn trusted_proxies_are_believed_and_others_not() {
     assert_eq!(values(&told, "x-forwarded-proto"), ["https"]);
     assert_eq!(values(&told, "x-forwarded-host"), ["h"]);
     assert_eq!(values(&told, "forwarded"), ["for=x, for=203.0.113.9;host=\"plain.example\";proto=http"]);
+    // A client that asks for another host is told of anew.
+    let known = client("198.51.100.7:4000", None);
+    for host in ["plain.example", "plain.example", "old.example"] {
+        let mut head = head("/", &[("host", host)]);
+        outgoing(&mut head, &known, &[], false);
+        assert_eq!(values(&head.headers, "x-forwarded-host"), [host]);
+        assert_eq!(values(&head.headers, "forwarded"), [format!("for=198.51.100.7;host=\"{host}\";proto=http")]);
+    }
     let six = sent("[2001:db8::7]:4000", &[], &[]);
     assert_eq!(values(&six, "forwarded"), ["for=\"[2001:db8::7]\";host=\"plain.example\";proto=http"]);
 }
@@ -159,9 +167,9 @@ fn what_is_about_one_connection_goes_no_further() {
 
 #[test]
 fn hsts_is_said_by_tls_alone() {
-    let said = |secure| {
-        let mut headers = HeaderMap::new();
-        returning(&mut headers, Some(300), secure);
+    let said = |secure: bool| {
+        let (mut headers, site) = (HeaderMap::new(), Site { hsts: Some(300), ..site("safe.example", Tls::SelfSigned) });
+        strict(&mut headers, &site, &client("198.51.100.7:4000", secure.then_some("safe.example")));
         headers.get(STRICT_TRANSPORT_SECURITY).map(|value| value.to_str().unwrap().to_owned())
     };
     assert_eq!((said(true).as_deref(), said(false)), (Some("max-age=300"), None));

@@ -2,6 +2,8 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -9,19 +11,39 @@ use hyper::rt::Executor;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::spawn_local;
 
+/// One more that is under way, until it is dropped. hyper moves streams between threads where it is let: hence an atom.
+#[derive(Debug)]
+pub struct UnderWay(Arc<AtomicUsize>);
+
+impl UnderWay {
+    /// Counted there.
+    #[must_use]
+    pub fn new(all: &Arc<AtomicUsize>) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(all))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A stream whose writes fail when nothing was taken for `patience`.
 #[derive(Debug)]
 pub struct Patient<S> {
     stream: S,
     patience: Duration,
     /// Since when nothing is taken.
-    stalled: Option<Pin<Box<tokio::time::Sleep>>>,
+    stalled: Option<(Pin<Box<tokio::time::Sleep>>, UnderWay)>,
+    under_way: Arc<AtomicUsize>,
 }
 
 impl<S> Patient<S> {
-    /// Around a stream.
-    pub fn new(stream: S, patience: Duration) -> Self {
-        Self { stream, patience, stalled: None }
+    /// Around a stream; while something waits to be written, it is one of those that are under way.
+    pub fn new(stream: S, patience: Duration, under_way: Arc<AtomicUsize>) -> Self {
+        Self { stream, patience, stalled: None, under_way }
     }
 
     fn watch<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -29,8 +51,9 @@ impl<S> Patient<S> {
             self.stalled = None;
             return written;
         }
-        let patience = self.patience;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        let (patience, all) = (self.patience, &self.under_way);
+        let anew = || (Box::pin(tokio::time::sleep(patience)), UnderWay::new(all));
+        let (stalled, _) = self.stalled.get_or_insert_with(anew);
         ready!(stalled.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }

@@ -15,12 +15,12 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use super::answer::{closed, elsewhere, plain, proof as proof_of};
-use super::bodies::{Cut, Down, Up, Upload};
+use super::bodies::{Cut, Down, Source, Up, Upload};
 use super::decide::{self, Client, Refusal, Verdict};
 use super::live::Live;
 use super::record::{Entry, Record};
 use super::serve::Http;
-use super::upstream::{Backend, Lease, Unanswered, send};
+use super::upstream::{Backend, Lease, Unanswered, is_direct, send};
 
 /// Where proofs are looked for (RFC 8555, 8.3).
 const PROOFS: &str = "/.well-known/acme-challenge/";
@@ -29,27 +29,36 @@ const THINKING: Duration = Duration::from_secs(300);
 
 /// Answers a request: by a guest, or by ourselves.
 pub async fn answer(http: &Rc<Http>, client: &Client, request: Request<Incoming>) -> Response<Down> {
-    let live = http.live();
+    let (live, under_way) = (http.live(), http.begins());
     let (mut head, body) = request.into_parts();
+    let http1 = head.version != Version::HTTP_2;
     let trusted = &live.sites.http.trusted_proxies;
     let real = decide::real_client(&head.headers, client, trusted);
     let mut record = live.sites.http.access_log.as_ref().map(|log| {
         let entry = Entry::of(&head, real, client.secure.is_some());
-        Record::new(http.log(), log.format, log.file.is_some(), entry)
+        Box::new(Record::new(http.log(), log.format, log.file.is_some(), entry))
     });
     http.count(|counts| counts.requests += 1);
     // What an authority looks for is nobody's who is behind the name.
     let proof = head.uri.path().strip_prefix(PROOFS).and_then(|token| http.keys.token(token));
     let verdict = decide::decide(&live.sites, &live.table, client, &mut head);
-    let mut response = match verdict {
-        _ if proof.is_some() => proof_of(proof.unwrap_or_default()),
-        Verdict::Proxy { site } => pass(http, &live, client, real, site, head, body).await,
-        Verdict::Redirect { to } => elsewhere(&to, decide::is_safe(&head.method)),
+    let (mut response, site) = match verdict {
+        _ if proof.is_some() => (proof_of(proof.unwrap_or_default()), None),
+        Verdict::Proxy { site } => (pass(http, &live, client, real, site, head, body).await, Some(site)),
+        Verdict::Redirect { to, site } => (elsewhere(&to, decide::is_safe(&head.method)), Some(site)),
         Verdict::Closed { site } => {
-            closed(live.site(site).and_then(|site| site.maintenance.as_deref()).unwrap_or_default())
+            let text = live.site(site).and_then(|site| site.maintenance.as_deref());
+            (closed(text.unwrap_or_default()), Some(site))
         }
-        Verdict::Refuse(refusal) => refuse(http, refusal),
+        Verdict::Refuse(refusal) => (refuse(http, refusal), None),
     };
+    if let Some(site) = site.and_then(|nth| live.site(nth)) {
+        decide::strict(response.headers_mut(), site, client);
+    }
+    if http1 && http.is_ending() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response.body_mut().counts(under_way);
     http.answered(response.status());
     if let Some(mut record) = record.take() {
         record.status = response.status();
@@ -110,7 +119,7 @@ async fn pass(
     let patience = Duration::from_millis(limits.timeout);
     let body = Up::of(body, Rc::clone(&upload), limits.max_body, patience);
     let way = Way { http, live, client, real, site: nth };
-    let request = Request::from_parts(head, body);
+    let request = Box::new(Request::from_parts(head, body));
     let (mut response, lease) = match timeout(THINKING, way.deal(request)).await {
         Ok(Ok(answered)) => answered,
         Ok(Err(failure)) => return failed(http, &upload, failure),
@@ -125,7 +134,7 @@ async fn pass(
         };
     }
     let (mut head, body) = response.into_parts();
-    decide::returning(&mut head.headers, site.hsts, client.secure.is_some());
+    decide::strip(&mut head.headers);
     // The client's version is the connection's own.
     head.version = Version::HTTP_11;
     head.extensions.clear();
@@ -215,8 +224,10 @@ impl Again {
 impl Way<'_> {
     /// Sends a request to one guest after the other until one takes it. What went and was lost is sent once more where
     /// that changes nothing.
-    async fn deal(&self, mut request: Request<Up>) -> Result<(Response<Incoming>, Lease), Failure> {
-        let mut again = Again::of(&request);
+    async fn deal(&self, mut request: Box<Request<Up>>) -> Result<(Response<Source>, Lease), Failure> {
+        let http1 = self.live.site(self.site).is_some_and(|site| site.upstream == Upstream::Http1);
+        // One that goes straight comes back by itself.
+        let mut again = if http1 && is_direct(&request) { None } else { Again::of(&request) };
         let mut tried: Vec<Rc<Backend>> = Vec::new();
         let mut stale: Option<Rc<Backend>> = None;
         let mut lost = false;
@@ -233,23 +244,22 @@ impl Way<'_> {
                     return Ok(answered);
                 }
                 Err(Unanswered::Stale(back)) => {
-                    request = *back;
+                    request = back;
                     stale = Some(backend);
                 }
                 Err(Unanswered::Unreachable(back)) => {
-                    request = *back;
+                    request = back;
                     self.http.no_answer(&backend);
                     tried.push(backend);
                 }
-                Err(Unanswered::Lost(error)) => {
-                    // Its own end is no failure of the guest's.
-                    if error.is_user() || error.is_body_write_aborted() {
-                        return Err(Failure::Bad);
-                    }
+                // Its own end is no failure of the guest's.
+                Err(Unanswered::Lost { cut: true, .. }) => return Err(Failure::Bad),
+                Err(Unanswered::Lost { request: back, .. }) => {
                     self.http.no_answer(&backend);
-                    let Some(copy) = again.take() else { return Err(Failure::Bad) };
+                    let back = back.filter(|back| !lost && decide::is_safe(back.method()));
+                    let copy = back.or_else(|| again.take().map(|again| Box::new(again.request())));
+                    request = copy.ok_or(Failure::Bad)?;
                     self.http.count(|counts| counts.retried += 1);
-                    request = copy.request();
                     lost = true;
                     // It may have closed a connection that had waited; where it is alone it is asked anew.
                     if self.live.choose(self.site, self.real, std::slice::from_ref(&backend)).is_some() {
@@ -264,10 +274,10 @@ impl Way<'_> {
 }
 
 /// Both ends speak something else from now on: bytes go through as they come.
-fn switched(response: Response<Incoming>, here: OnUpgrade, there: OnUpgrade, lease: Lease) -> Response<Down> {
+fn switched(response: Response<Source>, here: OnUpgrade, there: OnUpgrade, lease: Lease) -> Response<Down> {
     let (mut head, _) = response.into_parts();
     let to = head.headers.get(UPGRADE).cloned();
-    decide::returning(&mut head.headers, None, false);
+    decide::strip(&mut head.headers);
     head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     if let Some(to) = to {
         head.headers.insert(UPGRADE, to);

@@ -9,7 +9,9 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::rc::Rc;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
@@ -24,7 +26,7 @@ use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
 use super::decide::Client;
-use super::io::{Beside, Patient};
+use super::io::{Beside, Patient, UnderWay};
 use super::live::Live;
 use super::proxy;
 use super::record::Log;
@@ -35,12 +37,14 @@ use super::upstream::Backend;
 use crate::log;
 use crate::protocol::{BackendShown, HttpCounts};
 
-/// Header lines of a request.
-const MOST_HEADERS: usize = 128;
 /// Requests that a connection of HTTP/2 may have open.
 const MOST_STREAMS: u32 = 128;
 /// What of an answer waits for a client of HTTP/2, in bytes a stream.
 const SEND_BUFFER: usize = 128 << 10;
+/// How long those who are being answered are waited for at the end, and how often they are looked after: well within
+/// what the supervisor waits for a worker.
+const LAST_ANSWERS: Duration = Duration::from_secs(7);
+const PACE: Duration = Duration::from_millis(10);
 /// How long nobody is taken when there are no descriptors left.
 const NO_DESCRIPTORS: Duration = Duration::from_millis(100);
 
@@ -56,6 +60,9 @@ pub struct Http {
     /// Certificates.
     pub keys: Rc<Keys>,
     requests: Rc<Log>,
+    /// Requests that are being answered, and connections whose client is waited for to take what was written.
+    under_way: Arc<AtomicUsize>,
+    ending: Cell<bool>,
     bounded: log::Bounded,
 }
 
@@ -109,6 +116,26 @@ impl Http {
             failures: backend.failures.get(),
         };
         self.live().backends.iter().map(shown).collect()
+    }
+
+    /// Whether the service ends: then no connection is kept for another request.
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.get()
+    }
+
+    /// A request begins to be answered.
+    pub(super) fn begins(&self) -> UnderWay {
+        UnderWay::new(&self.under_way)
+    }
+
+    /// Waits until those who are being answered are, but not for ever. Connections on which nothing is asked are not
+    /// waited for, and neither is what is no HTTP any more.
+    pub async fn finish(&self) {
+        self.ending.set(true);
+        let begun = Instant::now();
+        while self.under_way.load(Ordering::Relaxed) > 0 && begun.elapsed() < LAST_ANSWERS {
+            sleep(PACE).await;
+        }
     }
 
     pub(super) fn count(&self, change: impl FnOnce(&mut HttpCounts)) {
@@ -216,7 +243,7 @@ async fn connection(http: &Rc<Http>, stream: TcpStream, peer: std::net::SocketAd
     if begins == Begins::Tls {
         return tls_accept::accept(http, stream, peer, local, patience).await;
     }
-    converse(http, stream, Client { peer, local, secure: None }, begins == Begins::Http2).await
+    converse(http, stream, Client::new(peer, local, None), begins == Begins::Http2).await
 }
 
 /// Answers a client's requests until one of both ends the connection.
@@ -226,7 +253,7 @@ where
 {
     let limits = http.live().sites.http.clone();
     let patience = Duration::from_millis(limits.timeout);
-    let stream = TokioIo::new(Patient::new(stream, patience));
+    let stream = TokioIo::new(Patient::new(stream, patience, Arc::clone(&http.under_way)));
     let client = Rc::new(client);
     if http2 {
         return streams(http, stream, client, &limits).await;
@@ -235,11 +262,11 @@ where
         let (http, client) = (Rc::clone(http), Rc::clone(&client));
         async move { Ok::<_, Infallible>(proxy::answer(&http, &client, request).await) }
     });
+    // A hundred header lines are hyper's own most; another number would be searched room for with each request.
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(patience)
-        .max_headers(MOST_HEADERS)
         .max_header_size(usize::try_from(limits.max_header).unwrap_or(usize::MAX))
         .half_close(false);
     let connection = builder.serve_connection(stream, service);

@@ -112,7 +112,7 @@ pub async fn accept(
             let stream = timeout(patience, TlsAcceptor::from(config).accept(stream)).await??;
             let http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
             drop(live);
-            let client = Client { peer, local, secure: Some(Secure { name: hello.name }) };
+            let client = Client::new(peer, local, Some(Secure { name: hello.name }));
             serve::converse(http, stream, client, http2).await
         }
         Way::Prove(config) => {
@@ -121,7 +121,7 @@ pub async fn accept(
             timeout(patience, stream.shutdown()).await?
         }
         Way::Pass(nth) => {
-            let client = Client { peer, local, secure: None };
+            let client = Client::new(peer, local, None);
             pass(http, &live, nth, &client, stream, &bytes).await
         }
         Way::Refuse(alert) => refuse(stream, &alert.record(), patience).await,

@@ -1,4 +1,5 @@
 //! The guests that sites are on: whether they live, how busy they are, and connections that wait for the next request.
+//! Requests without a body go straight to them (`direct`); what has one, an upgrade and HTTP/2 are hyper's.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -6,8 +7,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use http::header::{CONTENT_LENGTH, UPGRADE};
 use http::{Request, Response};
-use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use model::network::{Health, ProxyProtocol, Upstream};
@@ -18,15 +19,19 @@ use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
-use super::bodies::Up;
+use super::bodies::{Source, Up};
 use super::decide::{Client, proxy_header};
+use super::direct::{Flow, Loss, Wire};
 use super::io::Beside;
+use super::wire::write_head;
 
 /// How long a guest may take to take a connection: it is a hop away.
 const DIAL: Duration = Duration::from_secs(3);
 /// How long a connection waits for the next request: less than what the servers behind are known to wait (Node.js and
 /// Apache 5 s), so that none is closed under a request.
 const IDLE: Duration = Duration::from_secs(4);
+/// Bytes of most requests' heads, and few enough for malloc to have them at hand (tcache of malloc(3)).
+const HEAD: usize = 1000;
 /// Connections that wait, at most.
 const MOST_IDLE: usize = 256;
 
@@ -61,13 +66,15 @@ pub struct Backend {
     pub failures: Cell<u64>,
     /// Said when its health should be asked at once.
     pub look: Rc<Notify>,
-    idle: RefCell<Vec<Idle>>,
+    /// Hyper's, and those that requests without a body go by.
+    idle: RefCell<Vec<Idle<http1::SendRequest<Up>>>>,
+    wires: RefCell<Vec<Idle<Wire>>>,
     shared: RefCell<Option<http2::SendRequest<Up>>>,
 }
 
 #[derive(Debug)]
-struct Idle {
-    sender: http1::SendRequest<Up>,
+struct Idle<C> {
+    connection: C,
     since: Instant,
 }
 
@@ -79,7 +86,18 @@ pub enum Unanswered {
     /// A connection that had waited was closed before the request went; it is here.
     Stale(Box<Request<Up>>),
     /// The request went, and nobody knows what became of it.
-    Lost(hyper::Error),
+    Lost {
+        /// What went, where it is here still.
+        request: Option<Box<Request<Up>>>,
+        /// Whether its own body's end was the cause.
+        cut: bool,
+    },
+}
+
+impl Unanswered {
+    fn lost(error: &hyper::Error) -> Self {
+        Self::Lost { request: None, cut: error.is_user() || error.is_body_write_aborted() }
+    }
 }
 
 impl Backend {
@@ -95,6 +113,7 @@ impl Backend {
             failures: Cell::new(0),
             look: Rc::new(Notify::new()),
             idle: RefCell::default(),
+            wires: RefCell::default(),
             shared: RefCell::default(),
         }
     }
@@ -115,6 +134,7 @@ impl Backend {
     pub fn set_away(&self, away: bool) {
         if self.away.replace(away) != away {
             self.idle.borrow_mut().clear();
+            self.wires.borrow_mut().clear();
             self.shared.borrow_mut().take();
             self.look.notify_one();
         }
@@ -136,21 +156,23 @@ impl Backend {
 
     /// Connections that have waited long enough are closed.
     pub fn sweep(&self) {
-        let mut idle = self.idle.borrow_mut();
-        if !idle.is_empty() {
-            idle.retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < IDLE);
-        }
+        self.idle.borrow_mut().retain(|idle| !idle.connection.is_closed() && idle.since.elapsed() < IDLE);
+        self.wires.borrow_mut().retain(|idle| idle.connection.is_quiet() && idle.since.elapsed() < IDLE);
     }
 
-    /// The connection that waits for the shortest time and is open.
+    /// The connection that waits for the shortest time and is open, of hyper's.
     fn waiting(&self) -> Option<http1::SendRequest<Up>> {
-        let mut idle = self.idle.borrow_mut();
-        loop {
-            let one = idle.pop()?;
-            if one.sender.is_ready() && one.since.elapsed() < IDLE {
-                return Some(one.sender);
-            }
-        }
+        latest(&self.idle, |sender| sender.is_ready())
+    }
+
+    /// The same, of those for requests without a body.
+    fn waiting_wire(&self) -> Option<Wire> {
+        latest(&self.wires, Wire::is_quiet)
+    }
+
+    /// Whether its connections are every client's. One that it is told of by the PROXY protocol has its own.
+    fn is_shareable(&self) -> bool {
+        self.key.proxy_protocol == ProxyProtocol::Off
     }
 
     /// A connection to it, that tells of the client where the guest wants that.
@@ -163,6 +185,23 @@ impl Backend {
         };
         stream.write_all(&proxy_header(version1, client.peer, client.local)).await?;
         Ok(stream)
+    }
+}
+
+fn latest<C>(idle: &RefCell<Vec<Idle<C>>>, is_open: impl Fn(&C) -> bool) -> Option<C> {
+    let mut idle = idle.borrow_mut();
+    loop {
+        let one = idle.pop()?;
+        if is_open(&one.connection) && one.since.elapsed() < IDLE {
+            return Some(one.connection);
+        }
+    }
+}
+
+fn wait<C>(idle: &RefCell<Vec<Idle<C>>>, connection: C) {
+    let mut idle = idle.borrow_mut();
+    if idle.len() < MOST_IDLE {
+        idle.push(Idle { connection, since: Instant::now() });
     }
 }
 
@@ -181,12 +220,18 @@ impl Lease {
 
     /// The answer is there, and the connection free for the next.
     pub fn give_back(mut self) {
-        let Some(sender) = self.sender.take() else { return };
-        // A client that the guest is told of has its own connections.
-        let shareable = self.backend.key.proxy_protocol == ProxyProtocol::Off;
-        let mut idle = self.backend.idle.borrow_mut();
-        if shareable && !sender.is_closed() && idle.len() < MOST_IDLE {
-            idle.push(Idle { sender, since: Instant::now() });
+        if let Some(sender) = self.sender.take()
+            && self.backend.is_shareable()
+            && !sender.is_closed()
+        {
+            wait(&self.backend.idle, sender);
+        }
+    }
+
+    /// The same, of one that the answer's body had.
+    pub fn give_back_wire(self, wire: Wire) {
+        if self.backend.is_shareable() {
+            wait(&self.backend.wires, wire);
         }
     }
 
@@ -207,16 +252,32 @@ impl Drop for Lease {
 /// own. `dialled` is told of each that is made.
 pub async fn send(
     backend: &Rc<Backend>,
-    request: Request<Up>,
+    request: Box<Request<Up>>,
     client: &Client,
     fresh: bool,
     dialled: &Cell<u64>,
-) -> Result<(Response<Incoming>, Lease), Unanswered> {
-    let mut lease = Lease::new(backend);
+) -> Result<(Response<Source>, Lease), Unanswered> {
+    let lease = Lease::new(backend);
     backend.requests.set(backend.requests.get() + 1);
     if backend.key.upstream == Upstream::H2c {
-        return shared(backend, request, client, lease, dialled).await;
+        return Box::pin(shared(backend, request, client, lease, dialled)).await;
     }
+    if is_direct(&request) {
+        return direct(backend, request, client, fresh, lease, dialled).await;
+    }
+    // What is rare takes no room in every request's state.
+    Box::pin(by_hyper(backend, request, client, fresh, lease, dialled)).await
+}
+
+/// By a connection of hyper's.
+async fn by_hyper(
+    backend: &Rc<Backend>,
+    request: Box<Request<Up>>,
+    client: &Client,
+    fresh: bool,
+    mut lease: Lease,
+    dialled: &Cell<u64>,
+) -> Result<(Response<Source>, Lease), Unanswered> {
     let waiting = if fresh { None } else { backend.waiting() };
     let had_waited = waiting.is_some();
     let mut sender = match waiting {
@@ -224,38 +285,84 @@ pub async fn send(
         None => {
             dialled.set(dialled.get() + 1);
             let Ok(stream) = backend.dial(client).await else {
-                return Err(Unanswered::Unreachable(Box::new(request)));
+                return Err(Unanswered::Unreachable(request));
             };
             let (sender, connection) = match http1::handshake(TokioIo::new(stream)).await {
                 Ok(both) => both,
-                Err(_) => return Err(Unanswered::Unreachable(Box::new(request))),
+                Err(_) => return Err(Unanswered::Unreachable(request)),
             };
             // Its errors are told to who waits for the answer.
             spawn_local(async move { drop(connection.with_upgrades().await) });
             sender
         }
     };
-    match sender.try_send_request(request).await {
+    match sender.try_send_request(*request).await {
         Ok(response) => {
             lease.sender = Some(sender);
-            Ok((response, lease))
+            Ok((response.map(Source::Hyper), lease))
         }
         Err(mut error) => Err(match error.take_message() {
-            Some(request) if had_waited => Unanswered::Stale(Box::new(request)),
-            Some(request) => Unanswered::Unreachable(Box::new(request)),
-            None => Unanswered::Lost(error.into_error()),
+            Some(request) if had_waited => Unanswered::Stale(request.into()),
+            Some(request) => Unanswered::Unreachable(request.into()),
+            None => Unanswered::lost(&error.into_error()),
         }),
+    }
+}
+
+/// Whether a request to a guest that speaks HTTP/1.1 is its head alone.
+#[must_use]
+pub fn is_direct(request: &Request<Up>) -> bool {
+    let empty = |length: &http::HeaderValue| length.as_bytes() == b"0";
+    let headers = request.headers();
+    matches!(request.body(), Up::Nothing)
+        && !headers.contains_key(UPGRADE)
+        && headers.get_all(CONTENT_LENGTH).iter().all(empty)
+}
+
+/// Straight to a guest.
+async fn direct(
+    backend: &Rc<Backend>,
+    request: Box<Request<Up>>,
+    client: &Client,
+    fresh: bool,
+    lease: Lease,
+    dialled: &Cell<u64>,
+) -> Result<(Response<Source>, Lease), Unanswered> {
+    let waiting = if fresh { None } else { backend.waiting_wire() };
+    let had_waited = waiting.is_some();
+    let mut wire = match waiting {
+        Some(wire) => wire,
+        None => {
+            dialled.set(dialled.get() + 1);
+            match Box::pin(backend.dial(client)).await {
+                Ok(stream) => Wire::new(stream),
+                Err(_) => return Err(Unanswered::Unreachable(request)),
+            }
+        }
+    };
+    let mut bytes = Vec::with_capacity(HEAD);
+    write_head(&mut bytes, &request);
+    match wire.ask(&bytes, request.method()).await {
+        Ok(answer) => {
+            let flow = Flow::new(wire, answer.framing, answer.keeps);
+            let mut response = Response::new(Source::Direct(Box::new(flow)));
+            (*response.status_mut(), *response.headers_mut()) = (answer.status, answer.headers);
+            Ok((response, lease))
+        }
+        Err(Loss::Unsent) if had_waited => Err(Unanswered::Stale(request)),
+        Err(Loss::Unsent) => Err(Unanswered::Unreachable(request)),
+        Err(Loss::Sent) => Err(Unanswered::Lost { request: Some(request), cut: false }),
     }
 }
 
 /// By the one HTTP/2 connection that a guest has, where it is told of no client.
 async fn shared(
     backend: &Rc<Backend>,
-    request: Request<Up>,
+    request: Box<Request<Up>>,
     client: &Client,
     lease: Lease,
     dialled: &Cell<u64>,
-) -> Result<(Response<Incoming>, Lease), Unanswered> {
+) -> Result<(Response<Source>, Lease), Unanswered> {
     let alone = backend.key.proxy_protocol != ProxyProtocol::Off;
     let open = backend.shared.borrow().clone().filter(|sender| !sender.is_closed() && !alone);
     let had_waited = open.is_some();
@@ -264,13 +371,13 @@ async fn shared(
         None => {
             dialled.set(dialled.get() + 1);
             let Ok(stream) = backend.dial(client).await else {
-                return Err(Unanswered::Unreachable(Box::new(request)));
+                return Err(Unanswered::Unreachable(request));
             };
             let mut builder = http2::Builder::new(Beside);
             builder.timer(TokioTimer::new()).adaptive_window(true);
             let (sender, connection) = match builder.handshake(TokioIo::new(stream)).await {
                 Ok(both) => both,
-                Err(_) => return Err(Unanswered::Unreachable(Box::new(request))),
+                Err(_) => return Err(Unanswered::Unreachable(request)),
             };
             spawn_local(async move { drop(connection.await) });
             if !alone {
@@ -279,15 +386,15 @@ async fn shared(
             sender
         }
     };
-    match sender.try_send_request(request).await {
-        Ok(response) => Ok((response, lease)),
+    match sender.try_send_request(*request).await {
+        Ok(response) => Ok((response.map(Source::Hyper), lease)),
         Err(mut error) => Err(match error.take_message() {
             Some(request) if had_waited => {
                 backend.shared.borrow_mut().take();
-                Unanswered::Stale(Box::new(request))
+                Unanswered::Stale(request.into())
             }
-            Some(request) => Unanswered::Unreachable(Box::new(request)),
-            None => Unanswered::Lost(error.into_error()),
+            Some(request) => Unanswered::Unreachable(request.into()),
+            None => Unanswered::lost(&error.into_error()),
         }),
     }
 }

@@ -34,7 +34,7 @@ pub fn network(context: &Context) -> Outcome {
     };
     output::note(&format!("what {} said when it was kept last is brought up instead", kept.config.display()));
     let source = Source { path: kept.config.clone(), text: kept.text.clone(), warnings: Vec::new() };
-    let network = source.network(&facts(&engine, &boot)?, false)?;
+    let network = source.network(&facts(&engine, &boot)?)?;
     carry(context, &engine, &source, network)?;
     Ok(Exit::Done)
 }
@@ -59,7 +59,7 @@ pub fn file(context: &Context, engine: &Engine, boot: &Boot) -> Result<Result<(S
             "{path} was never confirmed, or was put back: `warren up --confirm 60` tries it again"
         )));
     }
-    let network = source.network(&facts(engine, boot)?, false)?;
+    let network = source.network(&facts(engine, boot)?)?;
     if engine.wants_confirmation(&network, &source.text)? {
         let change = "it changes the uplink itself and was never confirmed: `warren up` does that";
         return Ok(Err(format!("{path} does not come up unwatched: {change}")));
@@ -84,7 +84,8 @@ fn carry(context: &Context, engine: &Engine, source: &Source, mut network: Netwo
     let stopped = foreign::look_and_mend(&mut network, engine)?;
     let config = source.canonical();
     // Whatever was up in this boot, it was a boot that asked.
-    let wish = Wish { network: &network, config: &config, text: &source.text, replace: true, confirm: None };
+    let wish =
+        Wish { network: &network, config: &config, text: &source.text, replace: true, lenient: true, confirm: None };
     let report = engine.carry(wish, &mut |_, _| Ok(()))?;
     super::up::tell(context, engine);
     super::up::words(context, &report, "The network is up", "Nothing to change: the network is as it should be.");

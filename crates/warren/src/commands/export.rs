@@ -16,7 +16,7 @@ pub fn run(context: &Context, format: ExportFormat) -> Outcome {
         Ok(facts) => facts,
         Err(_) => assumed_facts(&config::parse(&source.text).0),
     };
-    let network = source.network(&facts, true)?;
+    let network = source.network(&facts)?;
     match format {
         ExportFormat::Nginx => output::line(nginx(&network).trim_end()),
         ExportFormat::Nft => {

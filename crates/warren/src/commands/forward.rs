@@ -30,7 +30,7 @@ pub fn run(context: &Context, command: ForwardCommand) -> Outcome {
 fn list(context: &Context) -> Outcome {
     let source = context.read()?;
     let (config, _) = model::config::parse(&source.text);
-    let network = source.network(&assumed_facts(&config), true)?;
+    let network = source.network(&assumed_facts(&config))?;
     if context.json {
         output::json(&serde_json::json!({
             "version": output::JSON_VERSION,
@@ -91,7 +91,7 @@ fn change(context: &Context, edit: impl Fn(&str) -> Result<String, EditError>) -
     let text = edit(&source.text).map_err(|e| Failure::new(Exit::Usage, e.to_string()))?;
     let changed = Source { path: source.path.clone(), text, warnings: Vec::new() };
     let facts = context.engine()?.facts()?;
-    let mut network = changed.network(&facts, false)?;
+    let mut network = changed.network(&facts)?;
     let engine = context.engine()?;
     let path = changed.canonical();
     let is_up = engine.record()?.is_some();
@@ -107,7 +107,8 @@ fn change(context: &Context, edit: impl Fn(&str) -> Result<String, EditError>) -
         }
         return Ok(Exit::Done);
     }
-    let wish = Wish { network: &network, config: &path, text: &changed.text, replace: false, confirm: None };
+    let wish =
+        Wish { network: &network, config: &path, text: &changed.text, replace: false, lenient: false, confirm: None };
     match engine.carry(wish, &mut |_, _| Ok(())) {
         Ok(report) => {
             up::tell(context, &engine);

@@ -24,7 +24,7 @@ pub fn install(context: &Context, print: bool) -> Outcome {
     context::trusted(&context.config)?;
     let source = context.read()?;
     let (config, _) = model::config::parse(&source.text);
-    source.network(&context::assumed_facts(&config), false)?;
+    source.network(&context::assumed_facts(&config))?;
     for unit in &units {
         if is_anothers(unit.name)? {
             return Err(Failure::new(

@@ -21,7 +21,7 @@ pub fn run(context: &Context, to: Option<&Path>) -> Outcome {
     };
     let source = context.read()?;
     let (config, _) = config::parse(&source.text);
-    let network = source.network(&assumed_facts(&config), true)?;
+    let network = source.network(&assumed_facts(&config))?;
     let drawing = draw(&network);
     match to {
         None => output::line(drawing.trim_end()),

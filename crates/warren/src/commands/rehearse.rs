@@ -25,7 +25,7 @@ pub fn run(context: &Context, keep: bool) -> Ended {
     let source = context.read()?;
     let (config, _) = config::parse(&source.text);
     // The world must be there before the host's facts can be had from it, and its shape depends on the network.
-    let sketch = source.network(&assumed_facts(&config), true)?;
+    let sketch = source.network(&assumed_facts(&config))?;
     let entered = lab::enter()?;
     let lab = Lab::build(LabPlan::of(&sketch)?)?;
     let (network, stood_in) = up(&source, &lab)?;
@@ -69,7 +69,7 @@ pub fn run(context: &Context, keep: bool) -> Ended {
 pub fn up(source: &Source, lab: &Lab) -> Result<(Network, Vec<String>), Failure> {
     lab.server()
         .run(|| {
-            let mut network = source.network(&facts(lab)?, true)?;
+            let mut network = source.network(&facts(lab)?)?;
             let stood_in = Lab::stand_in(&mut network);
             let engine = Engine::new(Path::new(STATE_DIR), Path::new(RUN_DIR))?;
             engine.up(&network, &source.canonical(), false, &mut |_, _| Ok(()))?;

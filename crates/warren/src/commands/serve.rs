@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use kernel::watch::Seen;
 use model::services::Services;
 use services::log;
-use services::protocol::{FromWorker, Status};
+use services::protocol::{FromWorker, Status, ToWorker};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{LocalSet, spawn_local};
 
@@ -107,7 +107,11 @@ fn begin(context: &Context) -> Result<(), Failure> {
         Failure::new(Exit::Failed, "what is up awaits its confirmation")
     } else {
         match boot::file(context, &engine, &engine.boot()?) {
-            Ok(Ok((source, network))) => return up::network(context, &engine, &source, network),
+            Ok(Ok((source, network))) => match up::network(context, &engine, &source, network) {
+                // What stands in the way at a boot was passed by there, as far as it could be.
+                Err(failure) if failure.exit == Exit::Conflict => failure,
+                done => return done,
+            },
             Ok(Err(why)) => Failure::new(Exit::Failed, why),
             Err(failure) => failure,
         }
@@ -258,6 +262,8 @@ impl Supervisor {
                 self.finish_job().await;
                 self.jobs.add(Job::Unname);
                 self.finish_job().await;
+                // The guests live on: who is being answered is answered.
+                self.workers.end(ToWorker::Finish).await;
                 self.end().await;
                 return Some(Ok(Exit::Done));
             }
@@ -450,7 +456,7 @@ impl Supervisor {
     }
 
     async fn end(&mut self) {
-        self.workers.end().await;
+        self.workers.end(ToWorker::End).await;
         control::forget(&self.context.run_dir);
     }
 }

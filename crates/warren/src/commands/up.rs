@@ -117,7 +117,7 @@ fn carry(
     };
     let confirm = patience.map(|patience| Confirm { patience, arm: &mut arm, holds: &mut holds });
     let config = source.canonical();
-    let wish = Wish { network, config: &config, text: &source.text, replace, confirm };
+    let wish = Wish { network, config: &config, text: &source.text, replace, lenient: false, confirm };
     Ok(engine.carry(wish, &mut watch)?)
 }
 

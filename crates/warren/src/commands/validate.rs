@@ -11,7 +11,7 @@ use crate::{diagnostics, output};
 pub fn run(context: &Context) -> Outcome {
     let source = context.read()?;
     let (config, _) = config::parse(&source.text);
-    let problems = network::load(&source.text, &assumed_facts(&config), false).err().unwrap_or_default();
+    let problems = network::load(&source.text, &assumed_facts(&config)).err().unwrap_or_default();
     // What depends on a host is for `plan` and `up` to say.
     let (later, wrong): (Vec<_>, Vec<_>) =
         problems.into_iter().filter(|p| p.kind != Kind::Conflict).partition(|p| p.kind == Kind::Unsupported);

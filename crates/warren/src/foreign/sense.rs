@@ -108,7 +108,7 @@ mod tests {
         let text = "[host]\nuplink = \"eth0\"\npublic = [\"203.0.113.2\"]\n[lan.br1]\naddress = [\"10.1.1.1/24\"]\n\
                     [guest.a]\nkind = \"netns\"\naddress = [\"10.1.1.6\"]\n[guest.b]\nkind = \"netns\"\naddress = [\"10.1.1.7\"]\n";
         let facts = model::facts::HostFacts::assumed(model::address::IfName::new("eth0").unwrap());
-        let (_, network) = model::network::load(text, &facts, true).unwrap();
+        let (_, network) = model::network::load(text, &facts).unwrap();
         let probe = Probe {
             name: String::new(),
             row: String::new(),

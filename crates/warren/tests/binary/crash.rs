@@ -18,7 +18,7 @@ fn networks() -> Vec<(String, Network)> {
     let facts = kernel::facts::gather().unwrap();
     let load = |path: &std::path::PathBuf| {
         let text = std::fs::read_to_string(path).unwrap();
-        let (_, mut network) = model::network::load(&text, &facts, true).unwrap();
+        let (_, mut network) = model::network::load(&text, &facts).unwrap();
         lab::Lab::stand_in(&mut network);
         (path.file_name().unwrap().to_string_lossy().into_owned(), network)
     };
@@ -72,7 +72,7 @@ impl Server {
             let mut holds = || Err(String::from(if forked_exit(7) { "" } else { "never" }));
             let confirm = Confirm { patience: Duration::from_secs(1000), arm: &mut |_| Ok(()), holds: &mut holds };
             let config = Path::new("/warren.toml");
-            let wish = Wish { network, config, text: "", replace: false, confirm: Some(confirm) };
+            let wish = Wish { network, config, text: "", replace: false, lenient: false, confirm: Some(confirm) };
             i32::from(self.engine().carry(wish, &mut watch).is_err())
         });
         match code {
@@ -256,7 +256,7 @@ fn an_uplink_that_moves_killed_after_any_step() {
         let server = Server::of(crate::bridged::office());
         let nothing = take_here();
         let text = crate::bridged::OFFICE;
-        let (_, network) = model::network::load(text, &kernel::facts::gather().unwrap(), false).unwrap();
+        let (_, network) = model::network::load(text, &kernel::facts::gather().unwrap()).unwrap();
         let ups = kill_each_up(&server, &nothing, "bridged", &network);
         let downs = kill_each_down(&server, &nothing, "bridged", &network);
         println!("a moving uplink was killed after each of {} steps", ups + downs);
@@ -275,7 +275,7 @@ fn an_uplink_that_is_taken_over_killed_after_any_step() {
         let file = "/etc/network/interfaces.d/office";
         let (nothing, noted, text) = (take_here(), takeover::up_by_ifup(), takeover::whole(file));
         let (_, network) =
-            model::network::load(&takeover::with_take_over(), &kernel::facts::gather().unwrap(), false).unwrap();
+            model::network::load(&takeover::with_take_over(), &kernel::facts::gather().unwrap()).unwrap();
         let is_back = |what: &str| {
             is(&nothing, what);
             assert_eq!(takeover::up_by_ifup(), noted, "{what}");

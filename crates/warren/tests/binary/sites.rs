@@ -9,8 +9,10 @@ use crate::serve::Serve;
 use crate::support::{PATIENCE, Scene, settle};
 
 mod attacks;
+mod limits;
 mod nginx;
 mod protocols;
+mod real;
 pub mod web;
 
 use web::{Web, ask, body, curl, header, status};
@@ -81,6 +83,20 @@ fn until(from: &str, url: &str, words: &str, wanted: u16) {
             return;
         }
         assert!(Instant::now() < deadline, "{url}: {answer}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Waits until a request with that header is answered, and not with that status.
+#[track_caller]
+fn until_not(from: &str, name: &str, unwanted: u16) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let answer = curl(from, "http://203.0.113.2/", &format!("--header {name}"));
+        if ![0, unwanted].contains(&status(&answer)) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{name}: {answer}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -71,3 +71,55 @@ fn rules_of_others_that_name_the_uplink_are_refused_until_they_name_the_bridge()
         scene.warren("down").ends(0);
     });
 }
+
+/// A rule that is there at the next boot, and was not at the last `up`, may be the one that lets people in by the uplink's
+/// name: the uplink stays where it is, and everything else comes up.
+#[test]
+fn a_boot_leaves_an_uplink_that_new_rules_name_and_brings_up_the_rest() {
+    lab(|| {
+        let scene = office();
+        let text = format!(
+            "{OFFICE}\n[lan.br1]\naddress = [\"10.1.1.1/24\"]\n[guest.inner]\nkind = \"netns\"\nlan = \"br1\"\n\
+             address = [\"10.1.1.6\"]\n[[forward]]\nlisten = \"8022\"\nto = \"inner:80\"\n"
+        );
+        let text =
+            text.replace("kind = \"netns\"\naddress = [\"10.0", "kind = \"netns\"\nlan = \"br0\"\naddress = [\"10.0");
+        let text = text.replace("[guest.lease]\nkind = \"netns\"\n", "");
+        up(&scene, &text, &["rest", "inner"]);
+        scene.warren("down").ends(0);
+        // What the kernel holds after a boot: none of ours, and the rules that somebody has saved since.
+        for line in [
+            "add table inet site",
+            "add chain inet site in { type filter hook input priority 0 ; policy drop ; }",
+            "add rule inet site in iifname \"eth0\" accept",
+            "add rule inet site in ct state established,related accept",
+            "add rule inet site in meta l4proto ipv6-icmp accept",
+        ] {
+            tool(&format!("nft {line}"));
+        }
+        let _host = serve(&scene, "server", 80);
+        scene.warren("up").says(5, &["it names eth0, whose place br0 takes"]);
+        scene.warren("boot").says(0, &["eth0 is left where it is", "it names eth0"]);
+        let _guests = ["inner", "rest"].map(|guest| serve(&scene, guest, 80));
+        all(
+            "after the boot",
+            &[
+                reaches("laptop", "10.0.0.100:80", "server", "10.0.0.20"),
+                reaches("laptop", "10.0.0.100:8022", "inner", "10.0.0.20"),
+                silent("laptop", "10.0.0.104"),
+            ],
+        );
+        // Mended, the next `up` plugs it in.
+        tool("nft add rule inet site in iifname \"br0\" accept");
+        up(&scene, &text, &["rest", "inner"]);
+        all(
+            "after the mend",
+            &[
+                reaches("laptop", "10.0.0.100:80", "server", "10.0.0.20"),
+                reaches("laptop", "10.0.0.104", "rest", "10.0.0.20"),
+                silent("laptop", "10.0.0.109"),
+            ],
+        );
+        scene.warren("down").ends(0);
+    });
+}

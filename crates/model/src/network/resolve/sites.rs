@@ -18,6 +18,7 @@ pub(super) fn check(scope: &Scope<'_>, claims: &Claims, problems: &mut Vec<Probl
         check_tls(scope, site, problems);
         check_names(site, &mut names, problems);
     }
+    check_passed(scope, problems);
     check_entries(scope, claims, problems);
     check_listeners(scope, problems);
 }
@@ -83,6 +84,26 @@ fn check_names<'a>(
             problems.push(problem.help("give one of them another `path`").also((*other).clone(), "the other site"));
         } else {
             names.insert((&host.value, path), &host.span);
+        }
+    }
+}
+
+/// What passes through untouched has no paths: another site of its host that ends TLS would be asked for nothing, or for
+/// all of it.
+fn check_passed(scope: &Scope<'_>, problems: &mut Vec<Problem>) {
+    let tls = |site: &Site| build_site(site, scope.config.acme.is_some()).tls;
+    let passed: Vec<&Site> = scope.config.sites.iter().filter(|site| tls(site) == network::Tls::Passthrough).collect();
+    let same_port = |a: &Site, b: &Site| sockets(a).iter().any(|a| sockets(b).iter().any(|b| a.1 == b.1));
+    let others = scope.config.sites.iter().filter(|site| site.path.as_ref().is_some_and(|path| path.value != "/"));
+    for site in others.filter(|site| !matches!(tls(site), network::Tls::Off | network::Tls::Passthrough)) {
+        for host in elements(site.host.as_ref()) {
+            let here = passed.iter().filter(|other| same_port(site, other));
+            let mut named = here.flat_map(|other| elements(other.host.as_ref()));
+            let Some(other) = named.find(|other| other.value == host.value) else { continue };
+            let message = format!("{} passes through untouched, so no path of it can be a site's own", host.value);
+            let problem = Problem::config(host.span.clone(), message);
+            let help = "let warren end the TLS of both, or give this one another host";
+            problems.push(problem.help(help).also(other.span.clone(), "passed through"));
         }
     }
 }

@@ -105,7 +105,7 @@ pub fn look(context: &Context) -> Result<Vec<String>, String> {
         // Without a look at the host the file means what it meant.
         let facts = engine.facts().ok()?;
         let source = Source { path: record.config.clone(), text: record.text.clone(), warnings: Vec::new() };
-        source.network(&facts, false).map_err(|failure| untold = Some(failure.message)).ok()
+        source.network(&facts).map_err(|failure| untold = Some(failure.message)).ok()
     });
     match (report, untold) {
         (Ok(_), None) if taken_back => {

@@ -294,10 +294,10 @@ impl Workers {
         drop(sent);
     }
 
-    /// Ends the worker: asks it, and kills it where it does not listen.
-    pub async fn end(&mut self) {
+    /// Ends the worker by `how`: asks it, and kills it where it does not listen.
+    pub async fn end(&mut self, how: ToWorker) {
         let Some(mut worker) = self.current.take() else { return };
-        let asked = timeout(PATIENCE, worker.writer.send(&ToWorker::End, None)).await;
+        let asked = timeout(PATIENCE, worker.writer.send(&how, None)).await;
         let begun = Instant::now();
         while matches!(asked, Ok(Ok(()))) && begun.elapsed() < PATIENCE {
             if !matches!(worker.child.try_wait(), Ok(None)) {
