@@ -12,13 +12,15 @@ use model::address::{IfName, Mac};
 
 use crate::measure::{Bound, Row, absolute, compared, in_turns};
 use crate::replay::Recording;
-use crate::scene::{Outcome, Scene, forwards, inside, run, told};
+use crate::scene::{Outcome, Scene, forwards, inside, run, run_with, told};
 
 const ROUNDS: usize = 7;
 const GUESTS: usize = 500;
+/// Where Debian's package puts it: podman runs it, and nobody else.
+const NETAVARK: &str = "/usr/lib/podman/netavark";
 
 /// Milliseconds of a program as a whole.
-fn whole(command: &mut Command) -> Outcome<f64> {
+pub fn whole(command: &mut Command) -> Outcome<f64> {
     let began = Instant::now();
     let output = told(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).output(), "a program")?;
     let passed = began.elapsed().as_secs_f64() * 1e3;
@@ -91,7 +93,7 @@ fn crowd_gone(server: &str) -> Outcome<()> {
 }
 
 /// What an `up` of ten thousand forwards takes.
-fn up_of_forwards() -> Outcome<Vec<Row>> {
+pub fn up_of_forwards() -> Outcome<Vec<Row>> {
     let scene = Scene::new("fwd")?;
     scene.write(&forwards(10_000))?;
     let recording = Recording::of(&scene)?;
@@ -119,48 +121,78 @@ fn up_of_forwards() -> Outcome<Vec<Row>> {
     )?;
     let [ours, replay, nft] = &measured[..] else { return Err("three figures".to_owned()) };
     let work = "`up` from nothing with 10,000 forwards, whole process";
-    let mut rows = vec![
+    Ok(vec![
         compared(work, "ms", ours, "its netlink bytes, sent again", replay, ("≤ 3", Bound::Most(3.0))),
         compared("the same", "ms", ours, "nft -f of its rules", nft, ("", Bound::Most(1.0))),
-    ];
-    scene.warren_done(&["up"])?;
-    run(
-        &scene.server,
-        &["nft", "add table ip theirs { map m { type ipv4_addr . inet_service : ipv4_addr . inet_service; }; }"],
-    )?;
-    let mut elements = String::from("add element ip theirs m { ");
-    for n in 0..10_000 {
-        elements.push_str(&format!("203.0.113.2 . {} : 10.1.1.6 . {}, ", 20_000 + n, 10_000 + n));
+    ])
+}
+
+/// Guests by programs, fewer of them: each takes long enough.
+const BY_PROGRAMS: usize = 25;
+
+/// The same guests by a program run for each step.
+fn crowd_by_ip(server: &str) -> Outcome<f64> {
+    let steps = |words: String| run(server, &words.split(' ').collect::<Vec<_>>());
+    let began = Instant::now();
+    steps("ip link add br1 type bridge".to_owned())?;
+    steps("ip address add 10.1.0.1/16 dev br1".to_owned())?;
+    steps("ip link set br1 up".to_owned())?;
+    for n in 0..BY_PROGRAMS {
+        let guest = format!("h{n}");
+        for words in [
+            format!("ip netns add {guest}"),
+            format!("ip link add {guest} type veth peer name eth0 netns {guest}"),
+            format!("ip link set {guest} master br1 up"),
+            format!("ip -n {guest} link set lo up"),
+            format!("ip -n {guest} link set eth0 up"),
+            format!("ip -n {guest} address add 10.1.1.{}/16 dev eth0", 1 + n),
+            format!("ip -n {guest} route add default via 10.1.0.1"),
+        ] {
+            steps(words)?;
+        }
     }
-    crate::scene::run_with(&scene.server, &["nft", "-f", "-"], &(elements + "}\n"))?;
-    let (mut n, mut m) = (0, 0);
-    let measured = in_turns(
-        ROUNDS,
-        &mut [
-            &mut || {
-                n += 1;
-                whole(&mut scene.warren(&["-q", "forward", "add", &(40_000 + n).to_string(), "g:22"]))
-            },
-            &mut || {
-                m += 1;
-                let element = format!("{{ 203.0.113.2 . {} : 10.1.1.6 . 22 }}", 40_000 + m);
-                whole(&mut inside(&scene.server, &["nft", "add", "element", "ip", "theirs", "m", &element]))
-            },
-        ],
-    )?;
-    rows.push(compared(
-        "`forward add` at 10,000, whole process",
-        "ms",
-        &measured[0],
-        "nft add element",
-        &measured[1],
-        ("≤ 2", Bound::Most(2.0)),
-    ));
-    Ok(rows)
+    let passed = began.elapsed().as_secs_f64() * 1e3;
+    for n in 0..BY_PROGRAMS {
+        steps(format!("ip netns delete h{n}"))?;
+    }
+    steps("ip link delete br1".to_owned())?;
+    Ok(passed / BY_PROGRAMS as f64)
+}
+
+/// The same by netavark, which is run for each guest.
+fn crowd_by_netavark(server: &str, folder: &std::path::Path) -> Outcome<f64> {
+    let config = folder.display().to_string();
+    let options = |n: usize| {
+        serde_json::json!({
+            "container_id": format!("{n:064x}"), "container_name": format!("c{n}"),
+            "networks": { "bench": { "interface_name": "eth0", "static_ips": [format!("10.1.1.{}", 1 + n)] } },
+            "network_info": { "bench": {
+                "name": "bench", "id": "0".repeat(64), "driver": "bridge", "network_interface": "nv0",
+                "subnets": [{ "subnet": "10.1.0.0/16", "gateway": "10.1.0.1" }],
+                "ipv6_enabled": false, "internal": false, "dns_enabled": false,
+            } },
+        })
+        .to_string()
+    };
+    let act = |what: &str, n: usize| {
+        let place = format!("/run/netns/c{n}");
+        run_with(server, &[NETAVARK, "--config", &config, what, &place], &options(n))
+    };
+    let began = Instant::now();
+    for n in 0..BY_PROGRAMS {
+        run("", &["ip", "netns", "add", &format!("c{n}")])?;
+        act("setup", n)?;
+    }
+    let passed = began.elapsed().as_secs_f64() * 1e3;
+    for n in 0..BY_PROGRAMS {
+        act("teardown", n)?;
+        run("", &["ip", "netns", "delete", &format!("c{n}")])?;
+    }
+    Ok(passed / BY_PROGRAMS as f64)
 }
 
 /// What five hundred guests take.
-fn up_of_guests() -> Outcome<Vec<Row>> {
+pub fn up_of_guests() -> Outcome<Vec<Row>> {
     let (ours, bare) = (Scene::new("gst")?, Scene::new("raw")?);
     ours.write(&crowd(0))?;
     let per_guest = |ms: f64| ms / GUESTS as f64;
@@ -169,7 +201,7 @@ fn up_of_guests() -> Outcome<Vec<Row>> {
         &mut [
             &mut || {
                 let took = whole(&mut ours.warren(&["-q", "up"]))?;
-                ours.warren_done(&["down"])?;
+                ours.warren_done(&["-q", "down"])?;
                 Ok(per_guest(took))
             },
             &mut || {
@@ -177,41 +209,48 @@ fn up_of_guests() -> Outcome<Vec<Row>> {
                 crowd_gone(&bare.server)?;
                 Ok(per_guest(took))
             },
+            &mut || crowd_by_ip(&bare.server),
+            &mut || crowd_by_netavark(&bare.server, bare.folder()),
         ],
     )?;
-    let mut rows = vec![compared(
-        "`up` with 500 netns guests, each",
-        "ms",
-        &measured[0],
-        "bare netlink",
-        &measured[1],
-        ("≤ 1.5", Bound::Most(1.5)),
-    )];
+    let [up, netlink, ip, netavark] = &measured[..] else { return Err("four figures".to_owned()) };
+    let work = "`up` with 500 netns guests, each";
+    Ok(vec![
+        compared(work, "ms", up, "bare netlink", netlink, ("≤ 1.5", Bound::Most(1.5))),
+        compared("the same", "ms", up, "`ip` run for each step", ip, ("", Bound::Most(f64::MAX))),
+        compared("the same", "ms", up, "netavark run for each guest", netavark, ("", Bound::Most(f64::MAX))),
+    ])
+}
+
+/// What 500 guests and 10,000 forwards take.
+pub fn many_of_both() -> Outcome<Vec<Row>> {
+    let ours = Scene::new("both")?;
     ours.write(&crowd(10_000))?;
-    ours.warren_done(&["up"])?;
+    ours.warren_done(&["-q", "up"])?;
     let plan = in_turns(ROUNDS, &mut [&mut || whole(&mut ours.warren(&["plan"]))])?;
-    rows.push(absolute(
-        "`plan` with nothing to do, 500 guests and 10,000 forwards",
-        "ms",
-        &plan[0],
-        ("≤ 100 ms", Bound::Most(100.0)),
-    ));
     let mut first = true;
     let down = in_turns::<String>(
         3,
         &mut [&mut || {
             if !std::mem::take(&mut first) {
-                ours.warren_done(&["up"])?;
+                ours.warren_done(&["-q", "up"])?;
             }
             whole(&mut ours.warren(&["-q", "down"]))
         }],
     )?;
-    rows.push(absolute("`down` of the same", "ms", &down[0], ("≤ 1 s", Bound::Most(1000.0))));
-    Ok(rows)
+    Ok(vec![
+        absolute(
+            "`plan` with nothing to do, 500 guests and 10,000 forwards",
+            "ms",
+            &plan[0],
+            ("≤ 100 ms", Bound::Most(100.0)),
+        ),
+        absolute("`down` of the same", "ms", &down[0], ("≤ 1 s", Bound::Most(1000.0))),
+    ])
 }
 
 /// Whole processes that need no server.
-fn alone() -> Outcome<Vec<Row>> {
+pub fn alone() -> Outcome<Vec<Row>> {
     let warren = crate::scene::warren();
     let seed = format!("{}/../examples/seed.toml", env!("CARGO_MANIFEST_DIR"));
     let measured = in_turns(
@@ -227,12 +266,4 @@ fn alone() -> Outcome<Vec<Row>> {
         absolute("`warren --version`, whole process", "ms", &measured[1], ("", Bound::Most(f64::MAX))),
         absolute("the binary", "MB", &measured[2], ("", Bound::Most(f64::MAX))),
     ])
-}
-
-/// The rows of this work.
-pub fn rows() -> Outcome<Vec<Row>> {
-    let mut rows = up_of_forwards()?;
-    rows.extend(up_of_guests()?);
-    rows.extend(alone()?);
-    Ok(rows)
 }

@@ -14,6 +14,11 @@ impl Series {
         Self(figures)
     }
 
+    /// Each figure as something else, such as a time as a rate.
+    pub fn map(&self, change: impl Fn(f64) -> f64) -> Self {
+        Self::of(self.0.iter().map(|figure| change(*figure)).collect())
+    }
+
     /// The middle one.
     pub fn median(&self) -> f64 {
         let n = self.0.len();
@@ -84,6 +89,9 @@ pub struct Row {
 /// A figure with its unit, three digits long.
 pub fn figure(series: &Series, unit: &str) -> String {
     let value = series.median();
+    if value == 0.0 {
+        return "0".to_owned();
+    }
     let digits = if value >= 100.0 {
         0
     } else if value >= 10.0 {

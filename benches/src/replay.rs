@@ -8,7 +8,7 @@ use std::time::Instant;
 use kernel::netlink::Socket;
 use kernel::netns::Netns;
 
-use crate::scene::{Outcome, Scene, run, told};
+use crate::scene::{Outcome, Scene, inside, run, told};
 
 /// What was sent, in order: the protocol of the socket, and the bytes.
 pub struct Recording {
@@ -22,7 +22,8 @@ impl Recording {
         let log = scene.folder().join("strace");
         let mut plain = scene.warren(&["-q", "up"]);
         let mut command = Command::new("strace");
-        command.args(["-f", "-xx", "-s", "10000000", "-e", "trace=socket,sendto", "-o"]).arg(&log);
+        // It knows netlink and prints what it means; what was sent stands below, in hexadecimal.
+        command.args(["-f", "-s", "0", "-e", "trace=socket,sendto", "-e", "write=all", "-o"]).arg(&log);
         command.arg(plain.get_program()).args(plain.get_args());
         for (name, value) in plain.get_envs() {
             if let Some(value) = value {
@@ -43,6 +44,11 @@ impl Recording {
     pub fn replayed(&self) -> Outcome<f64> {
         let place = told(Netns::open(&self.scene.server), "the replay's server")?;
         let took = told(place.run(|| self.send()), "a thread")??;
+        // Refusals are read and not looked at: what was to be made must be there.
+        let made = told(inside(&self.scene.server, &["nft", "list", "ruleset"]).output(), "nft")?;
+        if !String::from_utf8_lossy(&made.stdout).contains("29999") {
+            return Err("what was sent again did not make the rules".to_owned());
+        }
         run(&self.scene.server, &["nft", "flush", "ruleset"])?;
         run(&self.scene.server, &["ip", "link", "delete", "br1"])?;
         Ok(took)
@@ -70,22 +76,32 @@ impl Recording {
     }
 }
 
-/// `PID socket(AF_NETLINK, SOCK_RAW|…, NETLINK_ROUTE) = FD` and `PID sendto(FD, "\x…"…, LENGTH, …`.
+/// `PID socket(AF_NETLINK, SOCK_RAW|…, NETLINK_ROUTE) = FD`, `PID sendto(FD, …`, and below that its bytes:
+/// ` | 00010  sixteen in hexadecimal, in two groups  as text |`.
 fn parse(log: &str) -> Outcome<Vec<(isize, Vec<u8>)>> {
     let mut protocols = std::collections::BTreeMap::new();
-    let mut sent = Vec::new();
+    let mut sent: Vec<(isize, Vec<u8>)> = Vec::new();
+    let mut heard = false;
     for line in log.lines() {
-        if let Some((call, descriptor)) = line.split_once("socket(AF_NETLINK").and_then(|(_, r)| r.rsplit_once("= ")) {
-            let protocol =
-                if call.contains("NETLINK_NETFILTER") { libc::NETLINK_NETFILTER } else { libc::NETLINK_ROUTE };
-            protocols.insert(descriptor.trim().to_owned(), protocol as isize);
+        if let Some(rest) = line.strip_prefix(" | ") {
+            let Some((_, bytes)) = sent.last_mut().filter(|_| heard) else { continue };
+            for byte in rest.get(7..56).unwrap_or_default().split_whitespace() {
+                bytes.push(told(u8::from_str_radix(byte, 16), "what strace saw")?);
+            }
+        } else if let Some((call, descriptor)) = line.split_once("socket(").and_then(|(_, r)| r.rsplit_once("= ")) {
+            let word = |protocol: &str| call.contains("AF_NETLINK") && call.contains(protocol);
+            let descriptor = descriptor.trim().to_owned();
+            if word("NETLINK_NETFILTER") {
+                protocols.insert(descriptor, libc::NETLINK_NETFILTER as isize);
+            } else if word("NETLINK_ROUTE") {
+                protocols.insert(descriptor, libc::NETLINK_ROUTE as isize);
+            } else {
+                protocols.remove(&descriptor);
+            }
         } else if let Some((_, call)) = line.split_once("sendto(") {
-            let mut parts = call.splitn(3, '"');
-            let descriptor = parts.next().unwrap_or_default().trim_end_matches(", ").to_owned();
-            let (Some(bytes), Some(protocol)) = (parts.next(), protocols.get(&descriptor)) else { continue };
-            let bytes: Option<Vec<u8>> =
-                bytes.split("\\x").skip(1).map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
-            sent.push((*protocol, bytes.ok_or("bytes that strace cut")?));
+            let protocol = call.split(',').next().and_then(|descriptor| protocols.get(descriptor.trim()));
+            heard = protocol.is_some();
+            sent.extend(protocol.map(|protocol| (*protocol, Vec::new())));
         }
     }
     if sent.is_empty() { Err("strace saw nothing sent".to_owned()) } else { Ok(sent) }

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, UdpSocket};
+use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,10 +13,9 @@ use std::time::{Duration, Instant};
 
 use kernel::netns::Netns;
 
-use crate::measure::{Bound, Row, Series, absolute, compared, in_turns};
-use crate::scene::{Outcome, PUBLIC, Scene, forwards, run, told};
+use crate::measure::{Bound, Row, Series, absolute};
+use crate::scene::{Outcome, PUBLIC, Scene, run, told};
 
-const ROUNDS: usize = 7;
 /// What must come comes within this.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// One packet is sent each.
@@ -37,12 +37,20 @@ pub fn until(what: &str, mut is: impl FnMut() -> Outcome<bool>) -> Outcome<()> {
 pub struct Serve<'a> {
     scene: &'a Scene,
     child: Child,
+    /// Where it tells how it is, as it would tell systemd (sd_notify(3)).
+    notices: UnixDatagram,
 }
 
 impl<'a> Serve<'a> {
     /// Started, and serving.
     pub fn start(scene: &'a Scene) -> Outcome<Self> {
+        let path = scene.folder().join("notify");
+        // An earlier one's, where there was one.
+        let _ = fs::remove_file(&path);
+        let notices = told(UnixDatagram::bind(&path), "the socket for notices")?;
+        told(notices.set_read_timeout(Some(PATIENCE)), "the socket for notices")?;
         let mut command = scene.warren(&["serve"]);
+        command.env("NOTIFY_SOCKET", &path);
         let mut child =
             told(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn(), "warren serve")?;
         let said = child.stderr.take().ok_or("serve has no stderr")?;
@@ -53,7 +61,7 @@ impl<'a> Serve<'a> {
                 let _ = sender.send(line);
             }
         });
-        let serve = Self { scene, child };
+        let serve = Self { scene, child, notices };
         let mut all = Vec::new();
         loop {
             match receiver.recv_timeout(2 * PATIENCE) {
@@ -76,6 +84,25 @@ impl<'a> Serve<'a> {
         pid.ok_or_else(|| "no worker serves".to_owned())
     }
 
+    /// Has it read its file again, and waits until it says that it has.
+    pub fn reload(&self) -> Outcome<()> {
+        // What it has said before is no answer to this.
+        told(self.notices.set_nonblocking(true), "the socket for notices")?;
+        let mut bytes = [0; 512];
+        while self.notices.recv(&mut bytes).is_ok() {}
+        told(self.notices.set_nonblocking(false), "the socket for notices")?;
+        run("", &["kill", "-HUP", &self.pid().to_string()])?;
+        let mut reads = false;
+        loop {
+            let length = told(self.notices.recv(&mut bytes), "waiting for a reload's end")?;
+            let notice = String::from_utf8_lossy(&bytes[..length]).into_owned();
+            reads |= notice.contains("RELOADING=1");
+            if reads && notice.contains("READY=1") {
+                return Ok(());
+            }
+        }
+    }
+
     /// What `status` says.
     pub fn status(&self) -> Outcome<serde_json::Value> {
         let output = told(self.scene.warren(&["--json", "status"]).stdin(Stdio::null()).output(), "warren status")?;
@@ -94,32 +121,47 @@ impl Drop for Serve<'_> {
 }
 
 /// MiB of memory that is a process's own, and its part of what it shares (PSS, proc_pid_smaps(5)).
-fn memory(pid: u32) -> Outcome<f64> {
+pub fn memory(pid: u32) -> Outcome<f64> {
     let text = told(fs::read_to_string(format!("/proc/{pid}/smaps_rollup")), "smaps_rollup")?;
     let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).ok_or("no Pss")?;
     let kib: f64 = told(line.trim().trim_end_matches(" kB").parse(), "Pss")?;
     Ok(kib / 1024.0)
 }
 
+/// The memory of both processes once what they have begun with is over.
+fn settled(serve: &Serve) -> Outcome<f64> {
+    let both = || -> Outcome<f64> { Ok(memory(serve.pid())? + memory(serve.worker()?)?) };
+    let (mut last, mut alike) = (both()?, 0);
+    until("serve is idle", || {
+        thread::sleep(Duration::from_millis(200));
+        let now = both()?;
+        alike = if (now - last).abs() < 0.05 { alike + 1 } else { 0 };
+        last = now;
+        Ok(alike == 5)
+    })?;
+    Ok(last)
+}
+
 const EVERYTHING: &str = "[host]\nuplink = \"eth0\"\npublic = [\"203.0.113.2\"]\n\
     [lan.br1]\naddress = [\"10.1.1.1/24\", \"fd10:1:1::1/64\"]\ndns = [\"203.0.113.1\"]\ndhcp = \"10.1.1.100-10.1.1.199\"\n\
     [guest.mem-g]\nkind = \"netns\"\naddress = [\"10.1.1.6\", \"fd10:1:1::6\"]\n\
-    [[forward]]\nlisten = \"20000/tcp,udp\"\nto = \"mem-g:80\"\n";
+    [[forward]]\nlisten = \"20000/tcp,udp\"\nto = \"mem-g:80\"\n\
+    [[site]]\nhost = \"www.example.org\"\nto = \"mem-g:80\"\ntls = \"self-signed\"\n[socks]\n[web]\n";
 
-fn idle_memory() -> Outcome<Vec<Row>> {
+/// What a `serve` that has everything to do keeps in memory while nothing happens.
+pub fn idle_memory() -> Outcome<Vec<Row>> {
     eprintln!("serve: memory");
     let scene = Scene::new("mem")?;
     let mut figures = Vec::new();
     for _ in 0..5 {
         scene.write(EVERYTHING)?;
         let serve = Serve::start(&scene)?;
-        thread::sleep(Duration::from_secs(2));
-        figures.push(memory(serve.pid())? + memory(serve.worker()?)?);
+        figures.push(settled(&serve)?);
     }
     scene.warren_done(&["-q", "down"])?;
     let series = Series::of(figures);
     Ok(vec![absolute(
-        "idle memory of `serve`: both processes, names, leases, advertisements, watch",
+        "idle memory of `serve`: both processes; names, leases, advertisements, watch, a site with TLS, SOCKS, the page",
         "MiB",
         &series,
         ("≤ 16", Bound::Most(16.0)),
@@ -185,14 +227,17 @@ fn lost(scene: &Scene, guest: &str, while_so: impl FnOnce() -> Outcome<()>) -> O
         }
         sent
     });
-    thread::sleep(Duration::from_millis(300));
-    let done = while_so();
+    let more = |than: u64| until("traffic flows", || Ok(came.load(Ordering::Relaxed) > than + 100));
+    let done = more(0).and_then(|()| while_so());
     // It counts until traffic flows again.
-    let before = came.load(Ordering::Relaxed);
-    let flows = until("traffic flows", || Ok(came.load(Ordering::Relaxed) > before + 100));
+    let flows = more(came.load(Ordering::Relaxed));
     let _ = stop.send(());
     let sent = sending.join().map_err(|_| "the sender ended")?;
-    thread::sleep(Duration::from_millis(200));
+    // What has not come by then is lost.
+    let late = Instant::now() + Duration::from_secs(2);
+    while came.load(Ordering::Relaxed) < sent && Instant::now() < late {
+        thread::sleep(Duration::from_millis(5));
+    }
     over.store(true, Ordering::Relaxed);
     let gap = receiving.join().map_err(|_| "the receiver ended")?;
     echoing.join().map_err(|_| "the echo ended")?;
@@ -203,7 +248,8 @@ fn lost(scene: &Scene, guest: &str, while_so: impl FnOnce() -> Outcome<()>) -> O
 const LOSSLESS: &str = "[host]\nuplink = \"eth0\"\npublic = [\"203.0.113.2\"]\n[lan.br1]\naddress = [\"10.1.1.1/24\"]\n\
     [guest.gap-g]\nkind = \"netns\"\naddress = [\"10.1.1.6\"]\n[[forward]]\nlisten = \"20000/udp\"\nto = \"gap-g:80\"\n";
 
-fn packets_lost() -> Outcome<Vec<Row>> {
+/// Packets lost while what should lose none is done.
+pub fn packets_lost() -> Outcome<Vec<Row>> {
     let scene = Scene::new("gap")?;
     scene.write(LOSSLESS)?;
     let mut serve = Some(Serve::start(&scene)?);
@@ -226,11 +272,10 @@ fn packets_lost() -> Outcome<Vec<Row>> {
         scene.write(if big { &grown } else { LOSSLESS })?;
         scene.warren_done(&["-q", "up"])
     })?;
-    let pid = serve.as_ref().map(Serve::pid).ok_or("no serve")?;
-    losses("a reload by SIGHUP", &mut || {
-        run("", &["kill", "-HUP", &pid.to_string()])?;
-        thread::sleep(Duration::from_millis(500));
-        Ok(())
+    losses("a reload by SIGHUP, with a change", &mut || {
+        big = !big;
+        scene.write(if big { &grown } else { LOSSLESS })?;
+        serve.as_ref().ok_or("no serve")?.reload()
     })?;
     losses("`kill -9` of both processes, and a restart", &mut || {
         let old = serve.take().ok_or("no serve")?;
@@ -244,7 +289,17 @@ fn packets_lost() -> Outcome<Vec<Row>> {
     losses(if kept { "`nft flush ruleset` (the tables are kept)" } else { "`nft flush ruleset`" }, &mut || {
         run(&scene.server, &["nft", "flush", "ruleset"])
     })?;
-    let serve = serve.ok_or("no serve")?;
+    drop(serve);
+    scene.warren_done(&["-q", "down"])?;
+    Ok(rows)
+}
+
+/// How long no packet comes through while what others have changed is changed back.
+pub fn repairs() -> Outcome<Vec<Row>> {
+    let scene = Scene::new("gap")?;
+    scene.write(LOSSLESS)?;
+    let serve = Serve::start(&scene)?;
+    let mut rows = Vec::new();
     for (work, words) in [
         ("a guest's cable deleted", "ip link delete gap-g"),
         ("the bridge's address deleted", "ip address delete 10.1.1.1/24 dev br1"),
@@ -271,59 +326,5 @@ fn packets_lost() -> Outcome<Vec<Row>> {
     }
     drop(serve);
     scene.warren_done(&["-q", "down"])?;
-    Ok(rows)
-}
-
-/// Milliseconds of a program as a whole.
-fn whole(mut command: std::process::Command) -> Outcome<f64> {
-    let began = Instant::now();
-    let output = told(command.stdin(Stdio::null()).output(), "a program")?;
-    let passed = began.elapsed().as_secs_f64() * 1e3;
-    match output.status.success() {
-        true => Ok(passed),
-        false => Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim())),
-    }
-}
-
-fn a_forward_more() -> Outcome<Vec<Row>> {
-    let (few, many) = (Scene::new("ten")?, Scene::new("tho")?);
-    few.write(&forwards(10))?;
-    many.write(&forwards(10_000))?;
-    let (here, there) = (Serve::start(&few)?, Serve::start(&many)?);
-    // Each round adds to both, so both grow alike.
-    let (mut n, mut m) = (40_000, 40_000);
-    let measured = in_turns::<String>(
-        ROUNDS,
-        &mut [
-            &mut || {
-                n += 1;
-                whole(few.warren(&["-q", "forward", "add", &n.to_string(), "g:22"]))
-            },
-            &mut || {
-                m += 1;
-                whole(many.warren(&["-q", "forward", "add", &m.to_string(), "g:22"]))
-            },
-        ],
-    )?;
-    let work = "`forward add` through a running `serve`, whole process, at 10,000";
-    let rows = vec![compared(work, "ms", &measured[1], "at 10", &measured[0], ("", Bound::Most(f64::MAX)))];
-    let grown = memory(there.pid())? + memory(there.worker()?)?;
-    let more = absolute(
-        "memory of `serve` with 10,000 forwards, after those",
-        "MiB",
-        &Series::of(vec![grown]),
-        ("", Bound::Most(f64::MAX)),
-    );
-    drop((here, there));
-    few.warren_done(&["-q", "down"])?;
-    many.warren_done(&["-q", "down"])?;
-    Ok(rows.into_iter().chain([more]).collect())
-}
-
-/// The rows of this work.
-pub fn rows() -> Outcome<Vec<Row>> {
-    let mut rows = idle_memory()?;
-    rows.extend(packets_lost()?);
-    rows.extend(a_forward_more()?);
     Ok(rows)
 }

@@ -77,6 +77,23 @@ const PACKAGES: &[(&str, &str)] = &[
     ("python3-socks", "/usr/lib/python3/dist-packages/socks.py"),
 ];
 
+/// What `cargo xtask bench` measures with, and holds warren against.
+const PEERS: &[(&str, &str)] = &[
+    ("nftables", "nft"),
+    ("iptables", "iptables-legacy-restore"),
+    ("iproute2", "ip"),
+    ("conntrack", "conntrack"),
+    ("dnsmasq-base", "dnsmasq"),
+    ("dnsperf", "dnsperf"),
+    ("netavark", "/usr/lib/podman/netavark"),
+    ("nginx-light", "nginx"),
+    ("nghttp2-client", "h2load"),
+    ("wrk", "wrk"),
+    ("procps", "sysctl"),
+    ("strace", "strace"),
+    ("util-linux", "nsenter"),
+];
+
 type Done = Result<(), String>;
 
 fn main() -> ExitCode {
@@ -97,7 +114,7 @@ fn main() -> ExitCode {
 }
 
 fn test(more: &[String]) -> Done {
-    install()?;
+    install(PACKAGES)?;
     debian()?;
     debian_kernel()?;
     for (folder, packages) in UNPACKED {
@@ -121,7 +138,7 @@ fn test(more: &[String]) -> Done {
 /// Measures warren beside its peers and writes docs/performance.md. Never a part of the tests: a machine that does other
 /// things besides measures those.
 fn bench(parts: &[String]) -> Done {
-    install()?;
+    install(PEERS)?;
     unpacked("socks-peers", &["microsocks", "dante-server"])?;
     cargo(["build", "--release", "--package", "warren", "--package", "warren-bench"])?;
     run(Command::new(root().join("target/release/warren-bench")).args(parts))
@@ -303,16 +320,16 @@ fn apt(arguments: &[&str]) -> Done {
 }
 
 /// Installs the packages whose programs are missing, as root or by sudo.
-fn install() -> Done {
+fn install(packages: &[(&str, &str)]) -> Done {
     let missing: Vec<&str> =
-        PACKAGES.iter().filter(|(_, program)| !on_path(program)).map(|(package, _)| *package).collect();
+        packages.iter().filter(|(_, program)| !on_path(program)).map(|(package, _)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
     eprintln!("xtask: installing {}", missing.join(" "));
     apt(&["update", "--quiet"])?;
     apt(&[["install", "--yes", "--no-install-recommends"].as_slice(), &missing].concat())?;
-    match PACKAGES.iter().find(|(_, program)| !on_path(program)) {
+    match packages.iter().find(|(_, program)| !on_path(program)) {
         None => Ok(()),
         Some((package, program)) => Err(format!("{package} is installed, and yet there is no {program}")),
     }

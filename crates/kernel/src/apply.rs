@@ -4,21 +4,26 @@
 use std::path::Path;
 use std::time::Duration;
 
+use model::facts::HostFacts;
 use model::network::{GuestKind, Network};
 use model::plan::{Plan, Step, plan, undo};
-use model::state::{Baseline, Ids, IpFamilyWord, PortWas, State, Sysctl, TableState, desired, leave_edited, nothing};
+use model::state::{
+    Baseline, Ids, IpFamilyWord, PortWas, State, Sysctl, TableState, desired, leave_edited, nothing, without_rules,
+};
 
 use crate::conntrack;
 use crate::error::KernelError;
 use crate::execute::Executor;
-use crate::journal::{Journal, Prior, Record, Store, StoreError, WrittenTable, boot_clock};
+use crate::journal::{NewJournal, Prior, Record, Store, StoreError, WrittenTable, boot_clock};
 use crate::observe::{Conflict, Observation, observe, observe_limits, switches};
 use crate::{carry, nft, tap};
 
+mod add;
 mod confirm;
 mod recover;
 mod repair;
 mod taken;
+pub use add::Adding;
 pub use confirm::{Answer, Confirm, Vigil};
 pub use recover::PutBack;
 
@@ -167,6 +172,8 @@ pub struct Wish<'a> {
     pub config: &'a Path,
     /// What the file says; empty where nothing of it shall be remembered for the next boot.
     pub text: &'a str,
+    /// What was known of the host when the network was found to be good, where it is remembered for one forward more.
+    pub facts: Option<&'a HostFacts>,
     /// Whether another file's network is taken over.
     pub replace: bool,
     /// Whether an interface that cannot be plugged in, for the sake of others' rules that name it, is left out of it all
@@ -229,11 +236,11 @@ impl Engine {
 
     /// The same where `record` is what was applied last.
     fn observe_by(&self, wanted: &State, record: &Record) -> Result<Observation, ApplyError> {
-        let mut wanted = wanted.clone();
+        let mut wanted = wanted.clone_without_tables();
         let baseline = self.store.baseline()?.unwrap_or_default();
         taken::look_at(&mut wanted, &baseline);
         if let Some(network) = &record.network {
-            let applied = desired(network, &baseline, &Ids::default());
+            let applied = without_rules(network, &baseline, &Ids::default());
             for (sysctl, value) in applied.sysctls {
                 wanted.sysctls.entry(sysctl).or_insert(value);
             }
@@ -253,17 +260,18 @@ impl Engine {
 
     /// Makes the kernel carry `network`: all, or nothing. Nothing of it is remembered for the next boot.
     pub fn up(&self, network: &Network, config: &Path, replace: bool, watch: Watch) -> Result<Report, ApplyError> {
-        self.carry(Wish { network, config, text: "", replace, lenient: false, confirm: None }, watch)
+        self.carry(Wish { network, config, text: "", facts: None, replace, lenient: false, confirm: None }, watch)
     }
 
     /// The same, remembered for the next boot, and watched over where that is wished for.
     pub fn carry(&self, wish: Wish, watch: Watch) -> Result<Report, ApplyError> {
-        let Wish { network, config, text, replace, lenient, mut confirm } = wish;
+        let Wish { network, config, text, facts, replace, lenient, mut confirm } = wish;
         let _lock = self.store.lock(PATIENCE)?;
         let mut report = Report { recovered: self.recover()?, ..Report::default() };
         if let Some(running) = self.store.record()?.map(|r| r.config).filter(|running| running != config && !replace) {
             return Err(ApplyError::OtherConfig { running: running.display().to_string() });
         }
+        self.settle()?;
         let known = self.store.baseline()?;
         let (network, notes) = if lenient { self.without_lost_ports(network)? } else { (network.clone(), Vec::new()) };
         let network = &network;
@@ -291,9 +299,13 @@ impl Engine {
         })?;
         if report.done.is_empty() {
             // The file may mean something new without anything to do in the kernel.
-            self.store.write_record(&self.with_tables(record, &goal)?)?;
+            let record = self.with_tables(record, &goal)?;
+            if prior.record.as_ref() != Some(&record) {
+                self.store.write_record(&record)?;
+            }
         }
         report.confirm = self.keep(&vigil, text, &report)?;
+        self.lay_ground(facts.filter(|_| report.confirm.is_none()));
         // Each time, for an earlier run may have been ended between its rules and this.
         report.end_flows(conntrack::reconcile(network));
         Ok(report)
@@ -321,7 +333,7 @@ impl Engine {
         let _lock = self.store.lock(PATIENCE)?;
         let Some(network) = self.store.record()?.and_then(|record| record.network) else { return Ok(()) };
         let Some(port) = network.guest(guest).map(|guest| &guest.port) else { return Ok(()) };
-        let mut wanted = desired(&network, &Baseline::default(), &Ids::default());
+        let mut wanted = without_rules(&network, &Baseline::default(), &Ids::default());
         wanted.shapers.retain(|name, _| name == port);
         let Observation { state, conflicts } = observe_limits(&wanted)?;
         if !conflicts.is_empty() {
@@ -399,15 +411,15 @@ impl Engine {
         executor: &mut Executor,
         done: &mut Plan,
     ) -> Result<(), Trouble> {
-        let mut now = prior.state.clone();
+        let mut seen = None;
         for _ in 0..ROUNDS {
-            let next = plan(&now, goal);
+            let next = plan(seen.as_ref().unwrap_or(&prior.state), goal);
             if next.is_empty() {
                 return Ok(());
             }
             let mut whole = done.clone();
             whole.steps.extend(next.steps.iter().cloned());
-            self.store.write_journal(&Journal { prior: prior.clone(), plan: whole }).map_err(ApplyError::from)?;
+            self.store.write_journal(&NewJournal { prior, plan: &whole }).map_err(ApplyError::from)?;
             let mut left = next.steps.as_slice();
             while !left.is_empty() {
                 let (now, later) = left.split_at(Executor::together(left));
@@ -420,9 +432,9 @@ impl Engine {
                 let record = self.with_tables(record.clone(), goal)?;
                 self.store.write_record(&record).map_err(ApplyError::from)?;
             }
-            now = self.observe(goal)?.state;
+            seen = Some(self.observe(goal)?.state);
         }
-        let left = plan(&now, goal);
+        let left = plan(seen.as_ref().unwrap_or(&prior.state), goal);
         if left.is_empty() { Ok(()) } else { Err(Trouble::Unsettled(left)) }
     }
 
@@ -476,7 +488,7 @@ impl Engine {
         let had = self.store.of_this_boot()?.is_some();
         let mut baseline = self.store.baseline()?.unwrap_or_default();
         taken::remember(&mut baseline, network)?;
-        let goal = desired(network, &Baseline::default(), &Ids::default());
+        let goal = without_rules(network, &Baseline::default(), &Ids::default());
         let ours = |s: &Sysctl| goal.links.keys().any(|name| name.as_str() == s.scope);
         let new = goal.sysctls.keys().filter(|s| !ours(s) && !baseline.sysctls.contains_key(s));
         let values = switches(new)?;
@@ -503,7 +515,7 @@ impl Engine {
         goal: &mut State,
     ) -> Result<Vec<String>, ApplyError> {
         let ours = match self.store.record()?.and_then(|r| r.network) {
-            Some(network) => desired(&network, baseline, &Ids::default()).sysctls,
+            Some(network) => without_rules(&network, baseline, &Ids::default()).sysctls,
             None => baseline.sysctls.clone(),
         };
         let globally = switches([&global_forwarding()])?.into_values().next().as_deref() == Some("1");

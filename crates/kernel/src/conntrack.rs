@@ -163,6 +163,13 @@ pub fn reconcile(network: &Network) -> Result<usize> {
     end(|flow| grants.is_stale(flow))
 }
 
+/// The same of flows alone whose protocol and port `concerns` names.
+pub fn reconcile_some(network: &Network, concerns: impl Fn(u8, u16) -> bool) -> Result<usize> {
+    let local: Vec<IpAddr> = Rtnl::open()?.addresses()?.iter().map(|a| a.net.addr()).collect();
+    let grants = Grants::new(network, &local);
+    end(|flow| concerns(flow.protocol, flow.original.destination_port) && grants.is_stale(flow))
+}
+
 /// Ends every flow of `network`'s LANs, for it is taken away.
 pub fn end_all(network: &Network) -> Result<usize> {
     let grants = Grants::new(network, &[]);

@@ -11,8 +11,9 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use model::address::IfName;
@@ -26,6 +27,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::netns::Netns;
+
+mod additions;
+pub use additions::{Added, Ground};
 
 const BASELINE: &str = "baseline.json";
 /// What was taken over of managers: it is about files that outlive a boot, so it is about no namespace.
@@ -124,6 +128,15 @@ pub struct Journal {
     pub plan: Plan,
 }
 
+/// A journal as it is written, of what others hold: with many forwards a copy of it would take longer than the writing.
+#[derive(Serialize)]
+pub struct NewJournal<'a> {
+    /// What was.
+    pub prior: &'a Prior,
+    /// What is done to it.
+    pub plan: &'a Plan,
+}
+
 /// What was before a run: in the kernel, and in our files.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Prior {
@@ -212,12 +225,35 @@ struct Stamped<T> {
     value: T,
 }
 
+/// Which content a file had: each is written anew and renamed into its place, so no two have all of these alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Version {
+    device: u64,
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+/// Of the record, and of what stands behind it.
+type RecordVersion = (Version, Option<Version>);
+
+impl Version {
+    /// Of the file at `path`; none where there is no such file, or it cannot be told.
+    fn of(path: &Path) -> Option<Self> {
+        let meta = fs::metadata(path).ok()?;
+        let changed = (meta.ctime(), meta.ctime_nsec());
+        Some(Self { device: meta.dev(), inode: meta.ino(), size: meta.size(), changed })
+    }
+}
+
 /// The two folders, and whom they are about.
 #[derive(Debug)]
 pub struct Store {
     state: PathBuf,
     run: PathBuf,
     identity: Identity,
+    /// The record as it was read last: a run asks for it several times, and with many forwards it is long.
+    known: Mutex<Option<(RecordVersion, Option<Record>)>>,
 }
 
 /// Held while the network is changed; let go with the descriptor, also by a crash.
@@ -234,7 +270,7 @@ impl Store {
     /// The folders for the calling thread's network namespace. Nothing is made until something is written.
     pub fn new(state: &Path, run: &Path) -> Result<Self> {
         let identity = Identity::current().map_err(io_error("tell the network namespace by", Path::new("/proc")))?;
-        Ok(Self { state: state.to_owned(), run: run.to_owned(), identity })
+        Ok(Self { state: state.to_owned(), run: run.to_owned(), identity, known: Mutex::default() })
     }
 
     /// Takes the lock, waiting for whoever has it at most `patience`.
@@ -329,7 +365,7 @@ impl Store {
     }
 
     /// Notes what is going to be done.
-    pub fn write_journal(&self, journal: &Journal) -> Result<()> {
+    pub fn write_journal(&self, journal: &NewJournal) -> Result<()> {
         self.write(&self.state, JOURNAL, journal)
     }
 
@@ -346,6 +382,17 @@ impl Store {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(e) => Err(io_error("rename", &from)(e)),
         }
+    }
+
+    /// Whether a run did not end, or something awaits its confirmation.
+    #[must_use]
+    pub fn has_unfinished(&self) -> bool {
+        [JOURNAL, PENDING].iter().any(|name| self.state.join(name).exists())
+    }
+
+    /// Notes what `rollback` returns to.
+    pub fn write_previous(&self, previous: &Journal) -> Result<()> {
+        self.write(&self.state, PREVIOUS, previous)
     }
 
     /// The journal of the last `up`; a damaged one counts as none.
@@ -374,7 +421,7 @@ impl Store {
     /// What a boot brings up; a damaged note counts as none.
     pub fn boot(&self) -> Result<Boot> {
         match read_checked(&self.state.join(BOOT)) {
-            Ok(boot) => Ok(boot.unwrap_or_default()),
+            Ok(boot) => Ok(self.with_booted(boot.unwrap_or_default())),
             Err(StoreError::Damaged { .. }) => Ok(Boot::default()),
             Err(e) => Err(e),
         }
@@ -383,9 +430,11 @@ impl Store {
     /// Notes what a boot brings up.
     pub fn write_boot(&self, boot: &Boot) -> Result<()> {
         if *boot == Boot::default() {
-            return remove(&self.state.join(BOOT)).and_then(|()| sync_folder_if_any(&self.state));
+            remove(&self.state.join(BOOT)).and_then(|()| sync_folder_if_any(&self.state))?;
+        } else {
+            write_checked(&self.state, BOOT, boot)?;
         }
-        write_checked(&self.state, BOOT, boot)
+        self.forget_booted()
     }
 
     /// Why the last `up` was put back by itself, where it was.
@@ -429,20 +478,28 @@ impl Store {
 
     /// What was applied last; a damaged record counts as none, for everything in it can be had again.
     pub fn record(&self) -> Result<Option<Record>> {
-        match self.read(&self.run.join(RECORD)) {
-            Err(StoreError::Damaged { .. }) => Ok(None),
-            other => other,
+        let path = self.run.join(RECORD);
+        // Before it is read: what is put in its place meanwhile is read the next time.
+        let version = Version::of(&path).map(|version| (version, Version::of(&self.additions_path())));
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, record)) = known.as_ref().filter(|(of, _)| Some(*of) == version) {
+            return Ok(record.clone());
         }
+        let record = self.undamaged(&path)?.map(|record| self.with_added(record));
+        *known = version.map(|version| (version, record.clone()));
+        Ok(record)
     }
 
     /// Notes what was applied.
     pub fn write_record(&self, record: &Record) -> Result<()> {
-        self.write(&self.run, RECORD, record)
+        self.write(&self.run, RECORD, record)?;
+        self.forget_added()
     }
 
     /// Nothing is applied any more.
     pub fn remove_record(&self) -> Result<()> {
-        remove(&self.run.join(RECORD))
+        remove(&self.run.join(RECORD))?;
+        self.forget_added()
     }
 
     /// Where the journal lies, to be named to people.
@@ -504,7 +561,11 @@ fn write_synced(path: &Path, parts: &[&[u8]]) -> Result<()> {
 }
 
 fn checksum(body: &[u8]) -> String {
-    Sha256::digest(body).iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&Sha256::digest(body))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn make_folder(folder: &Path) -> Result<()> {
@@ -533,6 +594,14 @@ fn sync_folder_if_any(folder: &Path) -> Result<()> {
     if folder.is_dir() { sync_folder(folder) } else { Ok(()) }
 }
 
+/// The SHA-256 of a text, and of that text with more behind it.
+pub(crate) fn fingerprints(text: &str, tail: &str) -> (String, String) {
+    let mut hash = Sha256::new_with_prefix(text);
+    let first = hexadecimal(&hash.clone().finalize());
+    hash.update(tail);
+    (first, hexadecimal(&hash.finalize()))
+}
+
 /// The SHA-256 of a configuration's text, as [`Boot`] knows one that awaits its confirmation.
 #[must_use]
 pub fn fingerprint(text: &str) -> String {
@@ -540,58 +609,4 @@ pub fn fingerprint(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn store(dir: &Path) -> Store {
-        Store::new(&dir.join("state"), &dir.join("run")).unwrap()
-    }
-
-    #[test]
-    fn what_is_written_is_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = store(dir.path());
-        assert_eq!(store.baseline().unwrap(), None);
-        store.write_baseline(&Baseline::default()).unwrap();
-        assert_eq!(store.baseline().unwrap(), Some(Baseline::default()));
-        store.remove_baseline().unwrap();
-        assert_eq!(store.baseline().unwrap(), None);
-        use std::os::unix::fs::PermissionsExt as _;
-        assert_eq!(fs::metadata(dir.path().join("state")).unwrap().permissions().mode() & 0o777, 0o700);
-    }
-
-    #[test]
-    fn a_torn_write_is_seen() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = store(dir.path());
-        let journal = Journal { prior: Prior::default(), plan: Plan::default() };
-        store.write_journal(&journal).unwrap();
-        let path = store.journal_path();
-        let whole = fs::read(&path).unwrap();
-        for cut in [0, 10, 64, 65, whole.len() - 1] {
-            fs::write(&path, &whole[..cut]).unwrap();
-            assert!(matches!(store.journal(), Err(StoreError::Damaged { .. })), "cut at {cut}");
-        }
-    }
-
-    #[test]
-    fn what_another_namespace_left_is_not_believed() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut other = store(dir.path());
-        other.identity.namespace += 1;
-        other.write_baseline(&Baseline::default()).unwrap();
-        assert_eq!(store(dir.path()).baseline().unwrap(), None);
-    }
-
-    #[test]
-    fn one_at_a_time() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = store(dir.path());
-        let held = store.lock(Duration::ZERO).unwrap();
-        let error = store.lock(Duration::from_millis(50)).unwrap_err();
-        assert!(error.to_string().contains(&format!("pid {}", std::process::id())), "{error}");
-        drop(held);
-        store.lock(Duration::ZERO).unwrap();
-    }
-}
+mod tests;

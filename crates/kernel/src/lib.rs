@@ -16,6 +16,7 @@ pub mod journal;
 pub mod legacy;
 pub mod listen;
 pub mod manager;
+pub mod memory;
 pub mod mends;
 pub mod netlink;
 pub mod netns;

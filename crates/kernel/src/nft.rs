@@ -33,6 +33,7 @@ pub use dump::{DumpError, RawTable};
 pub use elements::{Counts, Tally};
 pub use fingerprint::fingerprint;
 pub use hooks::ForeignChain;
+pub(crate) use keeper::is_kept;
 pub use keeper::{keep, keeps, let_go};
 pub use mends::{ForeignTable, add_mend, delete_mend, mends};
 pub use naming::conditions;

@@ -6,6 +6,7 @@
 //! difference between two states, and [`probe`] says what must flow and what must not.
 #![forbid(unsafe_code)]
 
+pub mod addition;
 pub mod address;
 pub mod config;
 pub mod facts;

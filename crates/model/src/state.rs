@@ -13,7 +13,7 @@ use crate::ruleset::{Family, Table};
 
 mod desired;
 mod taken;
-pub use desired::{GUEST_INTERFACE, Ids, desired, nothing};
+pub use desired::{GUEST_INTERFACE, Ids, desired, nothing, without_rules};
 pub use taken::{Hold, Side, TakenFile, TakenOver, leave_edited};
 
 /// Everything of ours in a network namespace, and in the namespaces of guests that hang on it. No counters,
@@ -257,6 +257,29 @@ pub struct Baseline {
     /// Whether IPv4 forwarding was on for the whole host: where it was not and is by the time of `down`, somebody
     /// else has come to need it.
     pub global_forwarding: bool,
+}
+
+impl State {
+    /// All but our tables, by far the largest part where there are many forwards.
+    #[must_use]
+    pub fn clone_without_tables(&self) -> Self {
+        let Self { namespaces, links, ports, addresses, routes, proxies, sysctls, shapers, mends, .. } = self;
+        let Self { tables: _, files, holds, .. } = self;
+        Self {
+            namespaces: namespaces.clone(),
+            links: links.clone(),
+            ports: ports.clone(),
+            addresses: addresses.clone(),
+            routes: routes.clone(),
+            proxies: proxies.clone(),
+            sysctls: sysctls.clone(),
+            shapers: shapers.clone(),
+            tables: BTreeMap::new(),
+            mends: mends.clone(),
+            files: files.clone(),
+            holds: holds.clone(),
+        }
+    }
 }
 
 impl Place {

@@ -244,12 +244,17 @@ impl Context {
     /// The file as a network on this very host, for commands that act on it: it must be root's, for it decides what
     /// runs as root.
     pub fn network_here(&self) -> Result<(Source, Network), Failure> {
+        self.network_and_facts().map(|(source, network, _)| (source, network))
+    }
+
+    /// The same, with what was known of the host.
+    pub fn network_and_facts(&self) -> Result<(Source, Network, HostFacts), Failure> {
         trusted(&self.config)?;
         let mut source = self.read()?;
         let facts = self.engine()?.facts()?;
         let network = source.network(&facts)?;
         source.warnings = model::hoster::warnings(&network, &facts);
-        Ok((source, network))
+        Ok((source, network, facts))
     }
 
     /// Refuses to go on without the privileges that changing the network takes.

@@ -24,6 +24,8 @@ impl Counters {
                 all.extend(kernel::nft::tally(table)?);
             }
         }
+        // What counted nothing adds nothing, and of ten thousand guests each would be held against all of it.
+        all.values_mut().for_each(|counts| counts.retain(|_, counts| *counts != Counts::default()));
         Ok(Self(all))
     }
 

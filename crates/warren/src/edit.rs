@@ -107,6 +107,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_added_the_short_way_is_what_is_edited() {
+        let facts = model::facts::HostFacts::assumed(model::address::IfName::new("eth0").unwrap());
+        let head = "# ours\n[host]\nuplink = 'eth0' # up\n[lan.br1]\naddress = ['10.1.1.1/24']\n[guest.cnx6]\n\
+                    kind = 'reserved'\naddress = '10.1.1.6'\n";
+        let forwards = [
+            "[[forward]]\nlisten = 1\nto = \"cnx6\"\n",
+            "\n\n[[forward]] # ssh\nlisten = \"22210/tcp\"  # far up\nto = \"cnx6:22\"\n\n[[forward]]\nto = 'cnx6'\nlisten = 8080\n",
+            "[[forward]]\nlisten = \"9090\"\n  to = \"cnx6:22\" \n",
+        ];
+        for forwards in forwards {
+            let text = format!("{head}{forwards}");
+            for (listen, to) in [("53/udp", "cnx6"), ("4000-4010", "cnx6:5000-5010"), ("70/tcp,udp", "10.1.1.6:7")] {
+                if let Some(added) = model::addition::addition(&text, listen, to, &facts) {
+                    assert_eq!(format!("{text}{}", added.tail), add_forward(&text, listen, to).unwrap());
+                }
+            }
+            assert!(model::addition::addition(&text, "53", "cnx6", &facts).is_some(), "{text}");
+        }
+    }
+
+    #[test]
     fn a_forward_goes_however_its_port_is_spelt() {
         for spelt in ["8080", "8080/tcp"] {
             let text = remove_forward(TEXT, spelt).unwrap();

@@ -152,6 +152,14 @@ fn find_out(network: &Network, marked: Marked, legacy: &Legacy) -> Result<Findin
     }))
 }
 
+/// Whether no chain of another's drops anything, so that [`look`] has nothing to ask.
+pub fn is_quiet(network: &Network) -> Result<bool, Failure> {
+    let legacy = Legacy::gather(network, Marked::LeftOut)?;
+    let hooks = Nft::open().and_then(|mut nft| nft.foreign_hooks());
+    let hooks = hooks.map_err(|e| Failure::new(Exit::Failed, format!("cannot read the firewall: {e}")))?;
+    Ok(legacy.note.is_none() && !legacy.drops() && !hooks.iter().any(|chain| chain.drops || chain.policy_drop))
+}
+
 /// The same, and what of it `network` is to mend goes into it.
 pub fn look_and_mend(network: &mut Network, engine: &Engine) -> Result<Findings, Failure> {
     let mut findings = look(network, Marked::LeftOut)?;

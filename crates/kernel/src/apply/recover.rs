@@ -10,7 +10,7 @@ use model::state::{Baseline, State, TakenFile, TakenOver, leave_edited};
 use super::{ApplyError, Engine, PATIENCE, ROUNDS};
 use crate::conntrack;
 use crate::execute::Executor;
-use crate::journal::{Journal, Pending, Prior, Record, StoreError};
+use crate::journal::{Journal, NewJournal, Pending, Prior, Record, StoreError};
 
 /// What putting back did.
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ impl Engine {
     pub fn rollback(&self) -> Result<Option<PutBack>, ApplyError> {
         let _lock = self.store.lock(PATIENCE)?;
         let recovered = self.recover()?;
-        let Some(previous) = self.store.previous()? else {
+        let Some(previous) = self.previous()? else {
             // An `up` that did not end, or whose time was over, was the last one, and is put back by now.
             let record = self.store.record()?;
             let put_back = recovered.is_some();
@@ -111,7 +111,7 @@ impl Engine {
         let mut notes = Vec::new();
         // Killed on the way, the next run goes on. A disk that takes no writing must not keep the network from coming
         // back.
-        if let Err(e) = self.store.write_journal(previous) {
+        if let Err(e) = self.store.write_journal(&NewJournal { prior: &previous.prior, plan: &previous.plan }) {
             notes.push(e.to_string());
         }
         let done = self.converge_back(previous)?;

@@ -28,6 +28,7 @@ impl Engine {
         if plan(&found.state, &goal).is_empty() {
             return Ok(Some(report));
         }
+        self.settle()?;
         let before = self.store.baseline()?;
         // A disk may take longer to be sure of a file than all the rest does.
         if before.as_ref() != Some(&baseline) {

@@ -64,7 +64,7 @@ pub fn let_go() {
 }
 
 /// Whether our table of `family` has the owner that it should have: our socket, where this process keeps the tables.
-pub(super) fn is_kept(family: Family) -> Result<bool> {
+pub(crate) fn is_kept(family: Family) -> Result<bool> {
     let mut keeper = keeper();
     let Some(keeper) = keeper.as_mut() else { return Ok(true) };
     if keeper.netns != here()? {

@@ -20,6 +20,15 @@ pub const GUEST_INTERFACE: &str = "eth0";
 /// numbers by now: `ids` looks a name up, and says none where there is no such user.
 #[must_use]
 pub fn desired(network: &Network, baseline: &Baseline, ids: &Ids) -> State {
+    let mut state = without_rules(network, baseline, ids);
+    state.tables = ruleset::build(network).into_iter().map(|t| (t.family, TableState::Intact(t))).collect();
+    state
+}
+
+/// The same without our tables, which are by far the largest part where there are many forwards: for those who ask for
+/// links, addresses and switches alone.
+#[must_use]
+pub fn without_rules(network: &Network, baseline: &Baseline, ids: &Ids) -> State {
     let mut state = nothing(baseline);
     for lan in &network.lans {
         add_lan(&mut state, network, lan, ids);
@@ -47,7 +56,6 @@ pub fn desired(network: &Network, baseline: &Baseline, ids: &Ids) -> State {
     }
     add_forwarding(&mut state, network);
     add_proxies(&mut state, network);
-    state.tables = ruleset::build(network).into_iter().map(|t| (t.family, TableState::Intact(t))).collect();
     state.mends = network.mends.iter().cloned().collect();
     state
 }

@@ -34,8 +34,8 @@ pub enum Cut {
 pub struct Upload {
     /// Why it was cut.
     pub cut: Cell<Option<Cut>>,
-    /// Whether the guest has begun to answer: then both may take their time.
-    pub answered: Cell<bool>,
+    /// Whether the guest is answering: as long as it does, both may take their time.
+    pub answering: Cell<bool>,
 }
 
 /// A request's body, to a guest.
@@ -101,7 +101,7 @@ impl Uploading {
         Poll::Ready(Some(Ok(frame)))
     }
 
-    /// Whether too little came for too long. A stream that is answered already may rest.
+    /// Whether too little came for too long. A stream that is being answered may rest.
     fn is_late(&mut self, cx: &mut Context<'_>) -> bool {
         loop {
             let patience = self.patience;
@@ -109,7 +109,7 @@ impl Uploading {
             if due.as_mut().poll(cx).is_pending() {
                 return false;
             }
-            if self.came < AT_LEAST && !self.upload.answered.get() {
+            if self.came < AT_LEAST && !self.upload.answering.get() {
                 return true;
             }
             self.came = 0;
@@ -152,6 +152,14 @@ pub struct Down {
     record: Option<Box<Record>>,
     open: Option<Open>,
     under_way: Option<UnderWay>,
+    upload: Option<Rc<Upload>>,
+}
+
+impl Drop for Down {
+    fn drop(&mut self) {
+        // What is still to come of the request is for nobody.
+        self.upload.iter().for_each(|upload| upload.answering.set(false));
+    }
 }
 
 #[derive(Debug)]
@@ -197,20 +205,20 @@ impl Down {
     /// None.
     #[must_use]
     pub fn nothing() -> Self {
-        Self { body: Content::Nothing, lease: None, record: None, open: None, under_way: None }
+        Self { body: Content::Nothing, lease: None, record: None, open: None, under_way: None, upload: None }
     }
 
     /// Of our own.
     #[must_use]
     pub fn of(text: Bytes) -> Self {
-        Self { body: Content::Own(text), lease: None, record: None, open: None, under_way: None }
+        Self { body: Content::Own(text), lease: None, record: None, open: None, under_way: None, upload: None }
     }
 
     /// A guest's, by the connection that is leased until all of it is there.
     #[must_use]
-    pub fn from_guest(body: Source, lease: Lease) -> Self {
-        let mut down =
-            Self { body: Content::Guest(body), lease: Some(lease), record: None, open: None, under_way: None };
+    pub fn from_guest(body: Source, lease: Lease, upload: Rc<Upload>) -> Self {
+        let mut down = Self::nothing();
+        (down.body, down.lease, down.upload) = (Content::Guest(body), Some(lease), Some(upload));
         down.settle();
         down
     }

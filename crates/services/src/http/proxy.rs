@@ -125,7 +125,7 @@ async fn pass(
         Ok(Err(failure)) => return failed(http, &upload, failure),
         Err(_) => return plain(StatusCode::GATEWAY_TIMEOUT, "504 the guest does not answer\n"),
     };
-    upload.answered.set(true);
+    upload.answering.set(true);
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let there = on(&mut response);
         return match waiting {
@@ -141,7 +141,7 @@ async fn pass(
     if live.sites.http.access_log.as_ref().is_some_and(|log| log.format == LogFormat::Json) {
         head.extensions.insert(Guest(lease.guest().to_owned()));
     }
-    Response::from_parts(head, Down::from_guest(body, lease))
+    Response::from_parts(head, Down::from_guest(body, lease, upload))
 }
 
 fn length(head: &request::Parts) -> Option<u64> {

@@ -41,6 +41,11 @@ use crate::protocol::{BackendShown, HttpCounts};
 const MOST_STREAMS: u32 = 128;
 /// What of an answer waits for a client of HTTP/2, in bytes a stream.
 const SEND_BUFFER: usize = 128 << 10;
+/// What of an answer waits for a client of HTTP/1.1, in bytes, and with it the longest head that is read: as many slow
+/// readers as there may be connections must find room.
+const MOST_WAITING: usize = 128 << 10;
+/// What may stand behind a head in the same read, in bytes.
+const READ_AHEAD: usize = 16 << 10;
 /// How long those who are being answered are waited for at the end, and how often they are looked after: well within
 /// what the supervisor waits for a worker.
 const LAST_ANSWERS: Duration = Duration::from_secs(7);
@@ -263,11 +268,13 @@ where
         async move { Ok::<_, Infallible>(proxy::answer(&http, &client, request).await) }
     });
     // A hundred header lines are hyper's own most; another number would be searched room for with each request.
+    let longest = usize::try_from(limits.max_header).unwrap_or(usize::MAX);
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(patience)
-        .max_header_size(usize::try_from(limits.max_header).unwrap_or(usize::MAX))
+        .max_header_size(longest)
+        .max_buf_size(longest.saturating_add(READ_AHEAD).max(MOST_WAITING))
         .half_close(false);
     let connection = builder.serve_connection(stream, service);
     connection.with_upgrades().await.map_err(io::Error::other)

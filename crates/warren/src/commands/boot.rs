@@ -84,8 +84,15 @@ fn carry(context: &Context, engine: &Engine, source: &Source, mut network: Netwo
     let stopped = foreign::look_and_mend(&mut network, engine)?;
     let config = source.canonical();
     // Whatever was up in this boot, it was a boot that asked.
-    let wish =
-        Wish { network: &network, config: &config, text: &source.text, replace: true, lenient: true, confirm: None };
+    let wish = Wish {
+        network: &network,
+        config: &config,
+        text: &source.text,
+        facts: None,
+        replace: true,
+        lenient: true,
+        confirm: None,
+    };
     let report = engine.carry(wish, &mut |_, _| Ok(()))?;
     super::up::tell(context, engine);
     super::up::words(context, &report, "The network is up", "Nothing to change: the network is as it should be.");

@@ -6,13 +6,14 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::Path;
 
-use kernel::apply::Wish;
+use kernel::apply::{Report, Wish};
+use model::addition::addition;
 use model::address::Transport;
 use model::network::{Forward, Network, Public};
 
 use super::up;
 use crate::cli::ForwardCommand;
-use crate::context::{Context, Exit, Failure, Outcome, Source, assumed_facts};
+use crate::context::{Context, Exit, Failure, Outcome, Source, assumed_facts, trusted};
 use crate::edit::{self, EditError};
 use crate::foreign::{self, Findings};
 use crate::output;
@@ -21,7 +22,10 @@ use crate::output;
 pub fn run(context: &Context, command: ForwardCommand) -> Outcome {
     match command {
         ForwardCommand::List => list(context),
-        ForwardCommand::Add { listen, to } => change(context, |text| edit::add_forward(text, &listen, &to)),
+        ForwardCommand::Add { listen, to } => match add(context, &listen, &to)? {
+            Some(exit) => Ok(exit),
+            None => change(context, |text| edit::add_forward(text, &listen, &to)),
+        },
         ForwardCommand::Remove { listen } => change(context, |text| edit::remove_forward(text, &listen)),
     }
 }
@@ -84,14 +88,54 @@ fn to_copy(network: &Network, forward: &Forward) -> String {
     }
 }
 
+/// Adds a forward without looking at all the others, where nothing is unusual about the file, the host and our tables;
+/// None where the whole way has to be gone, and nothing was changed.
+fn add(context: &Context, listen: &str, to: &str) -> Result<Option<Exit>, Failure> {
+    context.require_privilege("change this network")?;
+    trusted(&context.config)?;
+    let source = context.read()?;
+    let facts = context.engine()?.facts()?;
+    let Some(addition) = addition(&source.text, listen, to, &facts) else { return Ok(None) };
+    if !foreign::is_quiet(&addition.around)? {
+        return Ok(None);
+    }
+    let (engine, path) = (context.engine()?, source.canonical());
+    let Some(adding) = engine.adding(&addition, &path, &source.text, &facts)? else { return Ok(None) };
+    write(&path, &format!("{}{}", source.text, addition.tail))?;
+    let Ok(report) = adding.commit() else {
+        // Why is for the whole way to find out.
+        write(&path, &source.text)?;
+        return Ok(None);
+    };
+    told(context, &report, &Findings::default());
+    Ok(Some(Exit::Done))
+}
+
+/// What was done, for people or programs.
+fn told(context: &Context, report: &Report, stopped: &Findings) {
+    if context.json {
+        let mut document = up::document(report);
+        document["foreign"] = stopped.document();
+        output::json(&document);
+        return;
+    }
+    up::words(context, report, "The forwards are as the file says", "Nothing to change.");
+    if !context.quiet {
+        stopped.tell(true);
+    }
+}
+
 /// Edits the file and applies it; where the new one is wrong, or cannot be applied, the old one stays.
 fn change(context: &Context, edit: impl Fn(&str) -> Result<String, EditError>) -> Outcome {
     context.require_privilege("change this network")?;
-    let (source, _) = context.network_here()?;
-    let text = edit(&source.text).map_err(|e| Failure::new(Exit::Usage, e.to_string()))?;
-    let changed = Source { path: source.path.clone(), text, warnings: Vec::new() };
+    trusted(&context.config)?;
+    let source = context.read()?;
     let facts = context.engine()?.facts()?;
-    let mut network = changed.network(&facts)?;
+    // Where the new text is no good, the old one's own problems are told first: nobody edits past them.
+    let sound = |failure: Failure| source.network(&facts).err().unwrap_or(failure);
+    let text = edit(&source.text).map_err(|e| sound(Failure::new(Exit::Usage, e.to_string())))?;
+    let changed = Source { path: source.path.clone(), text, warnings: Vec::new() };
+    let mut network = changed.network(&facts).map_err(sound)?;
     let engine = context.engine()?;
     let path = changed.canonical();
     let is_up = engine.record()?.is_some();
@@ -107,21 +151,19 @@ fn change(context: &Context, edit: impl Fn(&str) -> Result<String, EditError>) -
         }
         return Ok(Exit::Done);
     }
-    let wish =
-        Wish { network: &network, config: &path, text: &changed.text, replace: false, lenient: false, confirm: None };
+    let wish = Wish {
+        network: &network,
+        config: &path,
+        text: &changed.text,
+        facts: Some(&facts),
+        replace: false,
+        lenient: false,
+        confirm: None,
+    };
     match engine.carry(wish, &mut |_, _| Ok(())) {
         Ok(report) => {
             up::tell(context, &engine);
-            if context.json {
-                let mut document = up::document(&report);
-                document["foreign"] = stopped.document();
-                output::json(&document);
-            } else {
-                up::words(context, &report, "The forwards are as the file says", "Nothing to change.");
-                if !context.quiet {
-                    stopped.tell(true);
-                }
-            }
+            told(context, &report, &stopped);
             Ok(Exit::Done)
         }
         Err(error) => {

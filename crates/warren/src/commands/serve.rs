@@ -292,8 +292,10 @@ impl Supervisor {
                     self.notify.ready(&self.words());
                 }
             }
-            Event::Done(Done::Command { exit, was_down, asker }) => {
-                self.follow_and_tell().await;
+            Event::Done(Done::Command { exit, was_down, concerns, asker }) => {
+                if concerns {
+                    self.follow_and_tell().await;
+                }
                 self.notify.ready(&self.words());
                 if let Some(asker) = asker {
                     let _ = asker.said.send(Said::End(exit.number()));
@@ -397,6 +399,7 @@ impl Supervisor {
         self.workers.serve(&services, &self.held, &self.certificates).await?;
         self.plugs.follow(&services.sites);
         self.workers.away(self.plugs.away()).await;
+        kernel::memory::give_back();
         Ok(problems)
     }
 

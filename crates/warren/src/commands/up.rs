@@ -23,14 +23,23 @@ const AFTER: Duration = Duration::from_secs(10);
 /// The network: all of it, or nothing. Then its guests, each by itself.
 pub fn run(context: &Context, replace: bool, no_guests: bool, confirm: Option<u64>) -> Outcome {
     context.require_privilege("change this network")?;
-    let (source, mut network) = context.network_here()?;
+    let (source, mut network, facts) = context.network_and_facts()?;
     if !context.json && !context.quiet {
         // Before it is done: afterwards somebody may hear it no more.
         source.warn();
     }
     let engine = context.engine()?;
     let stopped = foreign::look_and_mend(&mut network, &engine)?;
-    let report = carry(context, &engine, &source, &network, replace, confirm.map(Duration::from_secs))?;
+    let wish = Wish {
+        network: &network,
+        config: &source.canonical(),
+        text: &source.text,
+        facts: Some(&facts),
+        replace,
+        lenient: false,
+        confirm: None,
+    };
+    let report = carry(context, &engine, wish, confirm.map(Duration::from_secs))?;
     if !context.json {
         words(context, &report, "The network is up", "Nothing to change: the network is as the file says.");
         if !context.quiet {
@@ -75,24 +84,28 @@ pub fn tell(context: &Context, engine: &Engine) {
 /// The network alone, which `source` says and nobody needs to confirm.
 pub fn network(context: &Context, engine: &Engine, source: &Source, mut network: Network) -> Result<(), Failure> {
     let stopped = foreign::look_and_mend(&mut network, engine)?;
-    let report = carry(context, engine, source, &network, false, None)?;
+    let config = &source.canonical();
+    let wish = Wish {
+        network: &network,
+        config,
+        text: &source.text,
+        facts: None,
+        replace: false,
+        lenient: false,
+        confirm: None,
+    };
+    let report = carry(context, engine, wish, None)?;
     words(context, &report, "The network is up", "Nothing to change: the network is as the file says.");
     stopped.tell(!context.quiet);
     Ok(())
 }
 
 /// Makes the kernel carry the file's network, watched over where that is asked for or wise.
-fn carry(
-    context: &Context,
-    engine: &Engine,
-    source: &Source,
-    network: &Network,
-    replace: bool,
-    asked: Option<Duration>,
-) -> Result<Report, Failure> {
+fn carry(context: &Context, engine: &Engine, wish: Wish<'_>, asked: Option<Duration>) -> Result<Report, Failure> {
+    let network = wish.network;
     let patience = match asked {
         Some(patience) => Some(patience),
-        None if engine.wants_confirmation(network, &source.text)? => Some(CONFIRM),
+        None if engine.wants_confirmation(network, wish.text)? => Some(CONFIRM),
         None => None,
     };
     if patience.is_none() {
@@ -116,9 +129,7 @@ fn carry(
         Err(format!("after the change {} did not answer any more within {} s", lost.join(", "), AFTER.as_secs()))
     };
     let confirm = patience.map(|patience| Confirm { patience, arm: &mut arm, holds: &mut holds });
-    let config = source.canonical();
-    let wish = Wish { network, config: &config, text: &source.text, replace, lenient: false, confirm };
-    Ok(engine.carry(wish, &mut watch)?)
+    Ok(engine.carry(Wish { confirm, ..wish }, &mut watch)?)
 }
 
 /// A change that would cut the SSH session that it is made in is refused where nobody would put back what was.

@@ -57,7 +57,7 @@ impl Authority {
         let (root, root_key, cert, key) = (file("root.pem"), file("root.key"), file("acme.pem"), file("acme.key"));
         openssl(&format!("{new} -subj /CN=root -out {root} -keyout {root_key}"));
         openssl(&format!(
-            "{new} -subj /CN=pebble -addext subjectAltName=IP:203.0.113.1 -addext basicConstraints=critical,CA:FALSE \
+            "{new} -subj /CN=pebble -addext subjectAltName=IP:203.0.113.1,DNS:acme.example.org -addext basicConstraints=critical,CA:FALSE \
              -CA {root} -CAkey {root_key} -out {cert} -keyout {key}"
         ));
         let config = serde_json::json!({ "pebble": {
@@ -67,7 +67,7 @@ impl Authority {
         }});
         fs::write(folder.join("pebble.json"), config.to_string()).unwrap();
         let mut pebble = at("world", "pebble");
-        pebble.args(["-config", &file("pebble.json"), "-dnsserver", "203.0.113.1:8053", "-strict"]);
+        pebble.args(["-config", &file("pebble.json"), "-dnsserver", "203.0.113.1:53", "-strict"]);
         // Some nonces are refused, as servers do whose farm is large.
         pebble.env("PEBBLE_VA_NOSLEEP", "1").env("PEBBLE_WFE_NONCEREJECT", "5").env("PEBBLE_AUTHZREUSE", "0");
         let log = fs::File::create(folder.join("pebble.log")).unwrap();
@@ -81,13 +81,16 @@ impl Authority {
         authority
     }
 
-    /// Every name has that address from now on.
+    /// Every name has that address from now on, but for the authority's own.
     fn point_to(&mut self, address: &str) {
         self.names = None;
         let mut names = at("world", "pebble-challtestsrv");
-        names.args(["-defaultIPv4", address, "-defaultIPv6", "", "-dns01", "203.0.113.1:8053"]);
+        names.args(["-defaultIPv4", address, "-defaultIPv6", "", "-dns01", "203.0.113.1:53"]);
         names.args(["-management", "203.0.113.1:8055", "-http01", "", "-https01", "", "-tlsalpn01", ""]);
         self.names = Some(Running::start(names.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null())));
+        let own = r#"{"host":"acme.example.org.","addresses":["203.0.113.1"]}"#;
+        let add = || curl("world", "http://203.0.113.1:8055/add-a", &format!("--data {own}"));
+        until("names answer", || status(&add()) == 200);
     }
 
     /// What it signs with, of which every start has another.
@@ -163,7 +166,8 @@ fn renewed_before_its_end_by_the_same_account() {
         let scene = Scene::new();
         let folder = scene.folder().to_owned();
         let authority = Authority::start(&folder, 12);
-        scene.write(NETWORK);
+        // By its name, which the LAN's resolver knows.
+        scene.write(&NETWORK.replace("203.0.113.1:14000", "acme.example.org:14000"));
         let root = folder.join("root.pem").display().to_string();
         let _serve = Serve::start_with(&scene, &[("SSL_CERT_FILE", root.as_str())]);
         settle(&[]);

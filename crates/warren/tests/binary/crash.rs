@@ -72,7 +72,8 @@ impl Server {
             let mut holds = || Err(String::from(if forked_exit(7) { "" } else { "never" }));
             let confirm = Confirm { patience: Duration::from_secs(1000), arm: &mut |_| Ok(()), holds: &mut holds };
             let config = Path::new("/warren.toml");
-            let wish = Wish { network, config, text: "", replace: false, lenient: false, confirm: Some(confirm) };
+            let wish =
+                Wish { network, config, text: "", facts: None, replace: false, lenient: false, confirm: Some(confirm) };
             i32::from(self.engine().carry(wish, &mut watch).is_err())
         });
         match code {
@@ -384,6 +385,31 @@ fn killed_at_any_touch_of_a_file() {
         tried += kill_each(&|| {}, "up", "up", &up);
         tried += kill_each(&bring_up, "down", "up", &up);
         tried += kill_each(&bring_up, "rollback", "down", &nothing);
+        // A forward that comes the short way: it has no journal, and the file says what comes next.
+        let with_one = || {
+            scene.write(&format!("{ONE}[[forward]]\nlisten = \"8080\"\nto = \"cnx6:80\"\n"));
+            scene.warren("up").ends(0);
+            scene.warren("up").says(0, &["Nothing to change"]);
+        };
+        tried += kill_each(&with_one, "forward add 8081 cnx6:80", "down", &nothing);
+        with_one();
+        let one = take_here();
+        scene.warren("forward add 8081 cnx6:80").ends(0);
+        let two = take_here();
+        scene.warren("down").ends(0);
+        for nth in 1.. {
+            with_one();
+            let over = survives(&scene, "forward add 8081 cnx6:80", nth);
+            let added = std::fs::read_to_string(&scene.config).unwrap().contains("8081");
+            scene.warren("up").ends(0);
+            is(if added { &two } else { &one }, &format!("forward add, killed at call {nth}, then up"));
+            scene.warren("plan").says(0, &["Nothing to change"]);
+            if over {
+                tried += nth - 1;
+                break;
+            }
+        }
+        scene.warren("down").ends(0);
         println!("killed at each of {tried} calls");
         assert!(tried > 30, "only {tried}");
     });

@@ -23,19 +23,19 @@ const HOSTS_OWN: [u8; 2] = [1, 58];
 
 /// The maps and sets of forwards and DMZs.
 pub(super) fn sets(network: &Network) -> BTreeMap<String, Set> {
-    let mut sets = Sets(BTreeMap::new());
+    let mut sets = Sets::default();
     for family in FAMILIES {
         let kind = address_type(family);
         for (at, key) in [("", vec![]), ("_at", vec![kind])] {
             let key = [key, vec![Type::Proto, Type::Port]].concat();
             let map = Set { counted: true, ..Set::map(&key, &[kind, Type::Port]) };
-            sets.0.insert(named(&format!("forwards{at}"), family), map);
+            sets.declare(&named(&format!("forwards{at}"), family), &map);
         }
         for transport in TRANSPORTS {
             let counted = |key: &[Type]| Set { counted: true, ..Set::of(key) };
             // Of both families.
-            sets.0.entry(format!("carried_{transport}")).or_insert_with(|| counted(&[Type::Port]));
-            sets.0.insert(named(&format!("carried_at_{transport}"), family), counted(&[kind, Type::Port]));
+            sets.declare(&format!("carried_{transport}"), &counted(&[Type::Port]));
+            sets.declare(&named(&format!("carried_at_{transport}"), family), &counted(&[kind, Type::Port]));
         }
         for forward in &network.forwards {
             sets.forward(forward, family);
@@ -56,15 +56,32 @@ pub(super) fn sets(network: &Network) -> BTreeMap<String, Set> {
             }
         }
     }
-    sets.0
+    sets.made()
 }
 
-struct Sets(BTreeMap<String, Set>);
+/// Sets as they are declared, with what is to be in them. Each is sorted once: ten thousand forwards come in the order
+/// of their ports, and put in one by one each would be compared with a dozen others.
+#[derive(Default)]
+struct Sets(BTreeMap<String, (Set, Vec<Element>)>);
 
 impl Sets {
+    /// A set that is there whether anything is in it or not.
+    fn declare(&mut self, name: &str, like: &Set) {
+        self.of(name, like);
+    }
+
     /// Puts an element into a set that is made when it is first needed.
     fn add(&mut self, name: &str, like: &Set, element: Element) {
-        self.0.entry(name.to_owned()).or_insert_with(|| like.clone()).elements.insert(element);
+        self.of(name, like).push(element);
+    }
+
+    fn of(&mut self, name: &str, like: &Set) -> &mut Vec<Element> {
+        &mut self.0.entry(name.to_owned()).or_insert_with(|| (like.clone(), Vec::new())).1
+    }
+
+    fn made(self) -> BTreeMap<String, Set> {
+        let with = |(set, elements): (Set, Vec<Element>)| Set { elements: elements.into_iter().collect(), ..set };
+        self.0.into_iter().map(|(name, made)| (name, with(made))).collect()
     }
 
     fn forward(&mut self, forward: &Forward, family: IpFamily) {
@@ -110,7 +127,7 @@ impl Sets {
             types.insert(0, kind);
             // Where none is of this family, nobody is.
             let name = named(&format!("selected{at}"), family);
-            self.0.entry(name.clone()).or_insert_with(|| intervals(&types));
+            self.declare(&name, &intervals(&types));
             for client in clients(&forward.sources, family) {
                 let key = [vec![client], with(all.clone())].concat();
                 self.add(&name, &intervals(&types), Element { key, data: Vec::new(), most: None });
@@ -141,7 +158,7 @@ impl Sets {
         let Some(address) = dmz.address else {
             if !dmz.sources.is_empty() {
                 let name = named("dmz_from", family);
-                self.0.entry(name.clone()).or_insert_with(|| intervals(&[kind]));
+                self.declare(&name, &intervals(&[kind]));
                 for client in clients(&dmz.sources, family) {
                     self.add(&name, &intervals(&[kind]), Element { key: vec![client], data: Vec::new(), most: None });
                 }
@@ -190,11 +207,11 @@ pub(super) fn range(first: Value, last: Value) -> KeyPart {
 /// begin with `carried`, packets and bytes in the others.
 #[must_use]
 pub fn counted_by(forward: &Forward) -> BTreeMap<String, Vec<Vec<KeyPart>>> {
-    let mut sets = Sets(BTreeMap::new());
+    let mut sets = Sets::default();
     for family in FAMILIES {
         sets.forward(forward, family);
     }
-    let counted = sets.0.into_iter().filter(|(_, set)| set.counted);
+    let counted = sets.made().into_iter().filter(|(_, set)| set.counted);
     counted.map(|(name, set)| (name, set.elements.into_iter().map(|element| element.key).collect())).collect()
 }
 

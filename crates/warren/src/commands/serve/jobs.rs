@@ -1,7 +1,7 @@
 //! What changes the network, one after the other, on a thread of its own: none of it waits for packets, and no service
 //! waits for it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::control::{Asker, Said};
 use super::{Event, watchman};
 use crate::cli::Command;
-use crate::context::{Context, Exit, Failure};
+use crate::context::{Context, Exit, Failure, Hook};
 use crate::{commands, output};
 
 /// What is to be done.
@@ -44,6 +44,8 @@ pub enum Done {
         exit: Exit,
         /// Whether it took the network away.
         was_down: bool,
+        /// Whether the services have to look at what was applied: not after a forward that concerns none of them.
+        concerns: bool,
         /// Who is told of its end.
         asker: Option<Asker>,
     },
@@ -93,6 +95,9 @@ impl Jobs {
                 if let Some(context) = looked {
                     name_hosts(&context, &mut names);
                 }
+                if counted.load(Ordering::SeqCst) == 0 {
+                    kernel::memory::give_back();
+                }
             }
         };
         let thread = std::thread::Builder::new().name(NAME.to_owned()).spawn(work);
@@ -138,8 +143,14 @@ fn run(job: Job, events: &mpsc::UnboundedSender<Event>, names: &mut HostNames) -
             return Done::Names;
         }
     };
-    context.applied = Some(super::hook(events.clone()));
+    let (hook, applied) = (super::hook(events.clone()), Arc::new(AtomicBool::new(false)));
+    let noted = Arc::clone(&applied);
+    context.applied = Some(Hook(Arc::new(move || {
+        noted.store(true, Ordering::SeqCst);
+        (hook.0)();
+    })));
     let was_down = matches!(command, Command::Down { .. });
+    let is_forward = matches!(command, Command::Forward { .. });
     let json = context.json;
     let work = || match commands::dispatch(&context, command) {
         Ok(exit) => exit,
@@ -157,10 +168,11 @@ fn run(job: Job, events: &mpsc::UnboundedSender<Event>, names: &mut HostNames) -
         }
         None => work(),
     };
-    if !was_down {
+    let concerns = !(is_forward && exit == Exit::Done && !applied.load(Ordering::SeqCst));
+    if !was_down && concerns {
         name_hosts(&context, names);
     }
-    Done::Command { exit, was_down, asker }
+    Done::Command { exit, was_down, concerns, asker }
 }
 
 /// Lets the host itself resolve what the network that is up names.
