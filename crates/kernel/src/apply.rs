@@ -211,8 +211,7 @@ impl Engine {
     /// What `up` would do for `network`; changes nothing.
     pub fn survey(&self, network: &Network) -> Result<Survey, ApplyError> {
         let baseline = self.baseline_for(network)?;
-        let desired = desired(network, &baseline, &ids_of(network)?);
-        self.survey_state(desired, &baseline)
+        self.survey_state(goal_of(network, &baseline)?, &baseline)
     }
 
     /// What `down` would do; changes nothing.
@@ -277,7 +276,7 @@ impl Engine {
         let network = &network;
         report.kept.extend(notes);
         let baseline = self.baseline_for(network)?;
-        let mut goal = desired(network, &baseline, &ids_of(network)?);
+        let mut goal = goal_of(network, &baseline)?;
         let found = self.observe(&goal)?;
         if !found.conflicts.is_empty() {
             return Err(ApplyError::Conflicts(found.conflicts));
@@ -314,7 +313,7 @@ impl Engine {
     /// `network` without the interfaces that others' rules name, where they are not plugged in yet; and what to tell of
     /// them.
     fn without_lost_ports(&self, network: &Network) -> Result<(Network, Vec<String>), ApplyError> {
-        let goal = desired(network, &Baseline::default(), &Ids::default());
+        let goal = goal_of(network, &Baseline::default())?;
         let mut without = network.clone();
         let mut notes = Vec::new();
         if !goal.ports.values().any(|port| port.carries) {
@@ -579,6 +578,13 @@ fn do_together(executor: &mut Executor, steps: &[Step], index: usize, watch: Wat
         watch(index + nth, step).map_err(|why| failed(nth, StepError::Stopped(why)))?;
     }
     executor.steps(steps).map_err(|e| failed(0, e.into()))
+}
+
+/// The state that carries `network` here.
+fn goal_of(network: &Network, baseline: &Baseline) -> Result<State, KernelError> {
+    let mut goal = desired(network, baseline, &ids_of(network)?);
+    goal.mends.extend(taken::twins(network)?);
+    Ok(goal)
 }
 
 /// A number that no other run of this boot has.

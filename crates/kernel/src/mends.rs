@@ -56,6 +56,7 @@ pub fn add(mend: &Mend) -> Result<()> {
             None => Err(KernelError::new("change", "firewalld's zones", io::Error::other("firewalld does not run"))),
         },
         Mend::Legacy { family, table, chain, way } => legacy::add_mend(*family, table, chain, way),
+        Mend::Twin { .. } => nft::add_twin(mend),
     }
 }
 
@@ -65,7 +66,7 @@ pub fn add(mend: &Mend) -> Result<()> {
 /// The refusal of the kernel, firewalld or iptables-legacy. One that is gone is no error.
 pub fn delete(mend: &Mend) -> Result<()> {
     match mend {
-        Mend::Accept { .. } => nft::delete_mend(mend),
+        Mend::Accept { .. } | Mend::Twin { .. } => nft::delete_mend(mend),
         Mend::Zone { zone, interface } => match Firewalld::find()? {
             Some(firewalld) if firewalld.zone_of(interface)? == *zone => {
                 firewalld.call("removeInterface", zone, interface)

@@ -35,7 +35,7 @@ pub use fingerprint::fingerprint;
 pub use hooks::ForeignChain;
 pub(crate) use keeper::is_kept;
 pub use keeper::{keep, keeps, let_go};
-pub use mends::{ForeignTable, add_mend, delete_mend, mends};
+pub use mends::{ForeignTable, add_mend, add_twin, delete_mend, mends};
 pub use naming::conditions;
 pub use tables::{Found, commit, fingerprint_of, look, tally};
 pub(crate) use trace::Listener;

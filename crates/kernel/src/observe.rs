@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 use model::address::IfName;
-use model::foreign::naming;
+use model::foreign::{Culprit, Mend, naming};
 use model::ruleset::{Family, TABLE};
 use model::state::{
     ALIAS_PREFIX, Address, GUEST_INTERFACE, Hold, Link, LinkKind, Peer, Place, Port, Proxy, Route, Shaper, State,
@@ -91,7 +91,17 @@ fn observe_names(wanted: &State, links: &[LinkInfo], found: &mut Observation) ->
     rules.extend(legacy::read().unwrap_or_default().iter().flat_map(naming::of_saved));
     for (name, port) in about {
         let index = links.iter().find(|link| link.name == name.as_str()).map_or(0, |link| link.index);
-        for rule in naming::lost(&rules, name, index, &port.master) {
+        let made_good = naming::twins(&rules, name, index, &port.master);
+        let has_twin = |rule: &Culprit| {
+            made_good.iter().filter(|twin| wanted.mends.contains(twin)).any(|twin| match twin {
+                Mend::Twin { family, table, chain, handle, .. } => {
+                    let of = rule.rule.as_ref().map(|rule| rule.handle);
+                    (*family, table, chain, Some(*handle)) == (rule.family, &rule.table, &rule.chain, of)
+                }
+                _ => false,
+            })
+        };
+        for rule in naming::lost(&rules, name, index, &port.master).into_iter().filter(|rule| !has_twin(rule)) {
             let detail = naming::advice(rule, name, &port.master);
             let port = Some(name.clone());
             found.conflicts.push(Conflict { object: rule.to_string(), detail, port });

@@ -126,9 +126,44 @@ pub enum Mend {
         /// What it accepts.
         way: Way,
     },
+    /// The like of a rule that names an interface, behind it, for the bridge that takes the interface's place.
+    Twin {
+        /// The table's family.
+        family: Layer,
+        /// The table.
+        table: String,
+        /// The chain.
+        chain: String,
+        /// The rule's handle.
+        handle: u64,
+        /// The interface.
+        port: IfName,
+        /// The bridge.
+        bridge: IfName,
+    },
 }
 
 impl Mend {
+    /// The comment of a rule that is another's twin.
+    #[must_use]
+    pub fn twin_mark(handle: u64, port: &IfName, bridge: &IfName) -> String {
+        format!("{RULE_MARK}as {handle}, {bridge} for {port}")
+    }
+
+    /// The handle, interface and bridge that [`Self::twin_mark`] was made of; none where it is no mark of ours.
+    #[must_use]
+    pub fn of_twin_mark(comment: &str) -> Option<(u64, IfName, IfName)> {
+        let (handle, names) = comment.strip_prefix(RULE_MARK)?.strip_prefix("as ")?.split_once(", ")?;
+        let (bridge, port) = names.split_once(" for ")?;
+        Some((handle.parse().ok()?, IfName::new(port).ok()?, IfName::new(bridge).ok()?))
+    }
+
+    /// Whether it is the like of another rule.
+    #[must_use]
+    pub fn is_twin(&self) -> bool {
+        matches!(self, Self::Twin { .. })
+    }
+
     /// The line that makes it, for a person to type.
     #[must_use]
     pub fn command(&self) -> String {
@@ -149,6 +184,9 @@ impl Mend {
                 let program = if *family == Layer::Ip6 { "ip6tables-legacy" } else { "iptables-legacy" };
                 iptables(program, table, chain, way)
             }
+            Self::Twin { family, table, chain, handle, bridge, .. } => {
+                format!("nft add rule {} {table} {chain} position {handle} … \"{bridge}\" …", family.word())
+            }
         }
     }
 }
@@ -163,6 +201,13 @@ impl fmt::Display for Mend {
             Self::Legacy { family, table, chain, way } => {
                 let family = family.word();
                 write!(f, "accept {way} in chain {chain} of table {family} {table} of iptables-legacy, another's")
+            }
+            Self::Twin { family, table, chain, handle, port, bridge } => {
+                let family = family.word();
+                write!(
+                    f,
+                    "the same for {bridge} as rule {handle} of chain {chain} of table {family} {table} has for {port}"
+                )
             }
         }
     }

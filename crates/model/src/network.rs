@@ -198,6 +198,7 @@ impl Network {
             if outer.carries.as_ref() == Some(port) {
                 outer.carries = None;
                 outer.takeover = None;
+                outer.twins = false;
                 lan.addresses.clear();
                 if self.uplink.name == lan.bridge {
                     self.uplink = Uplink { name: port.clone(), present: true };

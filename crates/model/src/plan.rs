@@ -194,12 +194,15 @@ pub fn plan(from: &State, to: &State) -> Plan {
     if !going {
         planner.rules();
     }
-    // Others' firewalls are the first to be closed and the last to be opened.
+    // Others' firewalls are the first to be closed and the last to be opened. What is as good for a bridge as for the
+    // interface in whose place it is stands before it takes the place, and until it has left it.
     planner.close();
+    planner.add_mends(Mend::is_twin);
     planner.foreign_sysctls();
     planner.remove();
     planner.create();
-    planner.open();
+    planner.add_mends(|_| true);
+    planner.delete_mends(|_| true);
     if going {
         planner.rules();
     }
@@ -244,13 +247,17 @@ impl Planner<'_> {
     }
 
     fn close(&mut self) {
-        for mend in self.now.mends.difference(&self.to.mends).cloned().collect::<Vec<_>>() {
+        self.delete_mends(|mend| !mend.is_twin());
+    }
+
+    fn delete_mends(&mut self, which: impl Fn(&Mend) -> bool) {
+        for mend in self.now.mends.difference(&self.to.mends).filter(|mend| which(mend)).cloned().collect::<Vec<_>>() {
             self.push(Step::DeleteMend { mend });
         }
     }
 
-    fn open(&mut self) {
-        for mend in self.to.mends.difference(&self.now.mends).cloned().collect::<Vec<_>>() {
+    fn add_mends(&mut self, which: impl Fn(&Mend) -> bool) {
+        for mend in self.to.mends.difference(&self.now.mends).filter(|mend| which(mend)).cloned().collect::<Vec<_>>() {
             self.push(Step::AddMend { mend });
         }
     }

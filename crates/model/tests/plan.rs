@@ -4,10 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::address::{IfName, Mac};
+use model::foreign::{Layer, Mend};
+use model::manager::Holder;
 use model::plan::{Plan, plan, undo};
 use model::ruleset::{Element, Family, Set, Table, Type, Value};
 use model::simulate::simulate;
-use model::state::{Address, Dump, IpFamilyWord, Link, LinkKind, Peer, Place, Proxy, Route, State, Sysctl, TableState};
+use model::state::{
+    Address, Dump, Hold, IpFamilyWord, Link, LinkKind, Peer, Place, Proxy, Route, Side, State, Sysctl, TableState,
+    TakenOver,
+};
 use proptest::collection::{btree_map, btree_set};
 use proptest::prelude::*;
 
@@ -40,6 +45,7 @@ prop_compose! {
         guests in btree_map(prop::sample::select(&GUESTS[..]), (any::<usize>(), any::<bool>(), btree_set(1u8..9, 0..3), any::<bool>()), 0..4),
         proxies in btree_set((prop::sample::select(&["br1", "br2", "eth0"][..]), 1u16..4), 0..4),
         switches in (any::<bool>(), any::<bool>(), any::<bool>(), 1u8..3),
+        taken in (btree_map(0u8..3, 0u8..3, 0..3), btree_map(0u8..2, 0u8..3, 0..2), btree_set(1u64..4, 0..3)),
         table in prop::option::of((0u8..3, btree_set((1u16..9, 1u8..5), 0..5), any::<bool>())),
     ) -> State {
         let mut state = State::default();
@@ -73,6 +79,20 @@ prop_compose! {
                 let to = format!("10.{host}.0.0/16").parse().expect("a test's network");
                 state.routes.insert(Route { at: at.clone(), to, via: "10.1.1.1".parse().ok() });
             }
+        }
+        for (file, text) in taken.0 {
+            state.files.insert(format!("/etc/file{file}"), format!("text {text}\n"));
+        }
+        for (port, side) in taken.1 {
+            let (port, holder) = (name(&format!("en{port}")), Holder::Ifstate);
+            let on = [Side::Port, Side::Bridge, Side::Between][usize::from(side)];
+            let hold = Hold { port: port.clone(), bridge: name("br9"), holder: holder.clone(), on };
+            state.holds.insert(TakenOver::key(&holder, &port), hold);
+        }
+        for handle in taken.2 {
+            let (table, chain) = ("site".to_owned(), "in".to_owned());
+            let (port, bridge) = (name("en0"), name("br9"));
+            state.mends.insert(Mend::Twin { family: Layer::Inet, table, chain, handle, port, bridge });
         }
         for (link, host) in proxies {
             if link == "eth0" || bridges.contains_key(link) {

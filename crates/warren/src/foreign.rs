@@ -173,6 +173,8 @@ pub fn look_and_mend(network: &mut Network, engine: &Engine) -> Result<Findings,
         Mend::Zone { .. } => true,
         Mend::Legacy { .. } => findings.failed || findings.legacy_failed,
         Mend::Accept { .. } => findings.failed,
+        // They are made of what the kernel holds, each time anew.
+        Mend::Twin { .. } => false,
     }));
     mends.extend(findings.stops.iter().filter_map(|stop| stop.mend.clone()));
     mends.sort();

@@ -4,13 +4,16 @@
 use std::collections::BTreeMap;
 
 use model::facts::HostFacts;
+use model::foreign::{Mend, naming};
 use model::network::Network;
 use model::state::{Baseline, Side, State, TakenFile, TakenOver, leave_edited};
 
 use super::{ApplyError, Engine};
 use crate::carry;
 use crate::files;
+use crate::nft;
 use crate::observe::Conflict;
+use crate::rtnl::Rtnl;
 use crate::takeover::look_through;
 
 impl Engine {
@@ -44,6 +47,22 @@ impl Engine {
         }
         Ok(told)
     }
+}
+
+/// The likes, for the bridges in their place, of others' rules that name uplinks which are taken over.
+pub(super) fn twins(network: &Network) -> crate::error::Result<Vec<Mend>> {
+    let outers = network.lans.iter().filter_map(|lan| Some((&lan.bridge, lan.outer.as_ref()?)));
+    let taken: Vec<_> = outers.filter(|(_, o)| o.twins).filter_map(|(b, o)| Some((b, o.carries.as_ref()?))).collect();
+    if taken.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rules = nft::conditions()?;
+    let mut twins = Vec::new();
+    for (bridge, port) in taken {
+        let index = Rtnl::open()?.index_of(port)?;
+        twins.extend(naming::twins(&rules, port, index, bridge));
+    }
+    Ok(twins)
 }
 
 /// What is to be looked at, because it was taken over, whatever the goal says of it.

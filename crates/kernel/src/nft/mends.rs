@@ -127,8 +127,13 @@ fn marked(nft: &mut Nft) -> netlink::Result<Vec<Marked>> {
     let mut out = Vec::new();
     for (table, family) in nft.others()? {
         for rule in nft.listed(&table)? {
-            let Some(way) = rule.comment.as_deref().and_then(Way::of_mark) else { continue };
-            let mend = Mend::Accept { family, table: table.name.clone(), chain: rule.chain, way };
+            let Some(comment) = rule.comment.as_deref() else { continue };
+            let (table, chain) = (table.name.clone(), rule.chain);
+            let mend = match (Mend::of_twin_mark(comment), Way::of_mark(comment)) {
+                (Some((handle, port, bridge)), _) => Mend::Twin { family, table, chain, handle, port, bridge },
+                (None, Some(way)) => Mend::Accept { family, table, chain, way },
+                (None, None) => continue,
+            };
             out.push(Marked { mend, handle: rule.handle });
         }
     }
@@ -173,12 +178,81 @@ pub fn add_mend(family: Layer, table: &str, chain: &str, way: &Way) -> Result<()
     nft.commit(&transaction).map_err(|e| KernelError::new("put a rule into", what, e))
 }
 
+/// Puts the like of a rule behind it, which asks for the bridge where that asks for the interface.
+///
+/// # Errors
+/// The kernel's refusal, such as ENOENT where the rule is gone.
+pub fn add_twin(mend: &Mend) -> Result<()> {
+    let Mend::Twin { family, table, chain, handle, port, bridge } = mend else { return Ok(()) };
+    let what = place(*family, table, chain);
+    let mut nft = Nft::open().context("open", "the firewall")?;
+    let messages =
+        nft.dump_of(NFT_MSG_GETRULE, number(*family), NFTA_RULE_TABLE, table).context("look at", what.clone())?;
+    let is_it = |rule: &&[u8]| {
+        find_attr(rule, NFTA_RULE_HANDLE).map(be_u64) == Some(*handle)
+            && find_attr(rule, NFTA_RULE_CHAIN).map(text).as_deref() == Some(chain)
+    };
+    let Some(original) = messages.iter().map(body).find(is_it) else {
+        let gone = std::io::Error::from_raw_os_error(libc::ENOENT);
+        return Err(KernelError::new("put the like of a rule into", what, gone));
+    };
+    let expressions = find_attr(original, NFTA_RULE_EXPRESSIONS).unwrap_or(&[]);
+    let bytes = message(NFT_MSG_NEWRULE, flags::CREATE | flags::APPEND, number(*family), |w| {
+        w.attr_str(NFTA_RULE_TABLE, table);
+        w.attr_str(NFTA_RULE_CHAIN, chain);
+        w.attr_be64(NFTA_RULE_POSITION, *handle);
+        w.nest(NFTA_RULE_EXPRESSIONS, |w| {
+            for (_, expression) in netlink::attrs(expressions) {
+                w.nest(NFTA_LIST_ELEM, |w| renamed(w, expression, port.as_str(), bridge.as_str()));
+            }
+        });
+        // What iptables-nft says of a rule of its own (its protocol, for instance) holds for its like.
+        if let Some(compat) = find_attr(original, NFTA_RULE_COMPAT) {
+            w.attr(NFTA_RULE_COMPAT, compat);
+        }
+        w.attr(NFTA_RULE_USERDATA, &encode::comment(&Mend::twin_mark(*handle, port, bridge)));
+    });
+    let mut transaction = Transaction::new();
+    transaction.messages(vec![Prepared::new(bytes, what.clone())]);
+    nft.commit(&transaction).map_err(|e| KernelError::new("put the like of a rule into", what, e))
+}
+
+/// An expression, with the one name compared to in place of the other: padded to the names' width, or with a zero
+/// behind it.
+fn renamed(w: &mut netlink::Writer, expression: &[u8], from: &str, to: &str) {
+    let is_cmp = find_attr(expression, NFTA_EXPR_NAME).map(text).as_deref() == Some("cmp");
+    let value = || find_attr(find_attr(find_attr(expression, NFTA_EXPR_DATA)?, NFTA_CMP_DATA)?, NFTA_DATA_VALUE);
+    let named = value().filter(|value| is_cmp && value.contains(&0) && text(value) == from);
+    let Some(value) = named else {
+        w.raw(expression);
+        return;
+    };
+    let mut new = [to.as_bytes(), b"\0"].concat();
+    if value.len() > from.len() + 1 {
+        new.resize(value.len(), 0);
+    }
+    w.attr_str(NFTA_EXPR_NAME, "cmp");
+    w.nest(NFTA_EXPR_DATA, |w| {
+        for (kind, payload) in netlink::attrs(find_attr(expression, NFTA_EXPR_DATA).unwrap_or(&[])) {
+            if kind == NFTA_CMP_DATA {
+                w.nest(NFTA_CMP_DATA, |w| {
+                    w.attr(NFTA_DATA_VALUE, &new);
+                });
+            } else {
+                w.attr(kind, payload);
+            }
+        }
+    });
+}
+
 /// Takes the rule away again, wherever it stands in its chain.
 ///
 /// # Errors
 /// The kernel's refusal.
 pub fn delete_mend(mend: &Mend) -> Result<()> {
-    let Mend::Accept { family, table, chain, .. } = mend else { return Ok(()) };
+    let (Mend::Accept { family, table, chain, .. } | Mend::Twin { family, table, chain, .. }) = mend else {
+        return Ok(());
+    };
     let what = place(*family, table, chain);
     let mut nft = Nft::open().context("open", "the firewall")?;
     let mut transaction = Transaction::new();

@@ -77,6 +77,7 @@ pub const NFTA_RULE_CHAIN: u16 = 2;
 pub const NFTA_RULE_HANDLE: u16 = 3;
 pub const NFTA_RULE_EXPRESSIONS: u16 = 4;
 pub const NFTA_RULE_COMPAT: u16 = 5;
+pub const NFTA_RULE_POSITION: u16 = 6;
 pub const NFTA_RULE_USERDATA: u16 = 7;
 pub const NFTA_RULE_COMPAT_PROTO: u16 = 1;
 pub const NFTA_RULE_COMPAT_FLAGS: u16 = 2;

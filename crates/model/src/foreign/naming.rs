@@ -1,7 +1,7 @@
 //! Others' rules that name an interface: once it is plugged into a bridge that takes its place, IP packets come and go
 //! by the bridge, and such a rule matches no more, or, where it says "any but", too much.
 
-use super::{Culprit, Layer, RuleRef, saved::Saved};
+use super::{Culprit, Layer, Mend, RuleRef, saved::Saved};
 use crate::address::IfName;
 
 /// A name's width in the kernel's rules (IFNAMSIZ of linux/if.h).
@@ -71,6 +71,35 @@ pub fn lost<'a>(rules: &'a [Conditions], port: &IfName, index: u32, bridge: &IfN
         !rules.iter().any(|other| same_chain(&other.place, &rule.place) && other.parts == twin)
     };
     rules.iter().filter(|rule| rule.place.family != Layer::Bridge).filter(is_lost).map(|rule| &rule.place).collect()
+}
+
+/// Of those the ones that a like for the bridge, behind them, makes good, as such likes: rules of nf_tables that ask for the
+/// port by its name, and use nothing that can be used once alone (sets and chains without names).
+#[must_use]
+pub fn twins(rules: &[Conditions], port: &IfName, index: u32, bridge: &IfName) -> Vec<Mend> {
+    let lost = lost(rules, port, index, bridge);
+    let once = |bytes: &[u8]| {
+        [&b"__set"[..], b"__map", b"__chain"].iter().any(|name| bytes.windows(name.len()).any(|w| w == *name))
+    };
+    let simple = |part: &Part| match part {
+        Part::Name { not, name, begins, .. } => name != port.as_str() || (!not && !begins),
+        Part::Index { index: other, .. } => *other != index,
+        Part::Within { .. } => false,
+        Part::Other(bytes) => !once(bytes),
+    };
+    let named =
+        |part: &Part| matches!(part, Part::Name { begins: true, name, .. } if port.as_str().starts_with(name.as_str()));
+    rules
+        .iter()
+        .filter(|rule| !rule.place.legacy && lost.contains(&&rule.place))
+        .filter(|rule| rule.parts.iter().all(|part| simple(part) && !named(part)))
+        .filter_map(|rule| {
+            let Culprit { family, table, chain, rule, .. } = &rule.place;
+            let handle = rule.as_ref()?.handle;
+            let (table, chain, port, bridge) = (table.clone(), chain.clone(), port.clone(), bridge.clone());
+            Some(Mend::Twin { family: *family, table, chain, handle, port, bridge })
+        })
+        .collect()
 }
 
 /// What to do about one of them.

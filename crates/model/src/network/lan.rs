@@ -94,6 +94,9 @@ pub struct Outer {
     /// The one of them whose addresses, routes and hardware address the bridge bears in its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carries: Option<IfName>,
+    /// Whether others' rules that name that one get their like for the bridge.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub twins: bool,
     /// What of that one's manager is rewritten for the bridge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub takeover: Option<crate::manager::Takeover>,

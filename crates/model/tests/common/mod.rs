@@ -365,6 +365,7 @@ fn outer(sketch: &LanSketch, block: u8, addresses: &[IpNet]) -> Outer {
         ports: if external { Vec::new() } else { vec![port.clone()] },
         carries: (!external).then_some(port),
         takeover: None,
+        twins: false,
         nets: held.iter().map(IpNet::trunc).collect(),
         held: held.iter().map(IpNet::addr).collect(),
         routers: held.iter().map(router).collect(),

@@ -273,6 +273,13 @@ fn an_uplink_that_is_taken_over_killed_after_any_step() {
         let _clients = takeover::Clients;
         let _leases = crate::bridged::leases(&server.scene);
         takeover::ifup();
+        for line in [
+            "add table inet site",
+            "add chain inet site in { type filter hook input priority 0 ; }",
+            "add rule inet site in iifname \"eth0\" tcp dport 81 drop",
+        ] {
+            crate::common::tool(&format!("nft {line}"));
+        }
         let file = "/etc/network/interfaces.d/office";
         let (nothing, noted, text) = (take_here(), takeover::up_by_ifup(), takeover::whole(file));
         let (_, network) =
@@ -286,6 +293,7 @@ fn an_uplink_that_is_taken_over_killed_after_any_step() {
         };
         let is_up = |what: &str| {
             assert!(takeover::up_by_ifup().contains("br0=br0"), "{what}");
+            assert!(crate::common::tool("nft list table inet site").contains("iifname \"br0\""), "{what}");
             assert_ne!(takeover::whole(file), text, "{what}");
             let clients = takeover::clients();
             assert!(clients.len() == 1 && clients[0].ends_with(" br0"), "{what}: {clients:?}");

@@ -282,6 +282,21 @@ fn a_lease_goes_on_by_the_same_client_on_the_bridge() {
         scene.warren("up").says(0, &["Nothing to change"]);
         assert_eq!(clients(), running);
 
+        // Between the two: none at all, as where it died; and one on each, as where somebody was killed on the way.
+        drop(Clients);
+        eventually("its end", || clients().is_empty());
+        scene.warren("plan --exit-code").says(3, &["dhclient on br0 in place of eth0"]);
+        scene.warren("up").ends(0);
+        let is_one = |on: &str| {
+            let running = clients();
+            assert!(running.len() == 1 && running[0].ends_with(on), "{running:?}");
+        };
+        is_one(" br0");
+        tool("dhclient -nw -4 -i -pf /run/dhclient.eth0.pid -lf /var/lib/dhcp/dhclient.eth0.leases eth0");
+        eventually("one on each", || clients().len() == 2);
+        scene.warren("up").ends(0);
+        is_one(" br0");
+
         std::thread::sleep(std::time::Duration::from_millis(1100));
         scene.warren("down").ends(0);
         assert_eq!(ssh.ask("and back"), "and back");

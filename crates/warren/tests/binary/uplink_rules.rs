@@ -123,3 +123,72 @@ fn a_boot_leaves_an_uplink_that_new_rules_name_and_brings_up_the_rest() {
         scene.warren("down").ends(0);
     });
 }
+
+/// With `take-over` such rules get their like for the bridge, and lose it again.
+#[test]
+fn rules_of_others_that_name_a_taken_over_uplink_hold_for_its_bridge() {
+    lab(|| {
+        let scene = office();
+        let text = crate::takeover::with_take_over();
+        for line in [
+            "add table inet site",
+            "add set inet site doors { type inet_service ; elements = { 80, 82 } ; }",
+            "add chain inet site in { type filter hook input priority 0 ; policy drop ; }",
+            "add rule inet site in ct state established,related accept",
+            "add rule inet site in meta l4proto { icmp, ipv6-icmp } accept",
+            "add rule inet site in iifname \"eth0\" tcp dport 81 counter drop comment \"first\"",
+            "add rule inet site in iifname \"eth0\" tcp dport @doors limit rate 1000/second accept",
+            "add chain inet site out { type filter hook output priority 0 ; }",
+            "add rule inet site out oifname \"eth0\" tcp dport 25 reject",
+        ] {
+            tool(&format!("nft {line}"));
+        }
+        tool("iptables-nft -A INPUT -i eth0 -p tcp --dport 82 -j DROP");
+        let before = take();
+        scene.write(OFFICE);
+        scene.warren("up").says(5, &["it names eth0, whose place br0 takes"]);
+        scene.write(&text);
+        scene.warren("plan").says(0, &["the same for br0 as rule", "of table ip filter has for eth0"]);
+        assert_same(&before, &take(), "after a look");
+        up(&scene, &text, &["rest"]);
+        let _servers = [80, 81, 82].map(|port| serve(&scene, "server", port));
+        let tries = [
+            reaches("laptop", "10.0.0.100:80", "server", "10.0.0.20"),
+            silent("laptop", "10.0.0.100:81"),
+            silent("laptop", "10.0.0.100:82"),
+        ];
+        all("on br0", &tries);
+        let listed = tool("nft list chain inet site in");
+        let twin = listed.lines().position(|line| line.contains("iifname \"br0\" tcp dport 81")).expect("a like");
+        assert!(listed.lines().nth(twin - 1).unwrap().contains("comment \"first\""), "{listed}");
+        assert!(tool("iptables-nft -S INPUT").contains("-i br0 -p tcp"), "iptables reads it");
+        scene.warren("plan --exit-code").ends(0);
+        // A rule that comes later gets its like with the next `up`, and one that goes takes it along.
+        tool("nft add rule inet site in iifname \"eth0\" tcp dport 83 accept comment \"later\"");
+        let _later = serve(&scene, "server", 83);
+        all("before", &[tries[0].clone(), silent("laptop", "10.0.0.100:83")]);
+        scene.warren("up").ends(0);
+        all("after", &[reaches("laptop", "10.0.0.100:83", "server", "10.0.0.20"), tries[1].clone()]);
+        let listed = tool("nft -a list chain inet site in");
+        let later = listed.lines().find(|line| line.contains("\"later\"")).unwrap().rsplit(' ').next().unwrap();
+        tool(&format!("nft delete rule inet site in handle {later}"));
+        scene.warren("up").ends(0);
+        all("and gone", &[tries[0].clone(), silent("laptop", "10.0.0.100:83")]);
+        scene.warren("down").ends(0);
+        crate::support::settle(&[]);
+        assert_same(&before, &take(), "after down");
+        // What cannot be said once more is refused, as without.
+        for rule in [
+            "iifname \"eth0\" tcp dport { 84, 85 } drop",
+            "iifname != \"eth0\" tcp dport 84 drop",
+            "iif \"eth0\" tcp dport 84 drop",
+        ] {
+            tool(&format!("nft insert rule inet site in {rule} comment \"t\""));
+            scene.warren("plan").says(5, &["it names eth0, whose place br0 takes"]);
+            let listed = tool("nft -a list chain inet site in");
+            let handle = listed.lines().find(|line| line.contains("\"t\"")).unwrap().rsplit(' ').next().unwrap();
+            tool(&format!("nft delete rule inet site in handle {handle}"));
+        }
+        scene.warren("plan").ends(0);
+    });
+}

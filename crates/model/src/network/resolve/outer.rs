@@ -149,6 +149,7 @@ pub(super) fn build(scope: &Scope<'_>, lan: &config::Lan) -> Outer {
         external: !is_made(lan),
         ports: if is_made(lan) { ports.cloned().collect() } else { Vec::new() },
         carries: carries.filter(|port| there(port).is_some()).cloned(),
+        twins: takes_over(scope) && carries.filter(|port| there(port).is_some()).is_some(),
         takeover: carries
             .filter(|_| takes_over(scope))
             .and_then(there)
