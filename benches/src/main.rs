@@ -10,6 +10,7 @@ mod replay;
 mod scene;
 mod serve;
 mod sites;
+mod socks;
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader};
@@ -36,6 +37,7 @@ const PARTS: &[Part] = &[
     ("lost", serve::packets_lost),
     ("repairs", serve::repairs),
     ("sites", sites::rows),
+    ("socks", socks::rows),
 ];
 /// The environment variable of the processes that measure a part each.
 const ALONE: &str = "WARREN_BENCH_PART";

@@ -139,6 +139,7 @@ fn test(more: &[String]) -> Done {
 /// things besides measures those.
 fn bench(parts: &[String]) -> Done {
     install(PEERS)?;
+    unpacked("socks-peers", &["microsocks", "dante-server"])?;
     cargo(["build", "--release", "--package", "warren", "--package", "warren-bench"])?;
     run(Command::new(root().join("target/release/warren-bench")).args(parts))
 }

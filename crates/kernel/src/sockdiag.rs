@@ -78,10 +78,23 @@ pub fn is_established(session: &Session) -> Result<bool> {
     Ok(false)
 }
 
-/// The user that opened the TCP socket at `local` that is connected to `peer`, both in the calling thread's network
-/// namespace; none where there is no such socket any more.
-pub fn user_of(local: SocketAddr, peer: SocketAddr) -> Result<Option<u32>> {
-    let mut socket = Socket::open(libc::NETLINK_SOCK_DIAG as isize).context("open", "a sock_diag socket")?;
+/// A socket that is asked many questions.
+pub struct SockDiag(Socket);
+
+impl SockDiag {
+    /// One in the calling thread's network namespace.
+    pub fn open() -> Result<Self> {
+        Socket::open(libc::NETLINK_SOCK_DIAG as isize).context("open", "a sock_diag socket").map(Self)
+    }
+
+    /// The user that opened the TCP socket at `local` that is connected to `peer`, both in the socket's network
+    /// namespace; none where there is no such socket any more.
+    pub fn user_of(&mut self, local: SocketAddr, peer: SocketAddr) -> Result<Option<u32>> {
+        user_of(&mut self.0, local, peer)
+    }
+}
+
+fn user_of(socket: &mut Socket, local: SocketAddr, peer: SocketAddr) -> Result<Option<u32>> {
     let (local, peer) = (canonical(local), canonical(peer));
     let family = if local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let sixteen = |address: IpAddr| match address {

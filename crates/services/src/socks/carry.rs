@@ -1,16 +1,20 @@
-//! What goes from one TCP stream to another: by splice(2), which never shows it to us; else by a buffer.
+//! What goes from one TCP stream to another: the first of it by a buffer, for most streams are short, and a pipe costs
+//! more than they carry; then by splice(2), which never shows it to us.
 
 use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-/// What a pipe holds (pipe(7)).
+/// What a pipe holds at first (pipe(7)), and what it is asked to hold.
 const PIPE: usize = 64 * 1024;
+const WIDE: usize = 512 * 1024;
+/// A stream that has carried so much gets a pipe.
+const LONG: u64 = 64 * 1024;
 /// What a buffer holds, where there is no pipe.
 const BUFFER: usize = 16 * 1024;
 /// After so many turns others have theirs: names are answered by the same thread.
@@ -29,13 +33,19 @@ pub async fn both(client: &TcpStream, peer: &TcpStream, sent: &Cell<u64>, receiv
 }
 
 async fn one(from: &TcpStream, to: &TcpStream, count: &Cell<u64>) -> io::Result<()> {
-    let spliced = match pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK) {
-        Ok(pipe) => by_pipe(from, to, &pipe, count).await?,
-        // No descriptor is left, or no page for a pipe.
-        Err(_) => false,
-    };
-    if !spliced {
-        by_buffer(from, to, count).await?;
+    if !by_buffer(from, to, count, LONG).await? {
+        let spliced = match pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK) {
+            Ok(pipe) => {
+                // Beyond what one user's pipes may hold it stays as it is.
+                let _ = fcntl_setpipe_size(&pipe.1, WIDE);
+                by_pipe(from, to, &pipe, count).await?
+            }
+            // No descriptor is left, or no page for a pipe.
+            Err(_) => false,
+        };
+        if !spliced {
+            by_buffer(from, to, count, u64::MAX).await?;
+        }
     }
     match rustix::net::shutdown(to, rustix::net::Shutdown::Write) {
         // It ended meanwhile.
@@ -52,10 +62,11 @@ async fn by_pipe(
     count: &Cell<u64>,
 ) -> io::Result<bool> {
     let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+    let holds = fcntl_getpipe_size(into).unwrap_or(PIPE);
     let mut turns = 0;
     loop {
         from.readable().await?;
-        let taken = from.try_io(Interest::READABLE, || Ok(splice(from, None, into, None, PIPE, flags)?));
+        let taken = from.try_io(Interest::READABLE, || Ok(splice(from, None, into, None, holds, flags)?));
         let mut left = match taken {
             Ok(0) => return Ok(true),
             Ok(taken) => taken,
@@ -85,33 +96,37 @@ async fn by_pipe(
     }
 }
 
-async fn by_buffer(from: &TcpStream, to: &TcpStream, count: &Cell<u64>) -> io::Result<()> {
-    let mut buffer = vec![0; BUFFER];
-    let mut turns = 0;
-    loop {
+/// Whether it came to its end before it had carried `most`.
+async fn by_buffer(from: &TcpStream, to: &TcpStream, count: &Cell<u64>, most: u64) -> io::Result<bool> {
+    let mut buffer = Vec::new();
+    let (mut turns, mut carried) = (0, 0);
+    while carried < most {
         from.readable().await?;
+        // One that is silent for long keeps no buffer before it has spoken.
+        buffer.resize(BUFFER, 0);
         let taken = match from.try_read(&mut buffer) {
-            Ok(0) => return Ok(()),
+            Ok(0) => return Ok(true),
             Ok(taken) => taken,
             Err(e) if is_passing(&e) => continue,
             Err(e) => return Err(e),
         };
         give(to, buffer.get(..taken).unwrap_or(&[])).await?;
+        carried += taken as u64;
         count.set(count.get() + taken as u64);
         turns += 1;
         if turns % TURNS == 0 {
             tokio::task::yield_now().await;
         }
     }
+    Ok(false)
 }
 
 /// Writes all of `bytes`.
 pub async fn give(to: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
-        to.writable().await?;
         match to.try_write(bytes) {
             Ok(given) => bytes = bytes.get(given..).unwrap_or(&[]),
-            Err(e) if is_passing(&e) => {}
+            Err(e) if is_passing(&e) => to.writable().await?,
             Err(e) => return Err(e),
         }
     }
@@ -142,18 +157,21 @@ mod tests {
     #[test]
     fn all_of_it_comes_and_the_end_with_it_by_either_way() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        for pipe in [true, false] {
+        for way in ["pipe", "buffer", "both"] {
             runtime.block_on(async {
                 let (mut client, inner) = pair().await;
                 let (outer, mut peer) = pair().await;
                 let bytes: Vec<u8> = (0..MUCH).map(|n| (n % 251) as u8).collect();
                 let count = Cell::new(0);
                 let carry = async {
-                    if pipe {
+                    if way == "both" {
+                        return one(&inner, &outer, &count).await.unwrap();
+                    }
+                    if way == "pipe" {
                         let pipe = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
                         assert!(by_pipe(&inner, &outer, &pipe, &count).await.unwrap(), "TCP is spliced here");
                     } else {
-                        by_buffer(&inner, &outer, &count).await.unwrap();
+                        assert!(by_buffer(&inner, &outer, &count, u64::MAX).await.unwrap());
                     }
                     rustix::net::shutdown(&outer, rustix::net::Shutdown::Write).unwrap();
                 };
@@ -167,7 +185,7 @@ mod tests {
                     came
                 };
                 let ((), (), came) = tokio::join!(carry, send, take);
-                assert!(came == bytes, "{} bytes came by pipe: {pipe}", came.len());
+                assert!(came == bytes, "{} bytes came by {way}", came.len());
                 assert_eq!(count.get(), MUCH as u64);
             });
         }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use kernel::rtnl::Rtnl;
-use kernel::sockdiag;
+use kernel::sockdiag::SockDiag;
 use model::services::SocksService;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
@@ -49,6 +49,26 @@ pub struct Door {
     sent: Cell<u64>,
     received: Cell<u64>,
     log: Bounded,
+    /// Who is asked of users, and of ways: opened when they are first needed, and again after they failed.
+    users: RefCell<Option<SockDiag>>,
+    ways: RefCell<Option<Rtnl>>,
+}
+
+/// Asks a socket that is kept from one question to the next; one that failed is not.
+fn ask<S, T>(
+    kept: &RefCell<Option<S>>,
+    open: fn() -> kernel::error::Result<S>,
+    question: impl FnOnce(&mut S) -> kernel::error::Result<T>,
+) -> kernel::error::Result<T> {
+    let mut socket = match kept.borrow_mut().take() {
+        Some(socket) => socket,
+        None => open()?,
+    };
+    let answer = question(&mut socket);
+    if answer.is_ok() {
+        *kept.borrow_mut() = Some(socket);
+    }
+    answer
 }
 
 /// Who a client is, as far as its share goes: on loopback every client has the same address.
@@ -100,7 +120,7 @@ impl Door {
     fn check(&self, address: IpAddr, said: Said) -> Result<IpAddr, Refusal> {
         let address = self.rules.borrow().check(address, said)?;
         // Whatever else the host holds, the kernel knows; where it knows no way, connecting says so.
-        match Rtnl::open().and_then(|mut rtnl| rtnl.is_elsewhere(address)) {
+        match ask(&self.ways, Rtnl::open, |rtnl| rtnl.is_elsewhere(address)) {
             Ok(false) => Err(Refusal::Host),
             Ok(true) | Err(_) => Ok(address),
         }
@@ -123,7 +143,8 @@ pub async fn serve(door: Rc<Door>, dns: Rc<Dns>, listener: std::net::TcpListener
         let (door, dns) = (Rc::clone(&door), Rc::clone(&dns));
         spawn_local(async move {
             door.count(|counts| counts.clients += 1);
-            let who = sockdiag::user_of(client, own).ok().flatten().map_or(Who::Nobody, Who::User);
+            let user = ask(&door.users, SockDiag::open, |users| users.user_of(client, own));
+            let who = user.ok().flatten().map_or(Who::Nobody, Who::User);
             let Some(_place) = door.crowd.enter(who, CLIENTS, CLIENTS_OF_ONE) else {
                 door.count(|counts| counts.limited += 1);
                 door.log.warn("socks-limited", || format!("socks: {who} has too many connections: closed"));
@@ -274,6 +295,9 @@ async fn reach(door: &Door, dns: &Dns, target: &Target) -> Result<(TcpStream, Ip
 
 /// The first that answers; each is given a head start before the next.
 async fn connect(addresses: Vec<IpAddr>, port: u16) -> io::Result<(TcpStream, IpAddr)> {
+    if let [only] = *addresses {
+        return Ok((TcpStream::connect(SocketAddr::new(only, port)).await?, only));
+    }
     let mut tried = JoinSet::new();
     let mut rest = addresses.into_iter();
     let mut error = io::Error::from(io::ErrorKind::HostUnreachable);

@@ -4,7 +4,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, TcpStream};
 use std::process::{ChildStdin, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::common::snapshot::{assert_same, take};
 use crate::common::{lab, tool};
@@ -127,7 +127,12 @@ fn guests_and_the_world_by_address_and_by_name_and_never_the_host() {
         // With the door gone, nobody listens; and nothing is left behind.
         scene.write(NETWORK);
         scene.warren("up").ends(0);
-        assert!(TcpStream::connect(proxy).is_err());
+        // The worker hears of it right after `up` has ended.
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect(proxy).is_ok() {
+            assert!(Instant::now() < deadline, "the door stands open");
+            std::thread::sleep(Duration::from_millis(10));
+        }
         scene.warren("down").ends(0);
         drop(running);
         assert_same(&before, &take(), "after down");
