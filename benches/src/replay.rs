@@ -85,7 +85,9 @@ fn parse(log: &str) -> Outcome<Vec<(isize, Vec<u8>)>> {
     for line in log.lines() {
         if let Some(rest) = line.strip_prefix(" | ") {
             let Some((_, bytes)) = sent.last_mut().filter(|_| heard) else { continue };
-            for byte in rest.get(7..56).unwrap_or_default().split_whitespace() {
+            // The place has more digits behind the first MiB.
+            let bytes_of = rest.split_once("  ").and_then(|(_, rest)| rest.get(..49)).unwrap_or_default();
+            for byte in bytes_of.split_whitespace() {
                 bytes.push(told(u8::from_str_radix(byte, 16), "what strace saw")?);
             }
         } else if let Some((call, descriptor)) = line.split_once("socket(").and_then(|(_, r)| r.rsplit_once("= ")) {

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,7 +28,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::netns::Netns;
 
+use version::{RecordVersion, Version};
+
 mod additions;
+mod version;
 pub use additions::{Added, Ground};
 
 const BASELINE: &str = "baseline.json";
@@ -223,27 +226,6 @@ impl Boot {
 struct Stamped<T> {
     identity: Identity,
     value: T,
-}
-
-/// Which content a file had: each is written anew and renamed into its place, so no two have all of these alike.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Version {
-    device: u64,
-    inode: u64,
-    size: u64,
-    changed: (i64, i64),
-}
-
-/// Of the record, and of what stands behind it.
-type RecordVersion = (Version, Option<Version>);
-
-impl Version {
-    /// Of the file at `path`; none where there is no such file, or it cannot be told.
-    fn of(path: &Path) -> Option<Self> {
-        let meta = fs::metadata(path).ok()?;
-        let changed = (meta.ctime(), meta.ctime_nsec());
-        Some(Self { device: meta.dev(), inode: meta.ino(), size: meta.size(), changed })
-    }
 }
 
 /// The two folders, and whom they are about.
