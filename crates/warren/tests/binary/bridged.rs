@@ -280,7 +280,9 @@ pub fn sshd(scene: &Scene) -> Running {
     std::fs::create_dir_all("/run/sshd").unwrap();
     let mut sshd = Command::new("/usr/sbin/sshd");
     sshd.args(["-D", "-e", "-f"]).arg(folder.join("config")).stdin(Stdio::null()).stderr(Stdio::null());
-    Running::start(&mut sshd)
+    let running = Running::start(&mut sshd);
+    eventually("sshd", || TcpStream::connect("127.0.0.1:22").is_ok());
+    running
 }
 
 /// A session from the laptop, in which `cat` gives back each line.
