@@ -8,7 +8,7 @@ use model::facts::HostFacts;
 use model::network::{GuestKind, Network};
 use model::plan::{Plan, Step, plan, undo};
 use model::state::{
-    Baseline, Ids, IpFamilyWord, PortWas, State, Sysctl, TableState, desired, leave_edited, nothing, without_rules,
+    Baseline, Ids, IpFamilyWord, PortWas, State, Sysctl, TableState, leave_edited, nothing, without_rules,
 };
 
 use crate::conntrack;
@@ -211,7 +211,7 @@ impl Engine {
     /// What `up` would do for `network`; changes nothing.
     pub fn survey(&self, network: &Network) -> Result<Survey, ApplyError> {
         let baseline = self.baseline_for(network)?;
-        self.survey_state(goal_of(network, &baseline)?, &baseline)
+        self.survey_state(taken::goal_of(network, &baseline)?, &baseline)
     }
 
     /// What `down` would do; changes nothing.
@@ -276,7 +276,7 @@ impl Engine {
         let network = &network;
         report.kept.extend(notes);
         let baseline = self.baseline_for(network)?;
-        let mut goal = goal_of(network, &baseline)?;
+        let mut goal = taken::goal_of(network, &baseline)?;
         let found = self.observe(&goal)?;
         if !found.conflicts.is_empty() {
             return Err(ApplyError::Conflicts(found.conflicts));
@@ -308,23 +308,6 @@ impl Engine {
         // Each time, for an earlier run may have been ended between its rules and this.
         report.end_flows(conntrack::reconcile(network));
         Ok(report)
-    }
-
-    /// `network` without the interfaces that others' rules name, where they are not plugged in yet; and what to tell of
-    /// them.
-    fn without_lost_ports(&self, network: &Network) -> Result<(Network, Vec<String>), ApplyError> {
-        let goal = goal_of(network, &Baseline::default())?;
-        let mut without = network.clone();
-        let mut notes = Vec::new();
-        if !goal.ports.values().any(|port| port.carries) {
-            return Ok((without, notes));
-        }
-        for Conflict { object, detail, port } in self.observe(&goal)?.conflicts {
-            let Some(port) = port else { continue };
-            without.leave_out(&port);
-            notes.push(format!("{port} is left where it is, and its LAN without it: {object}: {detail}"));
-        }
-        Ok((without, notes))
     }
 
     /// Gives the port of a guest's that another program has just made its limit, as the network that is up has it.
@@ -578,13 +561,6 @@ fn do_together(executor: &mut Executor, steps: &[Step], index: usize, watch: Wat
         watch(index + nth, step).map_err(|why| failed(nth, StepError::Stopped(why)))?;
     }
     executor.steps(steps).map_err(|e| failed(0, e.into()))
-}
-
-/// The state that carries `network` here.
-fn goal_of(network: &Network, baseline: &Baseline) -> Result<State, KernelError> {
-    let mut goal = desired(network, baseline, &ids_of(network)?);
-    goal.mends.extend(taken::twins(network)?);
-    Ok(goal)
 }
 
 /// A number that no other run of this boot has.

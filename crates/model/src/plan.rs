@@ -9,11 +9,12 @@ use crate::foreign::Mend;
 use crate::ruleset::{Element, Family, Set, Table};
 use crate::simulate;
 use crate::state::{
-    Address, Hold, IpFamilyWord, Link, LinkKind, Place, Port, Proxy, Route, Shaper, Side, State, Sysctl, TableState,
+    Address, Hold, IpFamilyWord, Link, LinkKind, Place, Port, Proxy, Route, Shaper, State, Sysctl, TableState,
     in_place_of,
 };
 
 mod about;
+mod held;
 mod words;
 
 /// Steps in the order in which they are to be done. Each knows what was, so each can be undone.
@@ -458,33 +459,6 @@ impl Planner<'_> {
         }
         self.holds(true);
         self.files();
-    }
-
-    /// What goes to a bridge goes once that stands in the interface's place; what leaves one, before it goes.
-    fn holds(&mut self, to_bridges: bool) {
-        let keys: BTreeSet<String> = self.now.holds.keys().chain(self.to.holds.keys()).cloned().collect();
-        for key in keys {
-            let (from, to) = (self.now.holds.get(&key).cloned(), self.to.holds.get(&key).cloned());
-            if from != to && to.as_ref().is_some_and(|hold| hold.on == Side::Bridge) == to_bridges {
-                self.push(Step::SetHold { from, to });
-            }
-        }
-    }
-
-    /// Last, when all stands that they tell of. What merely begins something comes before what it begins, and goes
-    /// after it, so that a power cut in between leaves what a boot can follow.
-    fn files(&mut self) {
-        let paths: BTreeSet<String> = self.now.files.keys().chain(self.to.files.keys()).cloned().collect();
-        let mut paths: Vec<String> = paths.into_iter().collect();
-        if !self.to.holds.values().any(|hold| hold.on == Side::Bridge) {
-            paths.reverse();
-        }
-        for path in paths {
-            let (from, to) = (self.now.files.get(&path).cloned(), self.to.files.get(&path).cloned());
-            if from != to {
-                self.push(Step::SetFile { path, from, to });
-            }
-        }
     }
 
     fn link(&mut self, name: &IfName, link: &Link) {

@@ -3,7 +3,7 @@
 use model::network::Network;
 use model::plan::{Step, plan};
 
-use super::{ApplyError, Engine, PATIENCE, Prior, Report, goal_of, run_number, taken};
+use super::{ApplyError, Engine, PATIENCE, Prior, Report, run_number, taken};
 use crate::conntrack;
 use crate::journal::Record;
 
@@ -17,7 +17,7 @@ impl Engine {
         let Some(network) = resolve(&record).or_else(|| record.network.clone()) else { return Ok(None) };
         let (network, _told_by_up) = self.without_lost_ports(&network)?;
         let baseline = self.baseline_for(&network)?;
-        let mut goal = goal_of(&network, &baseline)?;
+        let mut goal = taken::goal_of(&network, &baseline)?;
         let found = self.observe(&goal)?;
         if !found.conflicts.is_empty() {
             return Err(ApplyError::Conflicts(found.conflicts));

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use model::facts::HostFacts;
 use model::foreign::{Mend, naming};
 use model::network::Network;
-use model::state::{Baseline, Side, State, TakenFile, TakenOver, leave_edited};
+use model::state::{Baseline, Side, State, TakenFile, TakenOver, desired, leave_edited};
 
-use super::{ApplyError, Engine};
+use super::{ApplyError, Engine, ids_of};
 use crate::carry;
 use crate::files;
 use crate::nft;
@@ -22,6 +22,23 @@ impl Engine {
         let mut facts = crate::facts::gather()?;
         look_through(&mut facts, &self.store.taken()?)?;
         Ok(facts)
+    }
+
+    /// `network` without the interfaces that others' rules name, where they are not plugged in yet; and what to tell of
+    /// them.
+    pub(super) fn without_lost_ports(&self, network: &Network) -> Result<(Network, Vec<String>), ApplyError> {
+        let goal = goal_of(network, &Baseline::default())?;
+        let mut without = network.clone();
+        let mut notes = Vec::new();
+        if !goal.ports.values().any(|port| port.carries) {
+            return Ok((without, notes));
+        }
+        for Conflict { object, detail, port } in self.observe(&goal)?.conflicts {
+            let Some(port) = port else { continue };
+            without.leave_out(&port);
+            notes.push(format!("{port} is left where it is, and its LAN without it: {object}: {detail}"));
+        }
+        Ok((without, notes))
     }
 
     /// Whether an interface's manager is taken over, by this boot or an earlier one.
@@ -49,8 +66,15 @@ impl Engine {
     }
 }
 
+/// The state that carries `network` here.
+pub(super) fn goal_of(network: &Network, baseline: &Baseline) -> Result<State, crate::error::KernelError> {
+    let mut goal = desired(network, baseline, &ids_of(network)?);
+    goal.mends.extend(twins(network)?);
+    Ok(goal)
+}
+
 /// The likes, for the bridges in their place, of others' rules that name uplinks which are taken over.
-pub(super) fn twins(network: &Network) -> crate::error::Result<Vec<Mend>> {
+fn twins(network: &Network) -> crate::error::Result<Vec<Mend>> {
     let outers = network.lans.iter().filter_map(|lan| Some((&lan.bridge, lan.outer.as_ref()?)));
     let taken: Vec<_> = outers.filter(|(_, o)| o.twins).filter_map(|(b, o)| Some((b, o.carries.as_ref()?))).collect();
     if taken.is_empty() {
