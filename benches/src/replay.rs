@@ -7,8 +7,12 @@ use std::time::Instant;
 
 use kernel::netlink::Socket;
 use kernel::netns::Netns;
+use kernel::nft::Nft;
 
 use crate::scene::{Outcome, Scene, inside, run, told};
+
+/// NFNL_MSG_BATCH_BEGIN of linux/netfilter/nfnetlink.h.
+const BATCH_BEGIN: u16 = 0x10;
 
 /// What was sent, in order: the protocol of the socket, and the bytes.
 pub struct Recording {
@@ -55,6 +59,8 @@ impl Recording {
     }
 
     fn send(&self) -> Outcome<f64> {
+        // A batch names the commit that it follows (NFNL_BATCH_GENID), and here that is another.
+        let mut commit = told(Nft::open().and_then(|mut nft| nft.generation()), "the last commit's number")?;
         let began = Instant::now();
         let sockets = told(Socket::open(libc::NETLINK_ROUTE as isize), "rtnetlink").and_then(|route| {
             Ok([
@@ -68,7 +74,12 @@ impl Recording {
         }
         for (protocol, bytes) in &self.sent {
             let Some((_, socket)) = sockets.iter().find(|(p, _)| p == protocol) else { continue };
-            told(socket.send(bytes), "sending again")?;
+            let mut bytes = bytes.clone();
+            if bytes.get(4..6) == Some(&BATCH_BEGIN.to_ne_bytes()) && bytes.get(22..24) == Some(&1u16.to_ne_bytes()) {
+                bytes[24..28].copy_from_slice(&commit.to_be_bytes());
+                commit += 1;
+            }
+            told(socket.send(&bytes), "sending again")?;
             // Dumps answer in several; what is there is read, and what comes later with the next.
             while told(socket.receive_ready(), "the answers")?.is_some() {}
         }
