@@ -110,7 +110,7 @@ mod tests {
     fn what_is_added_the_short_way_is_what_is_edited() {
         let facts = model::facts::HostFacts::assumed(model::address::IfName::new("eth0").unwrap());
         let head = "# ours\n[host]\nuplink = 'eth0' # up\n[lan.br1]\naddress = ['10.1.1.1/24']\n[guest.cnx6]\n\
-                    kind = 'reserved'\naddress = '10.1.1.6'\n";
+                    kind = 'reserved'\naddress = ['10.1.1.6']\n";
         let forwards = [
             "[[forward]]\nlisten = 1\nto = \"cnx6\"\n",
             "\n\n[[forward]] # ssh\nlisten = \"22210/tcp\"  # far up\nto = \"cnx6:22\"\n\n[[forward]]\nto = 'cnx6'\nlisten = 8080\n",
