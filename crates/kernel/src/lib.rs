@@ -24,6 +24,7 @@ pub mod nft;
 pub mod observe;
 pub mod privilege;
 pub mod rtnl;
+pub mod seek;
 pub mod session;
 pub mod sockdiag;
 pub mod sysctl;

@@ -198,6 +198,11 @@ fn ret(length: u32) -> SockFilter {
     SockFilter::new(RET, 0, 0, length)
 }
 
+/// A socket that sends whole frames by a bridge, and hears nothing.
+pub(crate) fn sender(bridge: &IfName) -> io::Result<std::fs::File> {
+    packet(bridge, ETH_P_ARP, &[ret(0)]).map(std::fs::File::from)
+}
+
 /// Nothing is received before the filter stands: the protocol is named by the bind alone (packet(7)).
 fn packet(bridge: &IfName, protocol: u16, filter: &[SockFilter]) -> io::Result<OwnedFd> {
     let socket = socket(Domain::PACKET, Type::RAW, None)?;

@@ -7,7 +7,7 @@ use std::net::{IpAddr, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::time::Duration;
 
-use common::{lab, mac, name, net, plug, rtnl, tool, up};
+use common::{lab, mac, name, net, plug, rtnl, tool, up, without_detection};
 use kernel::netns::Netns;
 use kernel::rtnl::{GROUP, LinkChange, NewRoute, Rtnl, VethPeer, header};
 use kernel::sysctl;
@@ -301,6 +301,55 @@ fn all_that_a_route_can_be_is_read() {
         assert!(all.iter().any(|r| r.table == 1000 && r.via == Some(ip("10.1.1.9"))));
         assert!(all.iter().any(|r| r.to == net("192.0.2.0/24") && r.kind == 7));
         assert!(all.iter().any(|r| r.table == 255 && r.to == net("127.0.0.1/32")));
+    });
+}
+
+/// Who was sought while nobody was plugged in is found once somebody is, however long the kernel would wait.
+#[test]
+fn who_was_sought_in_vain_is_asked_again() {
+    lab(|| {
+        without_detection();
+        let br1 = name("br1");
+        rtnl().create_bridge(&br1, Some(mac("02:00:5e:10:00:01")), 1500, "").unwrap();
+        rtnl().set_link(&br1, &up()).unwrap();
+        tool("ip address add 10.1.1.1/24 dev br1");
+        tool("ip address add fd00:1::1/64 dev br1");
+        for family in ["ipv4", "ipv6"] {
+            let hour = format!("/proc/sys/net/{family}/neigh/br1/retrans_time_ms");
+            std::fs::write(hour, "3600000").unwrap();
+        }
+        let until = |what: &str, holds: &dyn Fn() -> bool| {
+            let deadline = std::time::Instant::now() + Duration::from_secs(20);
+            while !holds() {
+                assert!(std::time::Instant::now() < deadline, "{what}");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        };
+        let usable = || rtnl().addresses().unwrap().iter().all(|address| !address.is_unusable());
+        // Somebody else is plugged in, and out again: with nobody there, ever, the kernel asks nobody by IPv6.
+        let other = plug("p9", &[]);
+        tool("ip link set p9 master br1");
+        until("addresses", &usable);
+        tool("ip link delete p9");
+        drop(other);
+        // By then the kernel has forgotten who was there.
+        until("no carrier", &|| rtnl().link(&br1).unwrap().operstate != 6);
+        let guests = ["10.1.1.6", "fd00:1::6"].map(ip);
+        let _waiting = guests.map(|guest| {
+            let from = if guest.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+            let socket = UdpSocket::bind(from).unwrap();
+            socket.send_to(b"waiting", (guest, 9)).unwrap();
+            socket
+        });
+        let state = |guest| rtnl().neighbours().unwrap().into_iter().find(|n| n.address == guest).map(|n| n.state);
+        assert_eq!(guests.map(state), [Some(1), Some(1)], "sought");
+        let guest = plug("p6", &["10.1.1.6/24", "fd00:1::6/64"]);
+        tool("ip link set p6 master br1");
+        until("the guest's addresses", &|| guest.run(usable).unwrap());
+        assert_eq!(kernel::seek::ask_again(&[name("br2")]).unwrap(), 0, "of another bridge");
+        assert_eq!(guests.map(state), [Some(1), Some(1)], "still sought");
+        assert_eq!(kernel::seek::ask_again(&[br1]).unwrap(), 2);
+        until("found", &|| guests.map(state).iter().all(|state| state.is_some_and(|state| state & 0x02 != 0)));
     });
 }
 

@@ -6,6 +6,7 @@ use model::plan::{Step, plan};
 use super::{ApplyError, Engine, PATIENCE, Prior, Report, run_number, taken};
 use crate::conntrack;
 use crate::journal::Record;
+use crate::seek;
 
 impl Engine {
     /// Makes the kernel carry what was applied last, as `resolve` says that it means now: an uplink may have come, or
@@ -39,6 +40,14 @@ impl Engine {
         report.done = self.converge(&prior, &goal, Some(&now), &mut watch, &mut None)?;
         // What `rollback` returns to is what was before the last `up`, not what somebody had broken.
         self.store.remove_journal()?;
+        // What was plugged in again is there; who is behind it was asked for in vain meanwhile.
+        let bridges: Vec<_> = network.lans.iter().map(|lan| lan.bridge.clone()).collect();
+        let plugs = |step: &Step| matches!(step, Step::CreateLink { .. } | Step::ChangeLink { .. });
+        if report.done.steps.iter().any(plugs)
+            && let Err(e) = seek::ask_again(&bridges)
+        {
+            report.kept.push(format!("guests may be out of reach for a second: {e}"));
+        }
         report.end_flows(conntrack::reconcile(&network));
         Ok(Some(report))
     }
