@@ -129,7 +129,7 @@ pub fn memory(pid: u32) -> Outcome<f64> {
 }
 
 /// The memory of both processes once what they have begun with is over.
-fn settled(serve: &Serve) -> Outcome<f64> {
+pub fn settled(serve: &Serve) -> Outcome<f64> {
     let both = || -> Outcome<f64> { Ok(memory(serve.pid())? + memory(serve.worker()?)?) };
     let (mut last, mut alike) = (both()?, 0);
     until("serve is idle", || {

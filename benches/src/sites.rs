@@ -4,12 +4,10 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::thread;
-use std::time::Duration;
 
 use crate::measure::{Bound, Row, Series, absolute, compared, in_turns};
 use crate::scene::{GUEST, Outcome, PUBLIC, Scene, inside, run, told};
-use crate::serve::{Serve, memory, until};
+use crate::serve::{Serve, settled, until};
 
 const ROUNDS: usize = 7;
 /// Where warren listens, and nginx beside it.
@@ -179,9 +177,7 @@ fn at_rest(scene: &Scene) -> Outcome<Row> {
     let mut figures = Vec::new();
     for _ in 0..3 {
         let serve = Serve::start(scene)?;
-        // What a start leaves behind is given back within that.
-        thread::sleep(Duration::from_secs(2));
-        figures.push(memory(serve.pid())? + memory(serve.worker()?)?);
+        figures.push(settled(&serve)?);
     }
     let work = "idle memory of `serve` with ten sites, both processes";
     Ok(absolute(work, "MiB", &Series::of(figures), ("< 16", Bound::Most(16.0))))
