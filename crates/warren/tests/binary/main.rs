@@ -25,6 +25,7 @@ mod limits;
 mod load;
 mod machines;
 mod mutations;
+mod networkmanager;
 mod qemu;
 mod rehearse;
 mod routed;
