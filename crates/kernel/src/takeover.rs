@@ -22,7 +22,8 @@ pub fn look_through(facts: &mut HostFacts, taken: &BTreeMap<IfName, TakenOver>) 
     for (port, taken) in taken {
         let Some(interface) = facts.interfaces.iter_mut().find(|interface| interface.name == *port) else { continue };
         // Somebody was killed while it was stopped.
-        let idle = |manager: &Managed| manager.by == taken.by && manager.obstacle.is_some() && manager.holders.is_empty();
+        let idle =
+            |manager: &Managed| manager.by == taken.by && manager.obstacle.is_some() && manager.holders.is_empty();
         let is_idle = taken.begins_anew() && interface.manager.as_ref().is_some_and(idle);
         // It was told anew to configure the interface.
         if !is_idle && interface.manager.as_ref().is_some_and(|manager| manager.by != Manager::Somebody) {

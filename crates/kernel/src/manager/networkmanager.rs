@@ -101,8 +101,10 @@ mod tests {
                     20010db8000a00009e500888777acd96 02 40 00 01     eth0\n\
                     20010db8000a00009e500888777acd97 03 40 00 00     eth1\n";
         let found = formed(text, &IfName::new("eth0").unwrap());
-        let wanted: Vec<Ipv6Addr> =
-            ["2001:db8:a:0:9e50:888:777a:cd95", "fe80::a1c7:551b:c248:6cd5"].iter().map(|a| a.parse().unwrap()).collect();
+        let wanted: Vec<Ipv6Addr> = ["2001:db8:a:0:9e50:888:777a:cd95", "fe80::a1c7:551b:c248:6cd5"]
+            .iter()
+            .map(|a| a.parse().unwrap())
+            .collect();
         assert_eq!(found, wanted);
     }
 }

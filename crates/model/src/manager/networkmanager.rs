@@ -172,8 +172,9 @@ fn of_bridge(before: &Keyfile, active: &Active, port: &IfName, bridge: &IfName, 
         }
     }
     let connection = after.section_mut("connection");
-    connection
-        .remark(&format!("warren: {bridge} in place of {port} ([host] take-over); `warren down` puts back what stood here"));
+    connection.remark(&format!(
+        "warren: {bridge} in place of {port} ([host] take-over); `warren down` puts back what stood here"
+    ));
     connection.set("uuid", &active.of_bridge(bridge));
     connection.set("type", "bridge");
     connection.set("interface-name", bridge.as_str());
@@ -320,7 +321,8 @@ mod tests {
     fn the_connection_becomes_the_bridges_and_a_second_one_plugs_the_interface_in() {
         let formed = ["fe80::1:2:3:4", "2001:db8::5:6:7:8", "2001:db8:1::5:6:7:8"];
         let formed = formed.iter().map(|address| address.parse().unwrap()).collect();
-        let after = rewritten(BEFORE, &Active { formed, client6: Some(("00:04:33".to_owned(), 7)), ..active() }).unwrap();
+        let after =
+            rewritten(BEFORE, &Active { formed, client6: Some(("00:04:33".to_owned(), 7)), ..active() }).unwrap();
         let wanted = "# The office's\n[connection]\n\
                       # warren: br0 in place of eth0 ([host] take-over); `warren down` puts back what stood here\nid=office\n\
                       uuid=11111111-2222-3333-4444-555555555555\ntype=bridge\ninterface-name=br0\nautoconnect-slaves=1\n\n\

@@ -390,7 +390,12 @@ fn an_uplink_of_networkmanagers_killed_where_it_is_taken_over() {
             apart(|| {
                 // What is said of this host meanwhile is what was said before.
                 let facts = server.engine().facts().unwrap();
-                let manager = facts.interfaces.into_iter().find_map(|one| one.manager).unwrap();
+                let manager = facts
+                    .interfaces
+                    .into_iter()
+                    .find(|one| one.name.as_str() == "eth0")
+                    .and_then(|one| one.manager)
+                    .unwrap();
                 assert!(manager.obstacle.is_none() && manager.by.word() == "NetworkManager", "{manager:?}");
                 assert!(server.goes_down().recovered.is_some());
             });

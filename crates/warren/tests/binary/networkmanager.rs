@@ -66,7 +66,7 @@ pub fn by_networkmanager(text: &str) -> (Scene, Daemon, Running) {
     let over = "upperdir=/run/etc/upper,workdir=/run/etc/work";
     tool(&format!("mount -t overlay overlay -o lowerdir={unpacked}/etc:/etc,{over} /etc"));
     tool(&format!("mount -t overlay overlay -o lowerdir={unpacked}/usr:/usr /usr"));
-    
+
     tool("mount -t tmpfs tmpfs /var/lib");
     fs::create_dir("/var/lib/NetworkManager").unwrap();
     // Where it may not write there, no udev is waited for.
@@ -128,7 +128,11 @@ fn networkmanager_is_told_of_the_bridge_and_told_back() {
         scene.write(&with_take_over());
         scene.warren("plan").says(
             0,
-            &["~ file /etc/NetworkManager/system-connections/office", "    + type=bridge", "NetworkManager on br0 in place of eth0"],
+            &[
+                "~ file /etc/NetworkManager/system-connections/office",
+                "    + type=bridge",
+                "NetworkManager on br0 in place of eth0",
+            ],
         );
         assert_eq!(whole(FILE), file);
         assert_same(&before, &take(), "after a look");
@@ -157,7 +161,10 @@ fn networkmanager_is_told_of_the_bridge_and_told_back() {
         scene.warren("plan --exit-code").ends(0);
         scene.warren("up").says(0, &["Nothing to change"]);
         let stands = stands_on("br0");
-        assert!(stands.contains(&format!("{address}/24")) && !tool("ip -o -4 address show eth0").contains("inet"), "{stands}");
+        assert!(
+            stands.contains(&format!("{address}/24")) && !tool("ip -o -4 address show eth0").contains("inet"),
+            "{stands}"
+        );
 
         // Where it does not run, it is begun anew; what stands meanwhile stays.
         Daemon::end();
