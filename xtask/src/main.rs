@@ -141,7 +141,7 @@ fn bench(parts: &[String]) -> Done {
     install(PEERS)?;
     unpacked("socks-peers", &["microsocks", "dante-server"])?;
     cargo(["build", "--release", "--package", "warren", "--package", "warren-bench"])?;
-    run(Command::new(root().join("target/release/warren-bench")).args(parts))
+    run(Command::new(built("warren-bench")?).args(parts))
 }
 
 fn ci() -> Done {
@@ -154,7 +154,7 @@ fn ci() -> Done {
 
 /// Every example is rehearsed, as root and, where we are root, as a plain user too: neither may need the other.
 fn examples() -> Done {
-    let binary = root().join("target/release/warren");
+    let binary = built("warren")?;
     let mut examples: Vec<PathBuf> = fs::read_dir(root().join("examples"))
         .map_err(|e| format!("cannot list examples/: {e}"))?
         .filter_map(|entry| Some(entry.ok()?.path()))
@@ -389,6 +389,22 @@ fn is_root() -> Result<bool, String> {
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
+}
+
+/// Where cargo puts a program of a release: below `target`, unless CARGO_TARGET_DIR or somebody's configuration says
+/// another place.
+fn built(program: &str) -> Result<PathBuf, String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--format-version", "1"])
+        .current_dir(root())
+        .output()
+        .map_err(|e| format!("cannot run cargo metadata: {e}"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    // One key of a long line of JSON; only a quote or a backslash in the path would be written otherwise.
+    let behind = text.split_once("\"target_directory\":\"").map(|(_, behind)| behind);
+    let folder = behind.and_then(|behind| behind.split('"').next()).filter(|folder| !folder.contains('\\'));
+    let folder = folder.ok_or("cargo metadata names no target folder")?;
+    Ok(Path::new(folder).join("release").join(program))
 }
 
 fn cargo(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Done {
