@@ -35,7 +35,7 @@ impl Daemon {
     pub fn begin() {
         let mut command = Command::new("/usr/sbin/NetworkManager");
         command.arg("--no-daemon").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command.spawn().unwrap();
+        command.spawn().map(drop).unwrap();
     }
 
     pub fn end() {
