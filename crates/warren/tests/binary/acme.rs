@@ -11,7 +11,7 @@ use crate::common::lab;
 use crate::secure::{s_client, secure, until};
 use crate::serve::Serve;
 use crate::sites::web::{Web, body, curl, status};
-use crate::support::{PATIENCE, Running, Scene, at, one_lan, settle};
+use crate::support::{PATIENCE, Running, Scene, at, settle};
 
 const NETWORK: &str = one_lan!(
     r#"dns = ["203.0.113.1"]

@@ -9,7 +9,7 @@ use kernel::netns::Netns;
 
 use crate::common::lab;
 use crate::serve::Serve;
-use crate::support::{Scene, at, one_lan, settle};
+use crate::support::{Scene, at, settle};
 
 const NETWORK: &str = one_lan!(
     r#"domain = "cnx.example"

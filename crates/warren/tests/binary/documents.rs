@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::common::{lab, nft, tool};
 use crate::serve::Serve;
-use crate::support::{Scene, one_lan};
+use crate::support::Scene;
 use crate::watch;
 
 const NETWORK: &str = one_lan!(

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::common::snapshot::{assert_same, take};
 use crate::common::{lab, tool};
 use crate::stream::Stream;
-use crate::support::{NEIGHBOUR, NEIGHBOUR6, PATIENCE, Scene, Talk, all, one_lan, reaches, serve, silent};
+use crate::support::{NEIGHBOUR, NEIGHBOUR6, PATIENCE, Scene, Talk, all, reaches, serve, silent};
 
 const NETWORK: &str = one_lan!(
     r#"[guest.slow]

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::common::{lab, tool};
 use crate::qemu::Machine;
-use crate::support::{Scene, WARREN, examples, one_lan};
+use crate::support::{Scene, WARREN, examples};
 
 /// Everything as root; then as a plain user, where they may make user namespaces and where not.
 const REHEARSALS: &str = r#"

@@ -14,7 +14,7 @@ use kernel::netns::Netns;
 use crate::common::lab;
 use crate::serve::Serve;
 use crate::sites::web::{Web, body, curl, header, line, status};
-use crate::support::{PATIENCE, Running, Scene, at, one_lan, settle};
+use crate::support::{PATIENCE, Running, Scene, at, settle};
 
 const NETWORK: &str = one_lan!(
     r#"[guest.a]

@@ -24,17 +24,6 @@ pub const SILENCE: Duration = Duration::from_millis(800);
 /// The binary under test.
 pub const WARREN: &str = env!("CARGO_BIN_EXE_warren");
 
-/// A file of one LAN behind one public address, and what else stands in it: first of the LAN.
-macro_rules! one_lan {
-    ($more:literal) => {
-        concat!(
-            "[host]\nuplink = \"eth0\"\npublic = [\"203.0.113.2\"]\n[lan.br1]\naddress = [\"10.1.1.1/24\"]\n",
-            $more
-        )
-    };
-}
-pub(crate) use one_lan;
-
 /// A client beyond the router, in both families.
 pub const CLIENT: &str = "198.51.100.7";
 pub const CLIENT6: &str = "2001:db8:100::7";

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use super::serve;
 use crate::common::lab;
-use crate::support::{PATIENCE, Ran, Running, Scene, at, lines, one_lan};
+use crate::support::{PATIENCE, Ran, Running, Scene, at, lines};
 
 const NETWORK: &str = one_lan!(
     r#"[guest.a]
