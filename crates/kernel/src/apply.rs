@@ -16,6 +16,7 @@ use crate::error::KernelError;
 use crate::execute::Executor;
 use crate::journal::{NewJournal, Prior, Record, Store, StoreError, WrittenTable, boot_clock};
 use crate::observe::{Conflict, Observation, observe, observe_limits, switches};
+use crate::takeover::adopt;
 use crate::{carry, nft, tap};
 
 mod add;
@@ -334,6 +335,7 @@ impl Engine {
         let mut report = Report { recovered: self.recover()?, ..Report::default() };
         let known = self.store.baseline()?;
         let baseline = known.clone().unwrap_or_default();
+        adopt(&baseline.taken)?;
         let mut goal = nothing(&baseline);
         let found = self.observe(&goal)?;
         report.kept = self.keep_what_others_use(&baseline, &found.state, &mut goal)?;

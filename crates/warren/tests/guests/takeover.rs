@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -60,6 +61,16 @@ impl Router {
     fn released(&self) -> usize {
         fs::read_to_string(self.folder.join("heard")).unwrap().matches("DHCPRELEASE").count()
     }
+}
+
+/// Debian's NetworkManager, laid over the lab's own view of the machine's programs.
+fn networkmanager() -> PathBuf {
+    let unpacked = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/networkmanager").canonicalize();
+    let unpacked = unpacked.expect("`cargo xtask test` unpacks networkmanager");
+    for (of, over) in [("usr", "/usr"), ("lib", "/usr/lib")] {
+        tool(&format!("mount -t overlay overlay -o lowerdir={}/{of}:{over} {over}", unpacked.display()));
+    }
+    unpacked
 }
 
 /// Debian's ifupdown, laid over the lab's own view of the machine's programs, which the server sees as its own.
@@ -162,5 +173,103 @@ fn a_server_that_is_taken_over_restarts() {
         assert!(!server.run("ip -br link").out.contains("br0"));
         assert!(clients().ends_with(" eth0") && clients().lines().count() == 1, "{}", clients());
         assert_eq!(router.lease(), lease, "the same lease of the same client, through all of it");
+    });
+}
+
+const CONNECTION: &str = "[connection]\nid=office\nuuid=11111111-2222-3333-4444-555555555555\ntype=ethernet\n\
+                          interface-name=eth0\n\n[ethernet]\n\n[ipv4]\nmethod=auto\n\n[ipv6]\naddr-gen-mode=stable-privacy\n\
+                          method=auto\n";
+
+/// The same where the uplink is NetworkManager's, a service of systemd's.
+#[test]
+fn a_server_of_networkmanagers_that_is_taken_over_restarts() {
+    lab(|| {
+        let unpacked = networkmanager();
+        let interfaces = "auto lo\niface lo inet loopback\n";
+        let server = Server::with(FILE, interfaces, "lxc.net.0.flags = up\nlxc.net.0.hwaddr = 02:00:00:00:71:02\n");
+        let path = |path: &str| server.root().join(path);
+        for folder in ["etc/NetworkManager", "var/lib/NetworkManager"] {
+            tool(&format!("rsync -a {}/{folder}/ {}/", unpacked.display(), path(folder).display()));
+        }
+        let config = "[main]\nplugins=keyfile\nauth-polkit=false\ndns=none\nrc-manager=unmanaged\n";
+        fs::write(path("etc/NetworkManager/NetworkManager.conf"), config).unwrap();
+        let file = path("etc/NetworkManager/system-connections/office.nmconnection");
+        fs::write(&file, CONNECTION).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        let units = path("etc/systemd/system");
+        let wants = units.join("multi-user.target.wants");
+        fs::create_dir_all(&wants).unwrap();
+        std::os::unix::fs::symlink("/lib/systemd/system/NetworkManager.service", wants.join("NetworkManager.service"))
+            .unwrap();
+        // No udev tells it of devices in there.
+        fs::create_dir_all(units.join("NetworkManager.service.d")).unwrap();
+        fs::write(units.join("NetworkManager.service.d/udev.conf"), "[Service]\nReadOnlyPaths=/sys\n").unwrap();
+        let router = Router::start(&server);
+        server.start();
+        eventually("a lease", || !router.lease().is_empty());
+        let lease = router.lease();
+        let address = lease[1].clone();
+        let has = |link: &str| {
+            server.run(&format!("ip -4 -o address show dev {link}")).out.contains(&format!("{address}/24"))
+        };
+        eventually("the address", || has("eth0"));
+        let connection = || fs::read_to_string(&file).unwrap();
+        let active = |device: &str| {
+            let line = "nmcli -t -f NAME,DEVICE,STATE connection show --active";
+            server.run(line).out.contains(&format!("office:{device}:activated"))
+        };
+        server.run("warren install").ends(0);
+        assert!(server.run("systemctl show --property=After warren-network").out.contains("NetworkManager.service"));
+
+        // Nobody confirms it: a restart has what was before.
+        server.run("warren up --confirm 600").says(0, &["office.nmconnection was rewritten", "warren confirm"]);
+        assert!(connection().contains("type=bridge") && has("br0") && active("br0"));
+        server.restart();
+        assert_eq!(connection(), CONNECTION);
+        server.journal_says("warren-network", "was never confirmed");
+        eventually("the address", || has("eth0") && active("eth0"));
+        assert!(!server.run("ip -br link").out.contains("br0"));
+
+        // Confirmed: what talks to it talks on, and a restart has it again.
+        let echo = || {
+            server.run("systemd-run --quiet --unit=echo socat TCP4-LISTEN:7,reuseaddr,fork EXEC:cat").ends(0);
+            eventually("an echo", || server.run("ss -Hltn 'sport = :7'").out.contains(":7"));
+        };
+        echo();
+        let mut talk = Talk::open("server", &format!("TCP4:{address}:7"));
+        assert_eq!(talk.ask("before"), "before");
+        server.run("warren up && warren confirm").ends(0);
+        assert_eq!(talk.ask("on the bridge"), "on the bridge");
+        let rewritten = connection();
+        drop(talk);
+        server.restart();
+        assert_eq!(connection(), rewritten);
+        eventually("the address", || has("br0") && active("br0"));
+        assert!(!has("eth0"), "{}", server.run("ip address").out);
+        let status = server.run("warren --json status").ends(0).json();
+        assert_eq!((&status["up"], &status["ok"]), (&true.into(), &true.into()), "{status}");
+        server.run("warren plan --exit-code").ends(0);
+        server
+            .run("systemd-run --quiet --unit=rest ip netns exec rest socat TCP4-LISTEN:7,reuseaddr,fork EXEC:cat")
+            .ends(0);
+        eventually("the guest", || {
+            let from = "printf 'guest\\n' | socat -T 2 - TCP4:203.0.113.104:7,connect-timeout=2";
+            Command::new("sh").args(["-c", from]).output().unwrap().stdout == b"guest\n"
+        });
+
+        // And back, as it was before the first touch.
+        echo();
+        let mut talk = Talk::open("server", &format!("TCP4:{address}:7"));
+        assert_eq!(talk.ask("on the bridge"), "on the bridge");
+        server.run("warren down").ends(0);
+        assert_eq!(talk.ask("and back"), "and back");
+        drop(talk);
+        assert_eq!(connection(), CONNECTION);
+        assert!(has("eth0") && active("eth0"));
+        assert_eq!(
+            (router.lease(), router.released()),
+            (lease, 0),
+            "the same lease of the same client, through all of it"
+        );
     });
 }
