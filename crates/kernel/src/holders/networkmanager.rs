@@ -2,6 +2,7 @@
 //! that its own notes (/run/NetworkManager/devices/INDEX) give the same connection, it goes on with: so it is stopped,
 //! which leaves all as it is, and begins anew with notes of the bridge.
 
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -13,8 +14,10 @@ use model::address::IfName;
 use model::manager::networkmanager::Active;
 use model::state::{Hold, Side};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use zbus::blocking::fdo::DBusProxy;
 use zbus::blocking::{Connection, Proxy, connection};
-use zbus::zvariant::OwnedObjectPath;
+use zbus::names::BusName;
+use zbus::zvariant::{OwnedObjectPath, OwnedValue};
 
 use crate::error::{Context as _, KernelError, Result, explained};
 use crate::rtnl::Rtnl;
@@ -136,6 +139,26 @@ impl Asked {
     }
 }
 
+/// What the leases of an interface say, by the options' names.
+pub fn leases(name: &IfName) -> zbus::Result<BTreeMap<String, String>> {
+    let bus: Connection = connection::Builder::system()?.method_timeout(PATIENCE).build()?;
+    let manager = Proxy::new(&bus, SERVICE, PATH, SERVICE)?;
+    let device: OwnedObjectPath = manager.call("GetDeviceByIpIface", &(name.as_str(),))?;
+    let device = Proxy::new(&bus, SERVICE, device, "org.freedesktop.NetworkManager.Device")?;
+    let mut leases = BTreeMap::new();
+    for (property, interface) in [("Dhcp4Config", "DHCP4Config"), ("Dhcp6Config", "DHCP6Config")] {
+        let path: OwnedObjectPath = device.get_property(property)?;
+        // There is none.
+        if path.as_str() == "/" {
+            continue;
+        }
+        let config = Proxy::new(&bus, SERVICE, path, format!("{SERVICE}.{interface}"))?;
+        let options: HashMap<String, OwnedValue> = config.get_property("Options")?;
+        leases.extend(options.into_iter().filter_map(|(key, value)| Some((key, String::try_from(value).ok()?))));
+    }
+    Ok(leases)
+}
+
 fn await_active(hold: &Hold, active: &Active) -> Result<()> {
     let (bridge, port) = (&hold.bridge, &hold.port);
     let (own, plugged) = (active.of_bridge(bridge), active.of_port(port, bridge));
@@ -190,17 +213,32 @@ fn carry_lease(from: (&str, &IfName), to: (&str, &IfName)) -> Result<()> {
 
 /// Its end leaves addresses, routes and leases as they are.
 fn stop() -> Result<()> {
-    if process().is_none() {
-        return Ok(());
+    if process().is_some() && !(systemd::is_ours() && systemctl("stop")?) {
+        end()?;
     }
-    if systemd::is_ours() && systemctl("stop")? && process().is_none() {
-        return Ok(());
+    // The next one may not begin before the bus has seen that this one has gone.
+    let begun = Instant::now();
+    while is_named().unwrap_or(false) || process().is_some() {
+        if begun.elapsed() > PATIENCE {
+            return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT)).context("end", "NetworkManager");
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
+    Ok(())
+}
+
+/// Whether it is on the bus.
+fn is_named() -> zbus::Result<bool> {
+    let bus: Connection = connection::Builder::system()?.method_timeout(PATIENCE).build()?;
+    Ok(DBusProxy::new(&bus)?.name_has_owner(BusName::try_from(SERVICE)?)?)
+}
+
+/// Where it is no service of systemd's.
+fn end() -> Result<()> {
     let begun = Instant::now();
     while let Some((pid, _)) = process() {
-        let gone = begun.elapsed();
         // It is asked once more now and then, and no longer asked in the end.
-        let signal = if gone > PATIENCE / 3 { Signal::KILL } else { Signal::TERM };
+        let signal = if begun.elapsed() > PATIENCE / 3 { Signal::KILL } else { Signal::TERM };
         match pidfd_open(pid, PidfdFlags::empty()).and_then(|held| {
             // The number may be another process's by now; what is held is not.
             if process().is_some_and(|(now, _)| now == pid) { pidfd_send_signal(&held, signal) } else { Ok(()) }
@@ -208,7 +246,7 @@ fn stop() -> Result<()> {
             Ok(()) | Err(rustix::io::Errno::SRCH) => {}
             Err(e) => return Err(e).context("end", "NetworkManager"),
         }
-        if gone > PATIENCE {
+        if begun.elapsed() > PATIENCE {
             return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT)).context("end", "NetworkManager");
         }
         std::thread::sleep(Duration::from_millis(50));

@@ -9,7 +9,7 @@ use model::manager::{Holder, Managed, Manager};
 
 use super::{files_of, unsafe_to_write};
 use crate::holders;
-use crate::holders::networkmanager::{DEVICES, process};
+use crate::holders::networkmanager::{DEVICES, leases, process};
 
 /// Connections that do not outlive a boot.
 const IN_MEMORY: &str = "/run/NetworkManager/system-connections";
@@ -40,19 +40,24 @@ pub fn of(name: &IfName, index: u32) -> Option<Managed> {
         () if generated => None,
         () => unsafe_to_write(&path, &text_of),
     };
-    let colons = |key: &str| value(key).filter(|hex| hex.contains(':')).map(str::to_owned);
-    let association = colons("dhcp6.iaid").and_then(|hex| u32::from_str_radix(&hex.replace(':', ""), 16).ok());
+    // Its notes are of the moment when the connection became active: a lease may have come later.
+    let Ok(leases) = leases(name) else { return without("NetworkManager does not tell of its leases".to_owned()) };
+    let said = |key: &str| leases.get(key).filter(|hex| hex.contains(':')).cloned();
+    let association = said("iaid").and_then(|hex| u32::from_str_radix(&hex.replace(':', ""), 16).ok());
+    let addresses = fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
     let active = Active {
         line,
         uuid: uuid.to_owned(),
-        generated,
+        generated: generated.then(|| text_of.clone()),
         metric: value("route-metric-default-effective").and_then(|metric| metric.parse().ok()),
-        client: colons("dhcp4.dhcp_client_identifier"),
-        client6: colons("dhcp6.dhcp6_client_id").zip(association),
-        formed: formed(&fs::read_to_string("/proc/net/if_inet6").unwrap_or_default(), name),
+        client: said("dhcp_client_identifier"),
+        client6: said("dhcp6_client_id").zip(association),
+        formed: lasting(&addresses, name, 64),
+        single: lasting(&addresses, name, 128),
     };
     let holders = vec![Holder::NetworkManager(active)];
-    Some(Managed { holders, obstacle: odd, ..managed(vec![(path, text_of)]) })
+    let files = if generated { Vec::new() } else { vec![(path, text_of)] };
+    Some(Managed { holders, obstacle: odd, ..managed(files) })
 }
 
 /// The file of the connection of that UUID, where it stands in one.
@@ -70,21 +75,21 @@ fn says(text: &str, begin: &str) -> bool {
     text.lines().any(|line| line.trim().replace(" = ", "=").starts_with(begin))
 }
 
-/// The addresses of the interface that end in 64 bits of its own, and do not change by themselves: /proc/net/if_inet6
+/// The addresses of the interface with a prefix of that length, but those that change by themselves: /proc/net/if_inet6
 /// (address, index, prefix length, scope, flags, name; net/ipv6/addrconf.c, `if6_seq_show`).
-fn formed(text: &str, name: &IfName) -> Vec<Ipv6Addr> {
+fn lasting(text: &str, name: &IfName, bits: u32) -> Vec<Ipv6Addr> {
     /// IFA_F_TEMPORARY.
     const TEMPORARY: u32 = 0x01;
     let of = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [address, _, length, _, flags, of] = words.as_slice() else { return None };
         let flags = u32::from_str_radix(flags, 16).ok()?;
-        let is_one = *of == name.as_str() && *length == "40" && flags & TEMPORARY == 0;
+        let is_one = *of == name.as_str() && u32::from_str_radix(length, 16) == Ok(bits) && flags & TEMPORARY == 0;
         is_one.then(|| u128::from_str_radix(address, 16).ok().map(Ipv6Addr::from))?
     };
-    let mut formed: Vec<Ipv6Addr> = text.lines().filter_map(of).collect();
-    formed.sort_unstable();
-    formed
+    let mut lasting: Vec<Ipv6Addr> = text.lines().filter_map(of).collect();
+    lasting.sort_unstable();
+    lasting
 }
 
 #[cfg(test)]
@@ -100,7 +105,9 @@ mod tests {
                     20010db8000a00009e500888777acd95 02 40 00 00     eth0\n\
                     20010db8000a00009e500888777acd96 02 40 00 01     eth0\n\
                     20010db8000a00009e500888777acd97 03 40 00 00     eth1\n";
-        let found = formed(text, &IfName::new("eth0").unwrap());
+        let name = IfName::new("eth0").unwrap();
+        let found = lasting(text, &name, 64);
+        assert_eq!(lasting(text, &name, 128), ["2001:db8:a::1786".parse::<Ipv6Addr>().unwrap()]);
         let wanted: Vec<Ipv6Addr> = ["2001:db8:a:0:9e50:888:777a:cd95", "fe80::a1c7:551b:c248:6cd5"]
             .iter()
             .map(|a| a.parse().unwrap())

@@ -25,9 +25,9 @@ pub struct Active {
     pub line: Vec<String>,
     /// Its connection's UUID.
     pub uuid: String,
-    /// Whether it made that connection by itself, in memory alone.
-    #[serde(default)]
-    pub generated: bool,
+    /// That connection, where it made it by itself, in memory alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generated: Option<String>,
     /// The metric of its routes, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metric: Option<u32>,
@@ -41,6 +41,9 @@ pub struct Active {
     /// routers advertise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub formed: Vec<Ipv6Addr>,
+    /// IPv6 addresses of its own that are leased, or told (128 bits long).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub single: Vec<Ipv6Addr>,
 }
 
 impl Active {
@@ -48,7 +51,7 @@ impl Active {
     #[must_use]
     pub fn of_bridge(&self, bridge: &IfName) -> String {
         // What is in memory alone may stand beside the new one until the next boot.
-        if self.generated { derived(&[&self.uuid, bridge.as_str()]) } else { self.uuid.clone() }
+        if self.generated.is_some() { derived(&[&self.uuid, bridge.as_str()]) } else { self.uuid.clone() }
     }
 
     /// The UUID of its connection of the interface as the bridge's port.
@@ -104,13 +107,15 @@ pub(super) fn take_over(
     bridge: &IfName,
     mac: Mac,
 ) -> Result<Vec<(String, String)>, String> {
-    let [(path, text)] = files else { return Err("its connection's file is not known".to_owned()) };
+    let (path, text) = match (files, &active.generated) {
+        (_, Some(text)) => (format!("{CONNECTIONS}/{bridge}.nmconnection"), text),
+        ([(path, text)], None) => (path.clone(), text),
+        _ => return Err("its connection's file is not known".to_owned()),
+    };
     let before = Keyfile::read(text);
     check(&before).map_err(|why| format!("{path}: {why}"))?;
     let bridges = of_bridge(&before, active, port, bridge, mac).map_err(|why| format!("{path}: {why}"))?;
     let ports = of_port(&before, active, port, bridge);
-    let own = format!("{CONNECTIONS}/{bridge}.nmconnection");
-    let path = if active.generated { own } else { path.clone() };
     let plugged = format!("{CONNECTIONS}/{bridge}-{port}.nmconnection");
     Ok(vec![(path, bridges.text()), (plugged, ports.text())])
 }
@@ -179,7 +184,7 @@ fn of_bridge(before: &Keyfile, active: &Active, port: &IfName, bridge: &IfName, 
     connection.set("type", "bridge");
     connection.set("interface-name", bridge.as_str());
     connection.set("autoconnect-slaves", "1");
-    if active.generated {
+    if active.generated.is_some() {
         connection.set("id", bridge.as_str());
     }
     if after.section("bridge").is_none() {
@@ -225,17 +230,17 @@ fn of_ipv6(section: &mut Section, active: &Active, mac: Mac) -> Result<(), Strin
         return Ok(());
     }
     with_metric(section, &method, active);
-    if let Some((duid, association)) = &active.client6 {
-        section.set("dhcp-duid", duid);
-        section.set("dhcp-iaid", &association.to_string());
-    } else if method == "dhcp" {
-        return Err("the client identifier of its DHCPv6 lease is not known".to_owned());
-    }
     let told: Vec<Ipv6Addr> = section
         .entries()
         .filter(|(key, _)| key.strip_prefix("address").is_some_and(|n| n.parse::<u32>().is_ok()))
         .filter_map(|(_, value)| value.split(['/', ',']).next()?.parse().ok())
         .collect();
+    if let Some((duid, association)) = &active.client6 {
+        section.set("dhcp-duid", duid);
+        section.set("dhcp-iaid", &association.to_string());
+    } else if method == "dhcp" || (method == "auto" && active.single.iter().any(|address| !told.contains(address))) {
+        return Err("the client identifier of its DHCPv6 lease is not known".to_owned());
+    }
     let formed = active.formed.iter().filter(|address| !told.contains(address));
     let by_mac = |address: &Ipv6Addr| mac.address_in(*address) == *address;
     let (local, global): (Vec<Ipv6Addr>, Vec<Ipv6Addr>) =
@@ -340,7 +345,7 @@ mod tests {
         assert_eq!(derived(&["a", "b"]), derived(&["a", "b"]));
         assert_ne!(derived(&["a", "b"]), derived(&["a", "c"]));
         // What NetworkManager made by itself stays in memory, and the new one stands in a file of its own.
-        let after = rewritten(BEFORE, &Active { generated: true, ..active() }).unwrap();
+        let after = rewritten(BEFORE, &Active { generated: Some(BEFORE.to_owned()), ..active() }).unwrap();
         assert_eq!(after[0].0, "/etc/NetworkManager/system-connections/br0.nmconnection");
         assert!(!after[0].1.contains(&active().uuid), "{}", after[0].1);
     }
@@ -364,6 +369,8 @@ mod tests {
             let said = rewritten(&text, &active()).unwrap_err();
             assert!(said.contains(why) && said.contains(PATH), "{text}: {said}");
         }
+        let single = vec!["2001:db8::1:1".parse().unwrap()];
+        assert!(rewritten(BEFORE, &Active { single, ..active() }).unwrap_err().contains("DHCPv6"));
         let said = rewritten(BEFORE, &Active { client: None, ..active() }).unwrap_err();
         assert!(said.contains("client identifier"), "{said}");
         for other in ["2001:db8:1::9", "2001:db8:1::ff:fe00:1"] {

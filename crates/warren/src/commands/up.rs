@@ -7,6 +7,7 @@ use kernel::apply::{ApplyError, Confirm, Engine, Report, Wish};
 use model::network::Network;
 use model::plan::Step;
 use model::services::Services;
+use model::state::in_place_of;
 
 use super::guest;
 use crate::context::{Context, Exit, Failure, Hook, Outcome, Source};
@@ -160,7 +161,13 @@ fn witnesses(context: &Context) -> Result<Vec<Witness>, Failure> {
 /// Asks them by whatever is the uplink now.
 fn ask(witnesses: &[Witness], patience: Duration) -> Result<Vec<Witness>, Failure> {
     let uplink = kernel::facts::gather()?.default_uplink;
-    let index = uplink.and_then(|name| kernel::rtnl::Rtnl::open().ok()?.index_of(&name).ok());
+    // A link-local router is asked by what bears the uplink's addresses: the bridge, where one has its place.
+    let index = uplink.and_then(|name| {
+        let links = kernel::rtnl::Rtnl::open().ok()?.links().ok()?;
+        let in_its_place =
+            links.iter().find(|link| link.alias.as_deref().and_then(in_place_of).as_ref() == Some(&name));
+        in_its_place.or_else(|| links.iter().find(|link| link.name == name.as_str())).map(|link| link.index)
+    });
     Ok(answers::ask(witnesses, index, patience))
 }
 

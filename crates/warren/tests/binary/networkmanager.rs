@@ -31,8 +31,10 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// As a boot begins it; ready once it has looked at all that there is.
+    /// As a boot begins it: once no other is on the bus.
     pub fn begin() {
+        let gone = || !Command::new("nmcli").args(["-t", "general"]).output().unwrap().status.success();
+        eventually("its end", gone);
         let mut command = Command::new("/usr/sbin/NetworkManager");
         command.arg("--no-daemon").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().map(drop).unwrap();

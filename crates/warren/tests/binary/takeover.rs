@@ -308,3 +308,44 @@ fn a_lease_goes_on_by_the_same_client_on_the_bridge() {
         assert_eq!(only("/var/lib/dhcp").iter().filter(|name| name.contains("br0")).count(), 0);
     });
 }
+
+#[test]
+fn a_dhclient_that_nobody_else_runs_goes_on_on_the_bridge() {
+    lab(|| {
+        let scene = by_ifupdown("# Nothing of the uplink's.\n");
+        let (_clients, _leases) = (Clients, leases(&scene));
+        tool("ip link set eth0 up");
+        tool("dhclient -4 -i -pf /run/dhclient.eth0.pid -lf /var/lib/dhcp/dhclient.eth0.leases eth0");
+        settle(&[]);
+        let leased = lease(&scene).1;
+        let address = leased[1].clone();
+        let (before, running) = (take(), clients());
+        scene.write(OFFICE);
+        scene.warren("up").says(5, &["eth0 is configured by a DHCP client", "take-over = true"]);
+        assert_eq!(clients(), running);
+        let _sshd = sshd(&scene);
+        let mut ssh = crate::support::Talk::open("laptop", &crate::bridged::ssh_line(&scene, &address));
+        assert_eq!(ssh.ask("before"), "before");
+        scene.up(&with_take_over(), &["rest"]);
+        scene.warren("confirm").ends(0);
+        assert_eq!(ssh.ask("on the bridge"), "on the bridge");
+        let is_one = |on: &str| {
+            let running = clients();
+            assert!(running.len() == 1 && running[0].ends_with(on), "{running:?}");
+        };
+        is_one(" br0");
+        assert!(tool("ip -o -4 address show br0").contains(&format!("{address}/24")));
+        scene.warren("plan --exit-code").ends(0);
+        assert_eq!(fs::read_to_string(OFFICES).unwrap(), "# Nothing of the uplink's.\n");
+        scene.warren("down").ends(0);
+        assert_eq!(ssh.ask("and back"), "and back");
+        is_one(" eth0");
+        assert_eq!(lease(&scene).1, leased, "another lease, or another client's");
+        same(&before, "after down");
+        // One that is for every interface is nobody's to move.
+        drop(Clients);
+        eventually("its end", || clients().is_empty());
+        tool("dhclient -4 -i -pf /run/dhclient.pid -lf /var/lib/dhcp/dhclient.leases eth0");
+        scene.warren("up").says(5, &["take-over cannot rewrite that", "-lf, -pf"]);
+    });
+}
