@@ -78,7 +78,8 @@ impl Seen {
 /// What may hold secrets is nobody else's to read, or its reader passes it by (nm-settings-keyfile(5), netplan(5)).
 fn mode_of_new(path: &Path) -> u32 {
     let is_private = |folder: &&str| path.starts_with(folder);
-    if ["/etc/NetworkManager/system-connections", "/etc/netplan"].iter().any(is_private) { 0o600 } else { 0o644 }
+    let private = ["/etc/NetworkManager/system-connections", "/run/NetworkManager/system-connections", "/etc/netplan"];
+    if private.iter().any(is_private) { 0o600 } else { 0o644 }
 }
 
 /// Where a file is written before it is put in place: what begins with a dot is nobody's configuration.

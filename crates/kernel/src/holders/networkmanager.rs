@@ -29,6 +29,8 @@ const ACTIVE: &str = "org.freedesktop.NetworkManager.Connection.Active";
 const UNIT: &str = "NetworkManager.service";
 /// What it notes of each device, by index.
 pub const DEVICES: &str = "/run/NetworkManager/devices";
+/// Connections that do not outlive a boot.
+pub const IN_MEMORY: &str = "/run/NetworkManager/system-connections";
 /// Its notes of leases (nm-dhcp-client of its own, `internal-UUID-INTERFACE.lease`).
 const LEASES: &str = "/var/lib/NetworkManager";
 /// How long it may take to end, to begin, and to have a lease again: it gives up a server that is silent after 45 s.
@@ -84,12 +86,12 @@ pub fn set(hold: &Hold, active: &Active) -> Result<()> {
         Side::Between => return Ok(()),
         Side::Bridge => {
             note(port, &active.of_port(port, bridge), active)?;
-            note(bridge, &active.of_bridge(bridge), active)?;
-            carry_lease((&active.uuid, port), (&active.of_bridge(bridge), bridge))?;
+            note(bridge, &active.uuid, active)?;
+            carry_lease(&active.uuid, port, bridge)?;
         }
         Side::Port => {
             note(port, &active.uuid, active)?;
-            carry_lease((&active.of_bridge(bridge), bridge), (&active.uuid, port))?;
+            carry_lease(&active.uuid, bridge, port)?;
         }
     }
     start(&active.line)?;
@@ -133,7 +135,7 @@ impl Asked {
     }
 
     fn side(&self, hold: &Hold, active: &Active) -> Option<Side> {
-        let on_bridge = self.state(&active.of_bridge(&hold.bridge), &hold.bridge);
+        let on_bridge = self.state(&active.uuid, &hold.bridge);
         let on_port = self.state(&active.uuid, &hold.port);
         on_bridge.map(|_| Side::Bridge).or(on_port.map(|_| Side::Port))
     }
@@ -161,9 +163,9 @@ pub fn leases(name: &IfName) -> zbus::Result<BTreeMap<String, String>> {
 
 fn await_active(hold: &Hold, active: &Active) -> Result<()> {
     let (bridge, port) = (&hold.bridge, &hold.port);
-    let (own, plugged) = (active.of_bridge(bridge), active.of_port(port, bridge));
+    let plugged = active.of_port(port, bridge);
     let wanted: &[(&str, &IfName)] = match hold.on {
-        Side::Bridge => &[(&own, bridge), (&plugged, port)],
+        Side::Bridge => &[(&active.uuid, bridge), (&plugged, port)],
         _ => &[(&active.uuid, port)],
     };
     let begun = Instant::now();
@@ -199,9 +201,9 @@ fn note(name: &IfName, uuid: &str, active: &Active) -> Result<()> {
 }
 
 /// What it knows of its lease: so it asks for the same one.
-fn carry_lease(from: (&str, &IfName), to: (&str, &IfName)) -> Result<()> {
+fn carry_lease(uuid: &str, from: &IfName, to: &IfName) -> Result<()> {
     for kind in ["internal", "internal6"] {
-        let path = |(uuid, name): (&str, &IfName)| format!("{LEASES}/{kind}-{uuid}-{name}.lease");
+        let path = |name: &IfName| format!("{LEASES}/{kind}-{uuid}-{name}.lease");
         match fs::rename(path(from), path(to)) {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}

@@ -9,10 +9,7 @@ use model::manager::{Holder, Managed, Manager};
 
 use super::{files_of, unsafe_to_write};
 use crate::holders;
-use crate::holders::networkmanager::{DEVICES, leases, process};
-
-/// Connections that do not outlive a boot.
-const IN_MEMORY: &str = "/run/NetworkManager/system-connections";
+use crate::holders::networkmanager::{DEVICES, IN_MEMORY, leases, process};
 
 /// /run/NetworkManager/devices/INDEX: what NetworkManager remembers of a device that it has a connection on.
 pub fn of(name: &IfName, index: u32) -> Option<Managed> {
@@ -31,13 +28,13 @@ pub fn of(name: &IfName, index: u32) -> Option<Managed> {
         let keep = format!("`nmcli connection modify {uuid} connection.autoconnect yes` writes one");
         return without(format!("its connection stands in no file below {CONNECTIONS}: {keep}"));
     };
-    let generated = path.starts_with(IN_MEMORY);
-    let foreign = generated && !says(&text_of, "nm-generated=true");
+    let generated = path.starts_with(IN_MEMORY) && says(&text_of, "nm-generated=true");
+    let keep = format!("`nmcli connection modify {uuid} connection.autoconnect yes` writes it to {CONNECTIONS}");
     let odd = match () {
-        () if foreign => Some(format!("{path} was made by another program")),
+        () if generated => Some(format!("its connection is in memory alone: {keep}, and then it can be")),
+        () if path.starts_with(IN_MEMORY) => Some(format!("{path} was written by another program")),
         // Its own client is the only one whose leases are carried on.
         () if !holders::dhclient::of(name).is_empty() => Some(format!("it runs dhclient for {name} ([main] dhcp=)")),
-        () if generated => None,
         () => unsafe_to_write(&path, &text_of),
     };
     // Its notes are of the moment when the connection became active: a lease may have come later.
@@ -48,7 +45,6 @@ pub fn of(name: &IfName, index: u32) -> Option<Managed> {
     let active = Active {
         line,
         uuid: uuid.to_owned(),
-        generated: generated.then(|| text_of.clone()),
         metric: value("route-metric-default-effective").and_then(|metric| metric.parse().ok()),
         client: said("dhcp_client_identifier"),
         client6: said("dhcp6_client_id").zip(association),
@@ -56,8 +52,7 @@ pub fn of(name: &IfName, index: u32) -> Option<Managed> {
         single: lasting(&addresses, name, 128),
     };
     let holders = vec![Holder::NetworkManager(active)];
-    let files = if generated { Vec::new() } else { vec![(path, text_of)] };
-    Some(Managed { holders, obstacle: odd, ..managed(files) })
+    Some(Managed { holders, obstacle: odd, ..managed(vec![(path, text_of)]) })
 }
 
 /// The file of the connection of that UUID, where it stands in one.

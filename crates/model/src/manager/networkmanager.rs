@@ -25,9 +25,6 @@ pub struct Active {
     pub line: Vec<String>,
     /// Its connection's UUID.
     pub uuid: String,
-    /// That connection, where it made it by itself, in memory alone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub generated: Option<String>,
     /// The metric of its routes, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metric: Option<u32>,
@@ -47,13 +44,6 @@ pub struct Active {
 }
 
 impl Active {
-    /// The UUID of its connection of the bridge.
-    #[must_use]
-    pub fn of_bridge(&self, bridge: &IfName) -> String {
-        // What is in memory alone may stand beside the new one until the next boot.
-        if self.generated.is_some() { derived(&[&self.uuid, bridge.as_str()]) } else { self.uuid.clone() }
-    }
-
     /// The UUID of its connection of the interface as the bridge's port.
     #[must_use]
     pub fn of_port(&self, port: &IfName, bridge: &IfName) -> String {
@@ -107,17 +97,13 @@ pub(super) fn take_over(
     bridge: &IfName,
     mac: Mac,
 ) -> Result<Vec<(String, String)>, String> {
-    let (path, text) = match (files, &active.generated) {
-        (_, Some(text)) => (format!("{CONNECTIONS}/{bridge}.nmconnection"), text),
-        ([(path, text)], None) => (path.clone(), text),
-        _ => return Err("its connection's file is not known".to_owned()),
-    };
+    let [(path, text)] = files else { return Err("its connection's file is not known".to_owned()) };
     let before = Keyfile::read(text);
     check(&before).map_err(|why| format!("{path}: {why}"))?;
     let bridges = of_bridge(&before, active, port, bridge, mac).map_err(|why| format!("{path}: {why}"))?;
     let ports = of_port(&before, active, port, bridge);
     let plugged = format!("{CONNECTIONS}/{bridge}-{port}.nmconnection");
-    Ok(vec![(path, bridges.text()), (plugged, ports.text())])
+    Ok(vec![(path.clone(), bridges.text()), (plugged, ports.text())])
 }
 
 fn check(file: &Keyfile) -> Result<(), String> {
@@ -180,13 +166,9 @@ fn of_bridge(before: &Keyfile, active: &Active, port: &IfName, bridge: &IfName, 
     connection.remark(&format!(
         "warren: {bridge} in place of {port} ([host] take-over); `warren down` puts back what stood here"
     ));
-    connection.set("uuid", &active.of_bridge(bridge));
     connection.set("type", "bridge");
     connection.set("interface-name", bridge.as_str());
     connection.set("autoconnect-slaves", "1");
-    if active.generated.is_some() {
-        connection.set("id", bridge.as_str());
-    }
     if after.section("bridge").is_none() {
         after.push(own(mac));
     }
@@ -344,10 +326,6 @@ mod tests {
         // The same every time, and nobody else's.
         assert_eq!(derived(&["a", "b"]), derived(&["a", "b"]));
         assert_ne!(derived(&["a", "b"]), derived(&["a", "c"]));
-        // What NetworkManager made by itself stays in memory, and the new one stands in a file of its own.
-        let after = rewritten(BEFORE, &Active { generated: Some(BEFORE.to_owned()), ..active() }).unwrap();
-        assert_eq!(after[0].0, "/etc/NetworkManager/system-connections/br0.nmconnection");
-        assert!(!after[0].1.contains(&active().uuid), "{}", after[0].1);
     }
 
     #[test]

@@ -206,5 +206,13 @@ fn networkmanager_is_told_of_the_bridge_and_told_back() {
         assert_eq!(lease(&scene).1, leased);
         same(&before, "after down");
         assert!(!scene.folder().join("state/taken-over.json").exists());
+        // What a bridge cannot have is not touched.
+        let odd = LEASED.replace("wake-on-lan=0", "cloned-mac-address=random");
+        fs::write(FILE, &odd).unwrap();
+        scene.warren("up").says(5, &["take-over cannot rewrite that", "`cloned-mac-address=random`"]);
+        assert_eq!(fs::read_to_string(FILE).unwrap(), odd);
+        fs::rename(FILE, "/run/NetworkManager/system-connections/office.nmconnection").unwrap();
+        scene.warren("up").says(5, &["take-over cannot rewrite that", "was written by another program"]);
+        assert_same(&before, &take(), "after the refusals");
     });
 }
