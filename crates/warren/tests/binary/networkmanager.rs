@@ -211,7 +211,8 @@ fn networkmanager_is_told_of_the_bridge_and_told_back() {
         fs::write(FILE, &odd).unwrap();
         scene.warren("up").says(5, &["take-over cannot rewrite that", "`cloned-mac-address=random`"]);
         assert_eq!(fs::read_to_string(FILE).unwrap(), odd);
-        fs::rename(FILE, "/run/NetworkManager/system-connections/office.nmconnection").unwrap();
+        fs::remove_file(FILE).unwrap();
+        fs::write("/run/NetworkManager/system-connections/office.nmconnection", LEASED).unwrap();
         scene.warren("up").says(5, &["take-over cannot rewrite that", "was written by another program"]);
         assert_same(&before, &take(), "after the refusals");
     });
