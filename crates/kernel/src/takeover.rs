@@ -6,11 +6,11 @@ use std::path::Path;
 use model::address::IfName;
 use model::facts::HostFacts;
 use model::manager::{Managed, Manager};
-use model::state::{TakenOver, in_place_of};
+use model::state::{ALIAS_IN_PLACE_OF, Side, TakenFile, TakenOver, in_place_of};
 
 use crate::error::Result;
-use crate::files;
-use crate::rtnl::Rtnl;
+use crate::rtnl::{LinkChange, LinkInfo, Rtnl};
+use crate::{files, holders};
 
 /// Tells of managers that were taken over what they were: as with all that a bridge of ours has in an interface's place,
 /// it is told as the interface's. A file is believed to be of that only while it says what we wrote.
@@ -21,14 +21,18 @@ pub fn look_through(facts: &mut HostFacts, taken: &BTreeMap<IfName, TakenOver>) 
     let links = Rtnl::open()?.links()?;
     for (port, taken) in taken {
         let Some(interface) = facts.interfaces.iter_mut().find(|interface| interface.name == *port) else { continue };
+        // Somebody was killed while it was stopped.
+        let idle =
+            |manager: &Managed| manager.by == taken.by && manager.obstacle.is_some() && manager.holders.is_empty();
+        let is_idle = taken.begins_anew() && interface.manager.as_ref().is_some_and(idle);
         // It was told anew to configure the interface.
-        if interface.manager.as_ref().is_some_and(|manager| manager.by != Manager::Somebody) {
+        if !is_idle && interface.manager.as_ref().is_some_and(|manager| manager.by != Manager::Somebody) {
             continue;
         }
         let mut before = Vec::new();
         for (path, file) in &taken.files {
             let now = files::read(path)?;
-            if now.as_ref().is_some_and(|now| file.wrote.contains(now)) {
+            if now.as_ref().is_some_and(|now| file.wrote.contains(now)) || (is_idle && now == file.before) {
                 before.extend(file.before.clone().map(|text| (path.clone(), text)));
             }
         }
@@ -38,6 +42,40 @@ pub fn look_through(facts: &mut HostFacts, taken: &BTreeMap<IfName, TakenOver>) 
         if stands || !before.is_empty() {
             let managed = Managed { holders: taken.holders.clone(), ..Managed::new(taken.by, before) };
             interface.manager = Some(managed);
+        }
+    }
+    Ok(())
+}
+
+/// Marks bridges as ours that a manager has made by what we wrote: not every one can be told to give a link our mark.
+pub fn adopt(taken: &BTreeMap<IfName, TakenOver>) -> Result<()> {
+    for (port, taken) in taken {
+        // ifupdown is told to.
+        if taken.by == Manager::Ifupdown || taken.by == Manager::DhcpClient {
+            continue;
+        }
+        let is_written = |(path, file): (&String, &TakenFile)| {
+            files::read(path).is_ok_and(|now| now.is_some_and(|now| file.wrote.contains(&now)))
+        };
+        let is_marked = |link: &LinkInfo| link.alias.as_deref().and_then(in_place_of).as_ref() == Some(port);
+        let bridge = || -> Result<Option<LinkInfo>> {
+            Ok(Rtnl::open()?.links()?.into_iter().find(|link| link.name == taken.bridge.as_str()))
+        };
+        if !taken.files.iter().any(is_written) || bridge()?.as_ref().is_some_and(is_marked) {
+            continue;
+        }
+        // One that has only begun makes it in a moment.
+        for (_, hold) in taken.holds(port, Side::Bridge).filter(|(_, hold)| hold.holder.begins_anew()) {
+            holders::side(&hold)?;
+        }
+        if bridge()?.is_some_and(|link| link.bridge.is_some() && link.alias.is_none()) {
+            let mark = format!("{ALIAS_IN_PLACE_OF}{port}");
+            let change = LinkChange { alias: Some(mark), ..LinkChange::default() };
+            match Rtnl::open()?.set_link(&taken.bridge, &change) {
+                // Who may not change anything looks at it as it is.
+                Err(e) if !e.is_forbidden() => return Err(e),
+                _ => {}
+            }
         }
     }
     Ok(())

@@ -10,6 +10,8 @@ use crate::address::{IfName, Mac};
 
 pub mod dhclient;
 mod ifupdown;
+mod keyfile;
+pub mod networkmanager;
 
 /// Who configures an interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +36,8 @@ pub enum Holder {
     Ifstate,
     /// dhclient(8), by its command line.
     Dhclient(Vec<String>),
+    /// NetworkManager(8), by what it has at work there.
+    NetworkManager(networkmanager::Active),
 }
 
 impl Holder {
@@ -43,7 +47,14 @@ impl Holder {
         match self {
             Self::Ifstate => "ifstate",
             Self::Dhclient(_) => "dhclient",
+            Self::NetworkManager(_) => "NetworkManager",
         }
+    }
+
+    /// Whether it is stopped before anything of it is touched, and begins anew, by its files, once all stands.
+    #[must_use]
+    pub fn begins_anew(&self) -> bool {
+        matches!(self, Self::NetworkManager(_))
     }
 
     /// What people call it.
@@ -52,6 +63,7 @@ impl Holder {
         match self {
             Self::Ifstate => "ifup's note of what is up:",
             Self::Dhclient(_) => "dhclient",
+            Self::NetworkManager(_) => "NetworkManager",
         }
     }
 }
@@ -125,6 +137,14 @@ impl Managed {
         let mac = mac.ok_or_else(|| format!("{port} has no hardware address"))?;
         let after = match self.by {
             Manager::Ifupdown => ifupdown::take_over(&self.files, port, bridge, mac)?,
+            Manager::NetworkManager => {
+                let active = self.holders.iter().find_map(|holder| match holder {
+                    Holder::NetworkManager(active) => Some(active),
+                    _ => None,
+                });
+                let active = active.ok_or_else(|| format!("what it has at work on {port} is not known"))?;
+                networkmanager::take_over(&self.files, active, port, bridge, mac)?
+            }
             Manager::DhcpClient if !self.holders.is_empty() => Vec::new(),
             Manager::DhcpClient => return Err("of DHCP clients only dhclient is moved".to_owned()),
             other => return Err(format!("it does not rewrite what {} is told yet", other.word())),
