@@ -7,12 +7,14 @@ use crate::error::Result;
 
 pub mod dhclient;
 mod ifstate;
+pub mod networkd;
 
 /// Where it is at work. `hold` says where it is looked for, and where it should be.
 pub fn side(hold: &Hold) -> Result<Side> {
     match &hold.holder {
         Holder::Ifstate => ifstate::side(hold),
         Holder::Dhclient(_) => dhclient::side(hold),
+        Holder::Networkd(follows) => networkd::side(hold, follows),
     }
 }
 
@@ -21,5 +23,6 @@ pub fn set(hold: &Hold) -> Result<()> {
     match &hold.holder {
         Holder::Ifstate => ifstate::set(hold),
         Holder::Dhclient(line) => dhclient::set(hold, line),
+        Holder::Networkd(follows) => networkd::set(hold, follows),
     }
 }

@@ -12,7 +12,7 @@ use crate::holders;
 /// an end that a client renews.
 #[must_use]
 pub fn of(name: &IfName, index: u32, leased: bool) -> Option<Managed> {
-    networkd(index)
+    networkd(name, index)
         .or_else(|| network_manager(index))
         .or_else(|| ifupdown(name))
         .or_else(|| dhcp_client(name))
@@ -24,19 +24,13 @@ fn file(path: &str) -> Option<(String, String)> {
     Some((path.to_owned(), String::from_utf8_lossy(&fs::read(path).ok()?).into_owned()))
 }
 
-/// /run/systemd/netif/links/INDEX (sd-network.h reads it): its state, and the file that it follows.
-fn networkd(index: u32) -> Option<Managed> {
-    let text = fs::read_to_string(format!("/run/systemd/netif/links/{index}")).ok()?;
-    let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-    if matches!(value("ADMIN_STATE"), None | Some("unmanaged" | "pending" | "linger")) {
-        return None;
-    }
-    let path = value("NETWORK_FILE")?;
-    let netplan = path.starts_with("/run/systemd/network/") && path.contains("netplan");
-    if netplan {
+/// What networkd follows on it, or what netplan has written for networkd.
+fn networkd(name: &IfName, index: u32) -> Option<Managed> {
+    let followed = holders::networkd::followed(index)?;
+    if followed.starts_with("/run/systemd/network/") && followed.contains("netplan") {
         return Some(Managed::new(Manager::Netplan, netplan_files()));
     }
-    Some(Managed::new(Manager::Networkd, file(path).into_iter().collect()))
+    Some(holders::networkd::managed(name, index, &followed))
 }
 
 fn netplan_files() -> Vec<(String, String)> {

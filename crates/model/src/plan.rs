@@ -459,6 +459,7 @@ impl Planner<'_> {
         }
         self.holds(true);
         self.files();
+        self.readers();
     }
 
     fn link(&mut self, name: &IfName, link: &Link) {

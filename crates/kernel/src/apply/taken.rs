@@ -14,13 +14,15 @@ use crate::files;
 use crate::nft;
 use crate::observe::Conflict;
 use crate::rtnl::Rtnl;
-use crate::takeover::look_through;
+use crate::takeover::{look_through, mark};
 
 impl Engine {
     /// What this host is, where that was not rewritten by ourselves.
     pub fn facts(&self) -> Result<HostFacts, ApplyError> {
+        let taken = self.store.taken()?;
+        mark(&taken)?;
         let mut facts = crate::facts::gather()?;
-        look_through(&mut facts, &self.store.taken()?)?;
+        look_through(&mut facts, &taken)?;
         Ok(facts)
     }
 

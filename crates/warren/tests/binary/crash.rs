@@ -11,7 +11,7 @@ use model::plan::Step;
 use crate::common::snapshot::{Snapshot, assert_same, take, take_here};
 use crate::common::{lab, without_detection};
 use crate::support::{PATIENCE, Ran, Scene, bare, examples, settle, which};
-use crate::takeover;
+use crate::{networkd, takeover};
 
 /// The examples, as far as a lab can carry them: what a rehearsal stands in for is stood in for.
 fn networks() -> Vec<(String, Network)> {
@@ -330,6 +330,63 @@ fn an_uplink_that_is_taken_over_killed_after_any_step() {
         }
         is_back("down");
         println!("a take-over was killed after each of {tried} steps");
+        assert!(tried > 20, "only {tried}");
+    });
+}
+
+/// And where that is networkd: what it follows is where the addresses are, and it never takes them off.
+#[test]
+fn an_uplink_that_is_taken_over_of_networkd_killed_after_any_step() {
+    lab(|| {
+        let (scene, _networkd) = networkd::by_networkd(networkd::LEASED);
+        let server = Server::of(scene);
+        let address = takeover::lease(&server.scene).1[1].clone();
+        let (_, network) =
+            model::network::load(&takeover::with_take_over(), &kernel::facts::gather().unwrap()).unwrap();
+        let on = |link: &str, file: &str, what: &str| {
+            let (state, follows) = networkd::state("eth0");
+            assert!(state != "failed" && follows.ends_with(file), "{what}: {state}, {follows}");
+            let seen = crate::common::tool(&format!("ip -o -4 address show {link}"));
+            assert!(seen.contains(&format!(" {address}/24")), "{what}: {seen}");
+        };
+        let is_up = |what: &str| on("br0", "05-br0.port.network", what);
+        let is_back = |what: &str| {
+            on("eth0", "20-office.network", what);
+            assert_eq!(takeover::only(networkd::FOLDER), ["20-office.network"], "{what}");
+            assert_eq!(takeover::only("/run/systemd/network"), Vec::<String>::new(), "{what}");
+        };
+        let mut tried = 0;
+        for at in 0.. {
+            let was_last = server.killed_in_up(&network, at);
+            if at % 2 == 1 {
+                server.goes_up(&network);
+                is_up(&format!("up again, after a kill before step {at}"));
+            }
+            server.goes_down();
+            is_back(&format!("up, killed before step {at}"));
+            tried += 1;
+            if was_last {
+                break;
+            }
+        }
+        server.goes_up(&network);
+        for at in 0.. {
+            if server.killed_in_down(at) {
+                break;
+            }
+            let report = server.goes_up(&network);
+            assert!(
+                report.recovered.is_some() && report.done.is_empty(),
+                "down, killed before step {at}: {}",
+                report.done
+            );
+            is_up(&format!("down, killed before step {at}"));
+            tried += 1;
+        }
+        is_back("down");
+        let heard = std::fs::read_to_string(server.scene.folder().join("heard")).unwrap();
+        assert!(!heard.contains("DHCPRELEASE"), "{heard}");
+        println!("a take-over of networkd's was killed after each of {tried} steps");
         assert!(tried > 20, "only {tried}");
     });
 }

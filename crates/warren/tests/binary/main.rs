@@ -25,6 +25,7 @@ mod limits;
 mod load;
 mod machines;
 mod mutations;
+mod networkd;
 mod qemu;
 mod rehearse;
 mod routed;

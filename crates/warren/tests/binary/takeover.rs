@@ -72,7 +72,7 @@ pub fn whole(path: &str) -> (Vec<u8>, u32, u32, u32) {
     (fs::read(path).unwrap(), meta.mode(), meta.uid(), meta.gid())
 }
 
-fn only(folder: &str) -> Vec<String> {
+pub fn only(folder: &str) -> Vec<String> {
     let mut names: Vec<String> =
         fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
@@ -81,7 +81,7 @@ fn only(folder: &str) -> Vec<String> {
 
 /// What comes a moment later than what it belongs to, as an IPv6 address's own route, is waited for.
 #[track_caller]
-fn same(before: &Snapshot, when: &str) {
+pub fn same(before: &Snapshot, when: &str) {
     let deadline = Instant::now() + PATIENCE;
     while take() != *before && Instant::now() < deadline {
         std::thread::sleep(std::time::Duration::from_millis(50));
@@ -198,7 +198,7 @@ fn a_file_that_somebody_has_written_since_is_left_and_told() {
 }
 
 /// What the office's router knows of the server's lease: the hardware address, the address, and the client identifier.
-fn lease(scene: &Scene) -> (String, Vec<String>) {
+pub fn lease(scene: &Scene) -> (String, Vec<String>) {
     let text = fs::read_to_string(scene.folder().join("leases")).unwrap_or_default();
     let line = text.lines().find(|line| line.contains("02:00:00:00:01:64")).unwrap_or_default();
     let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
