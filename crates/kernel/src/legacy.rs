@@ -69,7 +69,7 @@ pub fn restore(saved: &Saved) -> Result<()> {
 pub fn mends(wanted: &BTreeSet<Mend>) -> Result<BTreeSet<Mend>> {
     match read() {
         Ok(families) => Ok(families.iter().flat_map(Saved::mends).collect()),
-        Err(e) if wanted.iter().any(|mend| matches!(mend, Mend::Legacy { .. })) => Err(e),
+        Err(e) if wanted.iter().any(|mend| matches!(mend, Mend::Legacy { .. } | Mend::LegacyTwin { .. })) => Err(e),
         Err(_) => Ok(BTreeSet::new()),
     }
 }
@@ -96,6 +96,37 @@ pub fn delete_mend(family: Layer, table: &str, chain: &str, way: &Way) -> Result
     }
     match saved::removal(&read_family(family)?, table, chain, way) {
         Some(lines) => change(family, &lines).context("take a rule out of", place(family, table, chain)),
+        None => Ok(()),
+    }
+}
+
+/// Puts the like of a rule, for the bridge in its interface's place, right behind it.
+///
+/// # Errors
+/// Where the rule is gone, the program is missing, or refuses it.
+pub fn add_twin(mend: &Mend) -> Result<()> {
+    let Mend::LegacyTwin { family, table, chain, line, port, bridge } = mend else { return Ok(()) };
+    let there = if is_there(*family, table)? { Some(read_family(*family)?) } else { None };
+    match there.and_then(|saved| saved::like_insertion(&saved, table, chain, line, (port, bridge))) {
+        Some(lines) => change(*family, &lines).context("put the like of a rule into", place(*family, table, chain)),
+        None => {
+            let gone = std::io::Error::from_raw_os_error(libc::ENOENT);
+            Err(KernelError::new("put the like of a rule into", place(*family, table, chain), gone))
+        }
+    }
+}
+
+/// Takes such a like away again, wherever it stands in its chain.
+///
+/// # Errors
+/// Where the program is missing or refuses it. One that is gone is no error.
+pub fn delete_twin(mend: &Mend) -> Result<()> {
+    let Mend::LegacyTwin { family, table, chain, line, .. } = mend else { return Ok(()) };
+    if !is_there(*family, table)? {
+        return Ok(());
+    }
+    match saved::like_removal(&read_family(*family)?, table, chain, line) {
+        Some(lines) => change(*family, &lines).context("take a rule out of", place(*family, table, chain)),
         None => Ok(()),
     }
 }

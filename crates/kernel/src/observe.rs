@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 use model::address::IfName;
-use model::foreign::{Culprit, Mend, naming};
+use model::foreign::naming;
 use model::ruleset::{Family, TABLE};
 use model::state::{
     ALIAS_PREFIX, Address, GUEST_INTERFACE, Hold, Link, LinkKind, Peer, Place, Port, Proxy, Route, Shaper, State,
@@ -16,7 +16,7 @@ use crate::facts::is_ours;
 use crate::journal::WrittenTable;
 use crate::netns::{GUEST_MARK, Netns};
 use crate::rtnl::{AddressInfo, ControlInfo, LinkInfo, PROTOCOL, Rtnl};
-use crate::{files, holders, legacy, mends, nft, sysctl};
+use crate::{files, holders, mends, nft, sysctl};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -86,22 +86,13 @@ fn observe_names(wanted: &State, links: &[LinkInfo], found: &mut Observation) ->
     if about.is_empty() {
         return Ok(());
     }
-    let mut rules = nft::conditions()?;
-    // Where its programs are missing, that it has tables is told elsewhere.
-    rules.extend(legacy::read().unwrap_or_default().iter().flat_map(naming::of_saved));
+    let rules = mends::conditions()?;
     for (name, port) in about {
         let index = links.iter().find(|link| link.name == name.as_str()).map_or(0, |link| link.index);
-        let made_good = naming::twins(&rules, name, index, &port.master);
-        let has_twin = |rule: &Culprit| {
-            made_good.iter().filter(|twin| wanted.mends.contains(twin)).any(|twin| match twin {
-                Mend::Twin { family, table, chain, handle, .. } => {
-                    let of = rule.rule.as_ref().map(|rule| rule.handle);
-                    (*family, table, chain, Some(*handle)) == (rule.family, &rule.table, &rule.chain, of)
-                }
-                _ => false,
-            })
-        };
-        for rule in naming::lost(&rules, name, index, &port.master).into_iter().filter(|rule| !has_twin(rule)) {
+        for (rule, likes) in naming::made_good(&rules, name, index, &port.master) {
+            if likes.is_some_and(|likes| likes.iter().all(|like| wanted.mends.contains(like))) {
+                continue;
+            }
             let detail = naming::advice(rule, name, &port.master);
             let port = Some(name.clone());
             found.conflicts.push(Conflict { object: rule.to_string(), detail, port });

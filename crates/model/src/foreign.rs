@@ -141,9 +141,52 @@ pub enum Mend {
         /// The bridge.
         bridge: IfName,
     },
+    /// A key of a set or map that names the bridge, beside the one that names the interface in its place.
+    Element {
+        /// The table's family.
+        family: Layer,
+        /// The table.
+        table: String,
+        /// The set or map.
+        set: String,
+        /// The key with the bridge's name, two digits a byte, as the kernel has it.
+        key: String,
+        /// The interface.
+        port: IfName,
+        /// The bridge.
+        bridge: IfName,
+    },
+    /// The like of a rule of iptables-legacy's, behind it.
+    LegacyTwin {
+        /// `Ip` or `Ip6`.
+        family: Layer,
+        /// The table.
+        table: String,
+        /// The chain.
+        chain: String,
+        /// The rule, as iptables-legacy-save words it: its numbers do not stay.
+        line: String,
+        /// The interface.
+        port: IfName,
+        /// The bridge.
+        bridge: IfName,
+    },
 }
 
 impl Mend {
+    /// The comment of a key for a bridge, beside the one for an interface.
+    #[must_use]
+    pub fn element_mark(port: &IfName, bridge: &IfName) -> String {
+        format!("{RULE_MARK}{bridge} for {port}")
+    }
+
+    /// The interface and bridge that [`Self::element_mark`] was made of; none where it is no mark of ours.
+    #[must_use]
+    pub fn of_element_mark(comment: &str) -> Option<(IfName, IfName)> {
+        let (bridge, port) = comment.strip_prefix(RULE_MARK)?.split_once(" for ")?;
+        Some((IfName::new(port).ok()?, IfName::new(bridge).ok()?))
+    }
+
     /// The comment of a rule that is another's twin.
     #[must_use]
     pub fn twin_mark(handle: u64, port: &IfName, bridge: &IfName) -> String {
@@ -158,10 +201,10 @@ impl Mend {
         Some((handle.parse().ok()?, IfName::new(port).ok()?, IfName::new(bridge).ok()?))
     }
 
-    /// Whether it is the like of another rule.
+    /// Whether it is the like, for a bridge, of another's rule or key for an interface.
     #[must_use]
     pub fn is_twin(&self) -> bool {
-        matches!(self, Self::Twin { .. })
+        matches!(self, Self::Twin { .. } | Self::Element { .. } | Self::LegacyTwin { .. })
     }
 
     /// The line that makes it, for a person to type.
@@ -187,6 +230,14 @@ impl Mend {
             Self::Twin { family, table, chain, handle, bridge, .. } => {
                 format!("nft add rule {} {table} {chain} position {handle} … \"{bridge}\" …", family.word())
             }
+            Self::Element { family, table, set, bridge, .. } => {
+                format!("nft add element {} {table} {set} {{ … \"{bridge}\" … }}", family.word())
+            }
+            Self::LegacyTwin { family, table, line, port, bridge, .. } => {
+                let program = if *family == Layer::Ip6 { "ip6tables-legacy" } else { "iptables-legacy" };
+                let like = saved::like(line, port, bridge).unwrap_or_default();
+                format!("{program} -t {table} {}", like.replacen("-A ", "-I ", 1))
+            }
         }
     }
 }
@@ -208,6 +259,14 @@ impl fmt::Display for Mend {
                     f,
                     "the same for {bridge} as rule {handle} of chain {chain} of table {family} {table} has for {port}"
                 )
+            }
+            Self::Element { family, table, set, port, bridge, .. } => {
+                let family = family.word();
+                write!(f, "the same for {bridge} as set {set} of table {family} {table} has for {port}")
+            }
+            Self::LegacyTwin { family, table, line, port, bridge, .. } => {
+                let family = family.word();
+                write!(f, "the same for {bridge} as `{line}` of table {family} {table} of iptables-legacy for {port}")
             }
         }
     }

@@ -3,7 +3,7 @@
 //! What is decided without sockets is in `decide` (which site, which answer, which headers) and in
 //! [`model::sites`]; `serve` has the listeners and connections, `proxy` a request's way to a guest and back, `upstream`
 //! the guests with their health and idle connections, `direct` and `wire` the way of requests that have no body, `bodies`
-//! what flows.
+//! what flows, and `pipes` how what is long flows past us.
 
 pub mod answer;
 pub mod bodies;
@@ -12,6 +12,7 @@ pub mod direct;
 pub mod health;
 pub mod io;
 pub mod live;
+pub mod pipes;
 pub mod proxy;
 pub mod record;
 pub mod serve;

@@ -3,12 +3,15 @@
 //!
 //! The lab takes the process into namespaces of its own, so it is a process of its own: warren again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
 
 use kernel::apply::Engine;
+use kernel::error::KernelError;
 use kernel::nft::{ForeignChain, Nft};
+use kernel::rtnl::Rtnl;
+use model::address::IfName;
 use model::facts::HostFacts;
 use model::foreign::saved::Saved;
 use model::foreign::{Layer, Mend, RuleRef, Stop};
@@ -44,6 +47,9 @@ struct Job {
     legacy: Vec<Saved>,
     /// /proc/sys/net/bridge/bridge-nf-call-*, where the kernel has them.
     br_netfilter: Vec<(String, String)>,
+    /// The uplinks whose bridges are to have likes of rules there, with their numbers here; none where these are among the
+    /// tables.
+    uplinks: BTreeMap<IfName, u32>,
 }
 
 /// A table of another's.
@@ -144,12 +150,23 @@ fn find_out(network: &Network, marked: Marked, legacy: &Legacy) -> Result<Findin
         tables: tables.collect(),
         legacy: legacy.tables.clone(),
         br_netfilter: kernel::sysctl::br_netfilter(),
+        uplinks: if marked == Marked::LeftOut { uplinks(network)? } else { BTreeMap::new() },
     };
     Ok(ask(&job).unwrap_or_else(|why| Findings {
         notes: vec![format!("what others' firewalls stop could not be found out: {why}")],
         failed: true,
         ..Findings::default()
     }))
+}
+
+fn uplinks(network: &Network) -> Result<BTreeMap<IfName, u32>, Failure> {
+    let ports = network.lans.iter().filter_map(|lan| lan.outer.as_ref().filter(|outer| outer.twins)?.carries.clone());
+    let ports: Vec<IfName> = ports.collect();
+    if ports.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let mut links = Rtnl::open()?;
+    Ok(ports.into_iter().map(|port| Ok((port.clone(), links.index_of(&port)?))).collect::<Result<_, KernelError>>()?)
 }
 
 /// Whether no chain of another's drops anything, so that [`look`] has nothing to ask.
@@ -174,7 +191,7 @@ pub fn look_and_mend(network: &mut Network, engine: &Engine) -> Result<Findings,
         Mend::Legacy { .. } => findings.failed || findings.legacy_failed,
         Mend::Accept { .. } => findings.failed,
         // They are made of what the kernel holds, each time anew.
-        Mend::Twin { .. } => false,
+        Mend::Twin { .. } | Mend::Element { .. } | Mend::LegacyTwin { .. } => false,
     }));
     mends.extend(findings.stops.iter().filter_map(|stop| stop.mend.clone()));
     mends.sort();

@@ -11,7 +11,7 @@ use model::state::{Baseline, Side, State, TakenFile, TakenOver, desired, leave_e
 use super::{ApplyError, Engine, ids_of};
 use crate::carry;
 use crate::files;
-use crate::nft;
+use crate::mends;
 use crate::observe::Conflict;
 use crate::rtnl::Rtnl;
 use crate::takeover::{look_through, mark};
@@ -82,7 +82,7 @@ fn twins(network: &Network) -> crate::error::Result<Vec<Mend>> {
     if taken.is_empty() {
         return Ok(Vec::new());
     }
-    let rules = nft::conditions()?;
+    let rules = mends::conditions()?;
     let mut twins = Vec::new();
     for (bridge, port) in taken {
         let index = Rtnl::open()?.index_of(port)?;

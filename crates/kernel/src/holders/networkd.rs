@@ -14,7 +14,6 @@ use model::address::IfName;
 use model::manager::networkd::{Follows, Names, alone, interim, kept, stood_for};
 use model::manager::{Holder, Managed, Manager};
 use model::state::{Hold, Side};
-use zbus::blocking::Proxy;
 
 use crate::error::{Context as _, KernelError, Result, explained};
 use crate::rtnl::{LinkChange, Rtnl};
@@ -71,10 +70,10 @@ pub fn managed(name: &IfName, index: u32, followed: &str) -> Managed {
     let texts = texts(&paths);
     let (iaid, iaid6) = identities(index);
     let ours = crate::takeover::are_ours(FOLDERS[0]);
-    let obstacle = match bus::system().and_then(|bus| bus::owner(&bus, SERVICE)) {
+    let obstacle = match bus::is_served(SERVICE) {
         _ if !ours => Some(format!("{} is another network's", FOLDERS[0])),
-        Ok(Some(_)) => None,
-        Ok(None) => Some(format!("systemd-networkd does not run for {name}'s network")),
+        Ok(true) => None,
+        Ok(false) => Some(format!("systemd-networkd does not run for {name}'s network")),
         Err(e) => Some(format!("systemd-networkd is not to be asked: {e}")),
     };
     let holders = vec![Holder::Networkd(Follows { files: paths, iaid, iaid6 })];
@@ -131,8 +130,7 @@ fn names(hold: &Hold, follows: &Follows) -> Result<Names> {
 /// Where it does what the interface's file says. Where it does not run, it will do what its files say.
 pub fn side(hold: &Hold, follows: &Follows) -> Result<Side> {
     let names = names(hold, follows)?;
-    let runs = bus::system().and_then(|bus| bus::owner(&bus, SERVICE)).is_ok_and(|owner| owner.is_some());
-    if !runs {
+    if !bus::is_served(SERVICE).unwrap_or(false) {
         return Ok(hold.on);
     }
     let (port, bridge) = (note_of(&hold.port)?, note_of(&hold.bridge)?);
@@ -212,11 +210,9 @@ pub fn mark(port: &IfName, bridge: &IfName, follows: &Follows) -> Result<()> {
 }
 
 fn reload() -> Result<()> {
-    let tell = || -> zbus::Result<()> {
-        Proxy::new(&bus::system()?, SERVICE, PATH, INTERFACE)?.call_method("Reload", &())?;
-        Ok(())
-    };
-    tell().map_err(io::Error::other).context("have read its files again", "systemd-networkd")
+    bus::call(SERVICE, PATH, INTERFACE, "Reload")
+        .map_err(io::Error::other)
+        .context("have read its files again", "systemd-networkd")
 }
 
 /// Waits until it follows that file on the interface, or leaves it alone.

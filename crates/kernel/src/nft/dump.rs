@@ -175,7 +175,61 @@ impl Nft {
     }
 }
 
+impl RawObject {
+    fn leave_out_elements(&mut self, is_it: impl Fn(&[u8]) -> bool) {
+        let list = find_attr(&self.attrs, NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or(&[]);
+        if !attrs(list).any(|(_, element)| is_it(element)) {
+            return;
+        }
+        let mut w = Writer::new();
+        copy(&mut w, &self.attrs, |kind| kind != NFTA_SET_ELEM_LIST_ELEMENTS);
+        w.nest(NFTA_SET_ELEM_LIST_ELEMENTS, |w| {
+            for (_, element) in attrs(list).filter(|(_, element)| !is_it(element)) {
+                w.nest(NFTA_LIST_ELEM, |w| {
+                    w.raw(element);
+                });
+            }
+        });
+        self.attrs = w.into_bytes();
+    }
+}
+
 impl RawTable {
+    /// Leaves out the rules and elements whose comment `is_it`, with the sets that such a rule alone has.
+    pub(super) fn leave_out(&mut self, is_it: &impl Fn(Option<&str>) -> bool) {
+        let mut theirs = BTreeSet::new();
+        self.objects.retain(|object| {
+            if object.kind != NFT_MSG_NEWRULE || !is_it(comment(&object.attrs, NFTA_RULE_USERDATA).as_deref()) {
+                return true;
+            }
+            let lookups = rule_expressions(&object.attrs).filter(|(name, _)| name == "lookup");
+            theirs.extend(lookups.filter_map(|(_, data)| find_attr(data, NFTA_LOOKUP_SET).map(text)));
+            false
+        });
+        let is_anonymous = |object: &RawObject| number(&object.attrs, NFTA_SET_FLAGS) & NFT_SET_ANONYMOUS != 0;
+        let sets = self.objects.iter().filter(|object| object.kind == NFT_MSG_NEWSET && is_anonymous(object));
+        let gone: BTreeSet<String> = sets
+            .filter_map(|set| find_attr(&set.attrs, NFTA_SET_NAME).map(text))
+            .filter(|name| theirs.contains(name))
+            .collect();
+        self.objects.retain(|object| {
+            let name = match object.kind {
+                NFT_MSG_NEWSET => NFTA_SET_NAME,
+                NFT_MSG_NEWSETELEM => NFTA_SET_ELEM_LIST_SET,
+                _ => return true,
+            };
+            !find_attr(&object.attrs, name).map(text).is_some_and(|name| gone.contains(&name))
+        });
+        for object in self.objects.iter_mut().filter(|object| object.kind == NFT_MSG_NEWSETELEM) {
+            object.leave_out_elements(|element| is_it(comment(element, NFTA_SET_ELEM_USERDATA).as_deref()));
+        }
+        // A list without elements is refused.
+        self.objects.retain(|object| {
+            object.kind != NFT_MSG_NEWSETELEM
+                || find_attr(&object.attrs, NFTA_SET_ELEM_LIST_ELEMENTS).is_some_and(|list| !list.is_empty())
+        });
+    }
+
     /// The messages that make the table again. `table_flags` are NFT_TABLE_F_* to set besides its own.
     pub(super) fn messages(&self, table_flags: u32) -> Vec<Prepared> {
         let mut sets = 0;
@@ -376,7 +430,7 @@ fn kept(kind: u16, attrs: &[u8]) -> Vec<u8> {
 
 /// An expression as a NEW message takes it: of some the kernel dumps attributes that it refuses, or leaves out what it
 /// asks for.
-fn write_expression(w: &mut Writer, expression: &[u8]) {
+pub(super) fn write_expression(w: &mut Writer, expression: &[u8]) {
     let data = find_attr(expression, NFTA_EXPR_DATA).unwrap_or(&[]);
     let name = find_attr(expression, NFTA_EXPR_NAME).map(text);
     match name.as_deref() {
@@ -414,7 +468,7 @@ fn write_expression(w: &mut Writer, expression: &[u8]) {
 }
 
 /// Copies attributes byte by byte, NLA_F_NESTED and all.
-fn copy(w: &mut Writer, bytes: &[u8], keep: impl Fn(u16) -> bool) {
+pub(super) fn copy(w: &mut Writer, bytes: &[u8], keep: impl Fn(u16) -> bool) {
     let mut rest = bytes;
     for (kind, payload) in attrs(bytes) {
         let whole = (4 + payload.len()).next_multiple_of(4).min(rest.len());

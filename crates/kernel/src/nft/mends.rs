@@ -9,7 +9,7 @@ use super::batch::Prepared;
 use super::dump::{RawTable, body, comment};
 use super::encode::{self, message};
 use super::uapi::*;
-use super::{Nft, TableName, Transaction, expressions, family_word, words};
+use super::{Nft, TableName, Transaction, expressions, family_word, likes, words};
 use crate::error::{Context as _, KernelError, Result};
 use crate::netlink::{self, be_u64, find_attr, flags, text};
 
@@ -63,9 +63,7 @@ impl Nft {
         let mut out = Vec::new();
         for (table, family) in self.others()? {
             let Some(mut raw) = self.dump_table(table.family, &table.name)? else { continue };
-            raw.objects.retain(|object| {
-                object.kind != NFT_MSG_NEWRULE || !left_out(comment(&object.attrs, NFTA_RULE_USERDATA).as_deref())
-            });
+            raw.leave_out(&left_out);
             let mut rules: BTreeMap<String, Vec<RuleRef>> = BTreeMap::new();
             for rule in self.listed(&table)? {
                 if !left_out(rule.comment.as_deref()) {
@@ -108,7 +106,7 @@ impl Nft {
 }
 
 /// NFPROTO_* of linux/netfilter.h.
-fn number(family: Layer) -> u8 {
+pub(super) fn number(family: Layer) -> u8 {
     match family {
         Layer::Ip => NFPROTO_IPV4,
         Layer::Ip6 => NFPROTO_IPV6,
@@ -147,7 +145,21 @@ fn marked(nft: &mut Nft) -> netlink::Result<Vec<Marked>> {
 pub fn mends() -> Result<BTreeSet<Mend>> {
     let what = "others' firewall rules";
     let mut nft = Nft::open().context("look at", what)?;
-    Ok(marked(&mut nft).context("look at", what)?.into_iter().map(|m| m.mend).collect())
+    let mut found: BTreeSet<Mend> = marked(&mut nft).context("look at", what)?.into_iter().map(|m| m.mend).collect();
+    found.extend(likes::elements(&mut nft).context("look at", what)?);
+    Ok(found)
+}
+
+/// The handle of each like of a rule that stands in others' tables, with the handle of the rule.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn likes() -> Result<BTreeMap<u64, u64>> {
+    let what = "others' firewall rules";
+    let mut nft = Nft::open().context("look at", what)?;
+    let all = marked(&mut nft).context("look at", what)?;
+    let of = |m: Marked| if let Mend::Twin { handle, .. } = m.mend { Some((m.handle, handle)) } else { None };
+    Ok(all.into_iter().filter_map(of).collect())
 }
 
 /// Puts the rule first in its chain.
@@ -178,80 +190,15 @@ pub fn add_mend(family: Layer, table: &str, chain: &str, way: &Way) -> Result<()
     nft.commit(&transaction).map_err(|e| KernelError::new("put a rule into", what, e))
 }
 
-/// Puts the like of a rule behind it, which asks for the bridge where that asks for the interface.
-///
-/// # Errors
-/// The kernel's refusal, such as ENOENT where the rule is gone.
-pub fn add_twin(mend: &Mend) -> Result<()> {
-    let Mend::Twin { family, table, chain, handle, port, bridge } = mend else { return Ok(()) };
-    let what = place(*family, table, chain);
-    let mut nft = Nft::open().context("open", "the firewall")?;
-    let messages =
-        nft.dump_of(NFT_MSG_GETRULE, number(*family), NFTA_RULE_TABLE, table).context("look at", what.clone())?;
-    let is_it = |rule: &&[u8]| {
-        find_attr(rule, NFTA_RULE_HANDLE).map(be_u64) == Some(*handle)
-            && find_attr(rule, NFTA_RULE_CHAIN).map(text).as_deref() == Some(chain)
-    };
-    let Some(original) = messages.iter().map(body).find(is_it) else {
-        let gone = std::io::Error::from_raw_os_error(libc::ENOENT);
-        return Err(KernelError::new("put the like of a rule into", what, gone));
-    };
-    let expressions = find_attr(original, NFTA_RULE_EXPRESSIONS).unwrap_or(&[]);
-    let bytes = message(NFT_MSG_NEWRULE, flags::CREATE | flags::APPEND, number(*family), |w| {
-        w.attr_str(NFTA_RULE_TABLE, table);
-        w.attr_str(NFTA_RULE_CHAIN, chain);
-        w.attr_be64(NFTA_RULE_POSITION, *handle);
-        w.nest(NFTA_RULE_EXPRESSIONS, |w| {
-            for (_, expression) in netlink::attrs(expressions) {
-                w.nest(NFTA_LIST_ELEM, |w| renamed(w, expression, port.as_str(), bridge.as_str()));
-            }
-        });
-        // What iptables-nft says of a rule of its own (its protocol, for instance) holds for its like.
-        if let Some(compat) = find_attr(original, NFTA_RULE_COMPAT) {
-            w.attr(NFTA_RULE_COMPAT, compat);
-        }
-        w.attr(NFTA_RULE_USERDATA, &encode::comment(&Mend::twin_mark(*handle, port, bridge)));
-    });
-    let mut transaction = Transaction::new();
-    transaction.messages(vec![Prepared::new(bytes, what.clone())]);
-    nft.commit(&transaction).map_err(|e| KernelError::new("put the like of a rule into", what, e))
-}
-
-/// An expression, with the one name compared to in place of the other: padded to the names' width, or with a zero
-/// behind it.
-fn renamed(w: &mut netlink::Writer, expression: &[u8], from: &str, to: &str) {
-    let is_cmp = find_attr(expression, NFTA_EXPR_NAME).map(text).as_deref() == Some("cmp");
-    let value = || find_attr(find_attr(find_attr(expression, NFTA_EXPR_DATA)?, NFTA_CMP_DATA)?, NFTA_DATA_VALUE);
-    let named = value().filter(|value| is_cmp && value.contains(&0) && text(value) == from);
-    let Some(value) = named else {
-        w.raw(expression);
-        return;
-    };
-    let mut new = [to.as_bytes(), b"\0"].concat();
-    if value.len() > from.len() + 1 {
-        new.resize(value.len(), 0);
-    }
-    w.attr_str(NFTA_EXPR_NAME, "cmp");
-    w.nest(NFTA_EXPR_DATA, |w| {
-        for (kind, payload) in netlink::attrs(find_attr(expression, NFTA_EXPR_DATA).unwrap_or(&[])) {
-            if kind == NFTA_CMP_DATA {
-                w.nest(NFTA_CMP_DATA, |w| {
-                    w.attr(NFTA_DATA_VALUE, &new);
-                });
-            } else {
-                w.attr(kind, payload);
-            }
-        }
-    });
-}
-
 /// Takes the rule away again, wherever it stands in its chain.
 ///
 /// # Errors
 /// The kernel's refusal.
 pub fn delete_mend(mend: &Mend) -> Result<()> {
-    let (Mend::Accept { family, table, chain, .. } | Mend::Twin { family, table, chain, .. }) = mend else {
-        return Ok(());
+    let (family, table, chain) = match mend {
+        Mend::Accept { family, table, chain, .. } | Mend::Twin { family, table, chain, .. } => (family, table, chain),
+        Mend::Element { .. } => return likes::delete_element(mend),
+        Mend::Zone { .. } | Mend::Legacy { .. } | Mend::LegacyTwin { .. } => return Ok(()),
     };
     let what = place(*family, table, chain);
     let mut nft = Nft::open().context("open", "the firewall")?;
@@ -267,6 +214,6 @@ pub fn delete_mend(mend: &Mend) -> Result<()> {
     nft.commit(&transaction).map_err(|e| KernelError::new("take a rule out of", what, e))
 }
 
-fn place(family: Layer, table: &str, chain: &str) -> String {
+pub(super) fn place(family: Layer, table: &str, chain: &str) -> String {
     format!("the chain {} {table} {chain}", family.word())
 }

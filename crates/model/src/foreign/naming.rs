@@ -1,7 +1,7 @@
 //! Others' rules that name an interface: once it is plugged into a bridge that takes its place, IP packets come and go
 //! by the bridge, and such a rule matches no more, or, where it says "any but", too much.
 
-use super::{Culprit, Layer, Mend, RuleRef, saved::Saved};
+use super::{Culprit, Layer, Mend, RuleRef, saved, saved::Saved};
 use crate::address::IfName;
 
 /// A name's width in the kernel's rules (IFNAMSIZ of linux/if.h).
@@ -34,11 +34,26 @@ pub enum Part {
     Within {
         /// Whether the keys hold numbers (four bytes), not names.
         numbers: bool,
+        /// Whether all but these are meant.
+        not: bool,
         /// The keys.
         keys: Vec<Vec<u8>>,
+        /// Whose they are.
+        of: Keys,
     },
     /// Anything else.
     Other(Vec<u8>),
+}
+
+/// A set's or map's kind, as far as another key can be put beside one of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// It is this rule's alone, and has no name (`{ "eth0", "lo" }`).
+    Rule,
+    /// It has a name, and takes another key at any time.
+    Set(String),
+    /// Its keys stand for ranges of names, end by themselves, or are never to change.
+    Fixed,
 }
 
 /// A rule of another's.
@@ -54,52 +69,79 @@ pub struct Conditions {
 /// A rule beside which the same stands for the bridge is none, nor one that excepts both.
 #[must_use]
 pub fn lost<'a>(rules: &'a [Conditions], port: &IfName, index: u32, bridge: &IfName) -> Vec<&'a Culprit> {
-    let ends = Ends { port: port.as_str(), index, bridge: bridge.as_str() };
-    let is_lost = |rule: &&Conditions| {
-        let hit: Vec<&Part> = rule.parts.iter().filter(|part| ends.breaks(part)).collect();
-        if hit.is_empty() {
-            return false;
-        }
-        let except = |part: &&Part| matches!(part, Part::Name { not: true, .. } | Part::Index { not: true, .. });
-        if hit.iter().any(|part| matches!(part, Part::Within { .. })) {
-            return true;
-        }
-        if hit.iter().any(except) {
-            return !hit.iter().filter(|part| except(part)).all(|part| ends.excepted(part, &rule.parts));
-        }
-        let twin: Vec<Part> = rule.parts.iter().map(|part| ends.moved(part)).collect();
-        !rules.iter().any(|other| same_chain(&other.place, &rule.place) && other.parts == twin)
-    };
-    rules.iter().filter(|rule| rule.place.family != Layer::Bridge).filter(is_lost).map(|rule| &rule.place).collect()
+    made_good(rules, port, index, bridge).into_iter().map(|(place, _)| place).collect()
 }
 
-/// Of those the ones that a like for the bridge, behind them, makes good, as such likes: rules of nf_tables that ask for the
-/// port by its name, and use nothing that can be used once alone (sets and chains without names).
+/// The same, each with what makes it good: the like of the rule, behind it, that asks for the bridge, and keys for the
+/// bridge in sets that have a name. None where nothing of that kind does: exceptions (`!= "eth0"`), interfaces by their
+/// numbers in sets, and what can be used once alone (maps and chains without names that are not about interfaces).
+#[must_use]
+pub fn made_good<'a>(
+    rules: &'a [Conditions],
+    port: &IfName,
+    index: u32,
+    bridge: &IfName,
+) -> Vec<(&'a Culprit, Option<Vec<Mend>>)> {
+    let ends = Ends { port: port.as_str(), index, bridge: bridge.as_str() };
+    let seen = rules.iter().filter(|rule| rule.place.family != Layer::Bridge);
+    seen.filter(|rule| ends.loses(rule, rules)).map(|rule| (&rule.place, likes(rule, &ends, port, bridge))).collect()
+}
+
+/// All that makes something good.
 #[must_use]
 pub fn twins(rules: &[Conditions], port: &IfName, index: u32, bridge: &IfName) -> Vec<Mend> {
-    let lost = lost(rules, port, index, bridge);
-    let once = |bytes: &[u8]| {
-        [&b"__set"[..], b"__map", b"__chain"].iter().any(|name| bytes.windows(name.len()).any(|w| w == *name))
-    };
-    let simple = |part: &Part| match part {
-        Part::Name { not, name, begins, .. } => name != port.as_str() || (!not && !begins),
-        Part::Index { index: other, .. } => *other != index,
-        Part::Within { .. } => false,
-        Part::Other(bytes) => !once(bytes),
-    };
-    let named =
-        |part: &Part| matches!(part, Part::Name { begins: true, name, .. } if port.as_str().starts_with(name.as_str()));
-    rules
-        .iter()
-        .filter(|rule| !rule.place.legacy && lost.contains(&&rule.place))
-        .filter(|rule| rule.parts.iter().all(|part| simple(part) && !named(part)))
-        .filter_map(|rule| {
-            let Culprit { family, table, chain, rule, .. } = &rule.place;
-            let handle = rule.as_ref()?.handle;
-            let (table, chain, port, bridge) = (table.clone(), chain.clone(), port.clone(), bridge.clone());
-            Some(Mend::Twin { family: *family, table, chain, handle, port, bridge })
-        })
-        .collect()
+    let mut all: Vec<Mend> =
+        made_good(rules, port, index, bridge).into_iter().filter_map(|(_, likes)| likes).flatten().collect();
+    // Of a set that several rules ask.
+    all.sort();
+    all.dedup();
+    all
+}
+
+fn likes(rule: &Conditions, ends: &Ends<'_>, port: &IfName, bridge: &IfName) -> Option<Vec<Mend>> {
+    let Culprit { family, table, chain, rule: told, legacy } = &rule.place;
+    let (family, table, chain) = (*family, table.clone(), chain.clone());
+    let (port, bridge) = (port.clone(), bridge.clone());
+    let once = |bytes: &[u8]| [&b"__map"[..], b"__chain"].iter().any(|n| bytes.windows(n.len()).any(|w| w == *n));
+    let mut out = Vec::new();
+    // Whether something stands in the rule itself.
+    let mut within = false;
+    for part in &rule.parts {
+        match part {
+            Part::Other(bytes) if once(bytes) => return None,
+            Part::Other(_) => {}
+            part if !ends.breaks(part) => {}
+            Part::Name { not: true, .. } | Part::Index { not: true, .. } => return None,
+            Part::Name { .. } | Part::Index { .. } => within = true,
+            Part::Within { numbers: true, .. } | Part::Within { of: Keys::Fixed, .. } => return None,
+            Part::Within { not: true, of: Keys::Rule, .. } => return None,
+            Part::Within { of: Keys::Rule, .. } => within = true,
+            Part::Within { of: Keys::Set(set), keys, .. } => {
+                for key in keys.iter().filter_map(|key| ends.missing(key, keys)) {
+                    let (table, set, port, bridge) = (table.clone(), set.clone(), port.clone(), bridge.clone());
+                    out.push(Mend::Element { family, table, set, key: hex(&key), port, bridge });
+                }
+            }
+        }
+    }
+    if within {
+        let RuleRef { handle, text } = told.as_ref()?;
+        out.push(if *legacy {
+            // Its like is to be told from it again.
+            let line = text.clone();
+            saved::like(&line, &port, &bridge).filter(|like| saved::original(like).is_some_and(|o| o.0 == line))?;
+            Mend::LegacyTwin { family, table, chain, line, port, bridge }
+        } else {
+            Mend::Twin { family, table, chain, handle: *handle, port, bridge }
+        });
+    }
+    Some(out)
+}
+
+/// A key, as text of two digits a byte.
+#[must_use]
+pub fn hex(key: &[u8]) -> String {
+    key.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What to do about one of them.
@@ -147,6 +189,23 @@ struct Ends<'a> {
 }
 
 impl Ends<'_> {
+    /// Whether a rule does not do any more what it does, beside all that stand.
+    fn loses(&self, rule: &Conditions, rules: &[Conditions]) -> bool {
+        let hit: Vec<&Part> = rule.parts.iter().filter(|part| self.breaks(part)).collect();
+        if hit.is_empty() {
+            return false;
+        }
+        let except = |part: &&Part| matches!(part, Part::Name { not: true, .. } | Part::Index { not: true, .. });
+        if hit.iter().any(|part| matches!(part, Part::Within { .. })) {
+            return true;
+        }
+        if hit.iter().any(except) {
+            return !hit.iter().filter(|part| except(part)).all(|part| self.excepted(part, &rule.parts));
+        }
+        let twin: Vec<Part> = rule.parts.iter().map(|part| self.moved(part)).collect();
+        !rules.iter().any(|other| same_chain(&other.place, &rule.place) && other.parts == twin)
+    }
+
     /// Whether a condition holds otherwise of the bridge than of the port.
     fn breaks(&self, part: &Part) -> bool {
         match part {
@@ -154,22 +213,17 @@ impl Ends<'_> {
                 matches(name, *begins, self.port) && !matches(name, *begins, self.bridge)
             }
             Part::Index { index, .. } => *index == self.index,
-            Part::Within { numbers: true, keys } => {
+            Part::Within { numbers: true, keys, .. } => {
                 keys.iter().any(|key| words(key, 4).any(|(_, word)| word == self.index.to_ne_bytes()))
             }
-            Part::Within { numbers: false, keys } => keys.iter().any(|key| self.is_alone(key, keys)),
+            Part::Within { numbers: false, keys, .. } => keys.iter().any(|key| self.missing(key, keys).is_some()),
             Part::Other(_) => false,
         }
     }
 
-    /// Whether a key names the port, and none the bridge in its place.
-    fn is_alone(&self, key: &[u8], keys: &[Vec<u8>]) -> bool {
-        let (port, bridge) = (padded(self.port), padded(self.bridge));
-        words(key, WIDTH).filter(|(_, word)| *word == port).any(|(at, _)| {
-            let mut twin = key.to_vec();
-            twin[at..at + WIDTH].copy_from_slice(&bridge);
-            !keys.contains(&twin)
-        })
+    /// The key that names the bridge where this one names the port, where there is none such.
+    fn missing(&self, key: &[u8], keys: &[Vec<u8>]) -> Option<Vec<u8>> {
+        moved_key(key, self.port, self.bridge).filter(|twin| !keys.contains(twin))
     }
 
     /// Whether a rule that excepts the port excepts the bridge too.
@@ -199,6 +253,17 @@ impl Ends<'_> {
 
 fn matches(name: &str, begins: bool, of: &str) -> bool {
     if begins { of.starts_with(name) } else { of == name }
+}
+
+/// A set's key with `bridge` wherever it names `port`; none where it does not.
+#[must_use]
+pub fn moved_key(key: &[u8], port: &str, bridge: &str) -> Option<Vec<u8>> {
+    let (port, bridge) = (padded(port), padded(bridge));
+    let mut twin = key.to_vec();
+    for (at, _) in words(key, WIDTH).filter(|(_, word)| *word == port) {
+        twin.get_mut(at..at + WIDTH)?.copy_from_slice(&bridge);
+    }
+    (twin != key).then_some(twin)
 }
 
 fn padded(name: &str) -> [u8; WIDTH] {
@@ -294,8 +359,8 @@ mod tests {
         let (port, bridge): (IfName, IfName) = ("eth0".parse().unwrap(), "br0".parse().unwrap());
         let place = Culprit { legacy: false, family: Layer::Inet, table: "t".into(), chain: "c".into(), rule: None };
         let lost = |numbers, keys: Vec<Vec<u8>>| {
-            lost(&[Conditions { place: place.clone(), parts: vec![Part::Within { numbers, keys }] }], &port, 7, &bridge)
-                .len()
+            let part = Part::Within { numbers, not: false, keys, of: Keys::Rule };
+            lost(&[Conditions { place: place.clone(), parts: vec![part] }], &port, 7, &bridge).len()
         };
         let key = |name: &str, rest: &[u8]| [&padded(name)[..], rest].concat();
         assert_eq!(lost(false, vec![key("eth0", &[]), key("lo", &[])]), 1);

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use super::{Culprit, Layer, Mend, RULE_MARK, RuleRef, Way};
+use crate::address::IfName;
 
 /// Targets that end a packet: xt_DROP is x_tables' own verdict, ipt_REJECT, and TARPIT of xtables-addons.
 const ENDS: [&str; 3] = ["DROP", "REJECT", "TARPIT"];
@@ -113,7 +114,7 @@ impl Saved {
     #[must_use]
     pub fn without_ours(mut self) -> Self {
         for chain in self.tables.iter_mut().flat_map(|table| &mut table.chains) {
-            chain.rules.retain(|rule| rule.way_of_ours(&chain.name).is_none());
+            chain.rules.retain(|rule| !rule.is_ours(&chain.name));
         }
         self
     }
@@ -124,12 +125,17 @@ impl Saved {
         let mut out = BTreeSet::new();
         for table in &self.tables {
             for chain in &table.chains {
-                let ways = chain.rules.iter().filter_map(|rule| rule.way_of_ours(&chain.name));
-                out.extend(ways.map(|way| Mend::Legacy {
-                    family: self.family,
-                    table: table.name.clone(),
-                    chain: chain.name.clone(),
-                    way,
+                let (family, table, name) = (self.family, &table.name, &chain.name);
+                let ways = chain.rules.iter().filter_map(|rule| rule.way_of_ours(name));
+                out.extend(ways.map(|way| Mend::Legacy { family, table: table.clone(), chain: name.clone(), way }));
+                let likes = chain.rules.iter().filter_map(|rule| original(&rule.text));
+                out.extend(likes.map(|(line, port, bridge)| Mend::LegacyTwin {
+                    family,
+                    table: table.clone(),
+                    chain: name.clone(),
+                    line,
+                    port,
+                    bridge,
                 }));
             }
         }
@@ -171,7 +177,7 @@ impl Saved {
     }
 
     /// A culprit that was found in a copy of this, with the number that its rule has here: what the copy has more stands
-    /// before it, first in its chain.
+    /// before it, first in its chain, or is the like of a rule that it stands behind, and told as that one.
     #[must_use]
     pub fn own(&self, copy: &Self, mut culprit: Culprit) -> Culprit {
         let rules = |of: &Self| {
@@ -179,9 +185,20 @@ impl Saved {
             Some(chain.rules.clone())
         };
         if let (Some(here), Some(there), Some(found)) = (rules(self), rules(copy), &mut culprit.rule) {
-            let behind = there.iter().rev().position(|rule| rule.number == found.handle);
-            let own = behind.and_then(|behind| here.iter().rev().nth(behind)).filter(|rule| rule.text == found.text);
-            found.handle = own.map_or(found.handle, |rule| rule.number);
+            let is_found = |rule: &SavedRule| rule.number == found.handle;
+            // Where it is a like, the last rule before it that is none.
+            let of_likes = there.iter().take_while(|rule| rule.number <= found.handle);
+            let is_like = |rule: &SavedRule| original(&rule.text).is_some();
+            let told = there.iter().find(|rule| is_found(rule) && is_like(rule));
+            let number =
+                told.and_then(|_| of_likes.filter(|rule| !is_like(rule)).last()).map_or(found.handle, |r| r.number);
+            let text = told.and_then(|rule| original(&rule.text)).map_or(found.text.clone(), |(line, ..)| line);
+            let behind = there.iter().rev().filter(|rule| !is_like(rule)).position(|rule| rule.number == number);
+            let here: Vec<&SavedRule> = here.iter().filter(|rule| !is_like(rule)).collect();
+            let own = behind.and_then(|behind| here.iter().rev().nth(behind)).filter(|rule| rule.text == text);
+            if let Some(own) = own {
+                *found = RuleRef { handle: own.number, text };
+            }
         }
         culprit
     }
@@ -227,10 +244,14 @@ impl SavedChain {
 
 impl SavedRule {
     fn ends_packets(&self, chain: &str) -> bool {
-        // A rule of ours is no one's culprit, whatever its chain is called.
+        // What lets our own traffic pass is no one's culprit, whatever its chain is called; the like of a rule is as that.
         let words = words(&self.text);
         let target = words.iter().position(|word| word == "-j").and_then(|at| words.get(at + 1));
         self.way_of_ours(chain).is_none() && target.is_some_and(|target| ENDS.contains(&target.as_str()))
+    }
+
+    fn is_ours(&self, chain: &str) -> bool {
+        self.way_of_ours(chain).is_some() || original(&self.text).is_some()
     }
 
     /// Which way it lets pass, where it is exactly what we write.
@@ -244,9 +265,7 @@ impl SavedRule {
 
 /// What stands behind `-A`, `-I` or `-D`, worded as iptables-save words it.
 fn specification(chain: &str, way: &Way) -> String {
-    let end = |letter: &str, name: Option<&crate::address::IfName>| {
-        name.map(|name| format!("{letter} {name} ")).unwrap_or_default()
-    };
+    let end = |letter: &str, name: Option<&IfName>| name.map(|name| format!("{letter} {name} ")).unwrap_or_default();
     let (from, to) = (end("-i", way.from.as_ref()), end("-o", way.to.as_ref()));
     format!("{chain} {from}{to}-m comment --comment \"{}\" -j ACCEPT", way.mark())
 }
@@ -264,6 +283,71 @@ pub fn removal(saved: &Saved, table: &str, chain: &str, way: &Way) -> Option<Str
     let ours = found.rules.iter().filter(|rule| rule.way_of_ours(chain).as_ref() == Some(way)).count();
     let line = format!("-D {}\n", specification(chain, way));
     (ours > 0).then(|| format!("*{table}\n{}COMMIT\n", line.repeat(ours)))
+}
+
+/// The like of a rule, for the bridge that takes an interface's place: `bridge` where that asks for `port`, or for all
+/// whose names begin like its, and a comment by which it is known. None where it does not ask for it so.
+#[must_use]
+pub fn like(line: &str, port: &IfName, bridge: &IfName) -> Option<String> {
+    let mut written: Option<&str> = None;
+    let mut out: Vec<&str> = Vec::new();
+    // Names stand before all that may be quoted.
+    let (plain, quoted) = line.split_at(line.find('"').unwrap_or(line.len()));
+    let mut before = ["", ""];
+    for word in plain.split(' ') {
+        let is_end = matches!(before[1], "-i" | "-o");
+        let meant = word == port.as_str() || word.strip_suffix('+').is_some_and(|head| port.as_str().starts_with(head));
+        if is_end && meant {
+            if before[0] == "!" || written.is_some_and(|other| other != word) {
+                return None;
+            }
+            written = Some(word);
+        }
+        out.push(if is_end && meant { bridge.as_str() } else { word });
+        before = [before[1], word];
+    }
+    let mark = format!("-m comment --comment \"{RULE_MARK}as {}, {bridge} for {port}\"", written?);
+    Some(format!("{}{quoted} {mark}", out.join(" ")))
+}
+
+/// The rule that [`like`] was made of, the interface and the bridge; none where it is no like.
+#[must_use]
+pub fn original(like: &str) -> Option<(String, IfName, IfName)> {
+    let begin = format!("-m comment --comment \"{RULE_MARK}as ");
+    let at = like.rfind(&begin)?;
+    let (mark, rest) = like.get(at + begin.len()..)?.split_once('"')?;
+    let (written, names) = mark.split_once(", ")?;
+    let (bridge, port) = names.split_once(" for ")?;
+    let (port, bridge) = (IfName::new(port).ok()?, IfName::new(bridge).ok()?);
+    let line = format!("{}{}", like.get(..at)?.trim_end(), rest);
+    let (plain, quoted) = line.split_at(line.find('"').unwrap_or(line.len()));
+    let mut before = "";
+    let mut words = Vec::new();
+    for word in plain.split(' ') {
+        let is_it = matches!(before, "-i" | "-o") && word == bridge.as_str();
+        words.push(if is_it { written } else { word });
+        before = word;
+    }
+    Some((format!("{}{quoted}", words.join(" ")), port, bridge))
+}
+
+/// For `iptables-legacy-restore --noflush`: puts the like of a rule right behind it; none where the rule is gone.
+#[must_use]
+pub fn like_insertion(saved: &Saved, table: &str, chain: &str, line: &str, ends: (&IfName, &IfName)) -> Option<String> {
+    let found = saved.table(table)?.chains.iter().find(|c| c.name == chain)?;
+    let number = found.rules.iter().find(|rule| rule.text == line)?.number + 1;
+    let like = like(line, ends.0, ends.1)?;
+    let rest = like.strip_prefix(&format!("-A {chain} "))?;
+    Some(format!("*{table}\n-I {chain} {number} {rest}\nCOMMIT\n"))
+}
+
+/// For `iptables-legacy-restore --noflush`: takes the like of a rule out, as often as it stands there.
+#[must_use]
+pub fn like_removal(saved: &Saved, table: &str, chain: &str, line: &str) -> Option<String> {
+    let found = saved.table(table)?.chains.iter().find(|c| c.name == chain)?;
+    let likes = found.rules.iter().filter(|rule| original(&rule.text).is_some_and(|(of, ..)| of == line));
+    let lines: String = likes.map(|rule| format!("-D{}\n", rule.text.strip_prefix("-A").unwrap_or_default())).collect();
+    (!lines.is_empty()).then(|| format!("*{table}\n{lines}COMMIT\n"))
 }
 
 /// Whether iptables reads a name as it stands: `+` at a name's end would mean all that begin so, and quotes and
@@ -301,7 +385,6 @@ fn words(line: &str) -> Vec<String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::address::IfName;
 
     const PRINTED: &str = r#"# Generated by iptables-save v1.8.9
 *filter
@@ -373,5 +456,55 @@ COMMIT
         }
         let says = |chain: &str| format!("chain ip filter {chain} of iptables-legacy");
         assert_eq!(saved.dropping(), [says("FORWARD"), says("THEIRS")]);
+    }
+
+    #[test]
+    fn a_like_tells_what_it_is_the_like_of() {
+        let (port, bridge): (IfName, IfName) = ("eth0".parse().unwrap(), "br0".parse().unwrap());
+        let made = |line: &str| like(line, &port, &bridge);
+        for line in [
+            "-A INPUT -i eth0 -p tcp -m tcp --dport 81 -j DROP",
+            "-A INPUT ! -s 10.0.0.0/8 -i eth+ -j DROP",
+            r#"-A INPUT -i eth0 -m comment --comment "say -i eth0 \"here\"" -j ACCEPT"#,
+            "-A OUTPUT -o eth0 -j LOG --log-prefix eth0",
+        ] {
+            let like = made(line).unwrap();
+            assert!(like.contains(" br0 "), "{like}");
+            assert_eq!(original(&like), Some((line.to_owned(), port.clone(), bridge.clone())), "{like}");
+            // As the kernel's owner prints it: matches before targets.
+            let (head, mark) = like.rsplit_once(" -m comment ").unwrap();
+            let (matches, target) = head.rsplit_once(" -j ").unwrap();
+            let printed = format!("{matches} -m comment {mark} -j {target}");
+            assert_eq!(original(&printed).unwrap().0, line, "{printed}");
+        }
+        for line in ["-A INPUT -i eth1 -j DROP", "-A INPUT ! -i eth0 -j DROP", "-A FORWARD -i eth0 -o eth+ -j DROP"] {
+            assert_eq!(made(line), None, "{line}");
+        }
+        assert_eq!(original(r#"-A INPUT -i br0 -m comment --comment "warren: br1 to eth0" -j ACCEPT"#), None);
+    }
+
+    #[test]
+    fn a_like_stands_behind_its_rule_and_is_told_as_that() {
+        let (port, bridge): (IfName, IfName) = ("eth0".parse().unwrap(), "br0".parse().unwrap());
+        let text = |rules: &[&str]| format!("*filter\n:INPUT ACCEPT [0:0]\n{}\nCOMMIT\n", rules.join("\n"));
+        let rules = ["-A INPUT -i lo -j ACCEPT", "-A INPUT -i eth0 -j DROP", "-A INPUT -p tcp -j REJECT"];
+        let saved = Saved::parse(Layer::Ip, &text(&rules)).unwrap();
+        let put = like_insertion(&saved, "filter", "INPUT", rules[1], (&port, &bridge)).unwrap();
+        let mark = r#"-m comment --comment "warren: as eth0, br0 for eth0""#;
+        assert_eq!(put, format!("*filter\n-I INPUT 3 -i br0 -j DROP {mark}\nCOMMIT\n"));
+        assert_eq!(like_insertion(&saved, "filter", "INPUT", "-A INPUT -i eth0 -j ACCEPT", (&port, &bridge)), None);
+        let like = format!("-A INPUT -i br0 {mark} -j DROP");
+        let with = Saved::parse(Layer::Ip, &text(&[rules[0], rules[1], &like, rules[2]])).unwrap();
+        assert_eq!(with.clone().without_ours().tables[0].chains[0].rules.len(), 3);
+        let taken = like_removal(&with, "filter", "INPUT", rules[1]).unwrap();
+        assert_eq!(taken, format!("*filter\n-D INPUT -i br0 {mark} -j DROP\nCOMMIT\n"));
+        assert_eq!(like_removal(&saved, "filter", "INPUT", rules[1]), None);
+        assert_eq!(with.mends().len(), 1);
+        // What is behind it has the number that it has without.
+        let found = with.culprit("filter", "INPUT", Some(4)).unwrap();
+        assert_eq!(saved.own(&with, found).rule.unwrap().handle, 3);
+        let by_like = with.culprit("filter", "INPUT", Some(3)).unwrap();
+        let own = saved.own(&with, by_like).rule.unwrap();
+        assert_eq!((own.handle, own.text.as_str()), (2, rules[1]));
     }
 }

@@ -448,7 +448,7 @@ impl<'a> Asking<'a> {
                     }
                 }
                 let neighbour = self.outsiders(version).into_iter().any(|(spot, ..)| spot == Spot::Neighbour);
-                if let Some(mac) = self.view.uplink_mac
+                if let Some(mac) = self.uplink_mac()
                     && public.is_ipv4()
                     && neighbour
                 {
@@ -458,6 +458,13 @@ impl<'a> Asking<'a> {
                 }
             }
         }
+    }
+
+    /// The hardware address that the host answers for itself by: of a bridge that takes an uplink's place, the bridge's.
+    fn uplink_mac(&self) -> Option<Mac> {
+        let uplink = &self.network.uplink.name;
+        let bridge = self.network.lans.iter().find(|lan| lan.bridge == *uplink);
+        self.view.uplink_mac.map(|mac| bridge.map_or(mac, |bridge| bridge.mac))
     }
 
     /// Whether a forward or DMZ takes that port of that public address.

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::direct::Flow;
 use super::io::UnderWay;
+use super::pipes::Bypass;
 use super::record::Record;
 use super::serve::Open;
 use super::upstream::Lease;
@@ -231,6 +233,13 @@ impl Down {
     /// It is under way until it ends.
     pub fn counts(&mut self, under_way: UnderWay) {
         self.under_way = Some(under_way);
+    }
+
+    /// The client is reached by this.
+    pub fn bypasses(&mut self, bypass: &Arc<Bypass>) {
+        if let Content::Guest(Source::Direct(flow)) = &mut self.body {
+            flow.bypasses(bypass);
+        }
     }
 
     /// What is open as long as this is.

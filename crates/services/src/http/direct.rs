@@ -3,6 +3,7 @@
 
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
@@ -11,11 +12,14 @@ use http_body::Frame;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use super::pipes::{Bypass, Taken};
 use super::wire::{Answer, Framing, Piece, Wrong, read_head};
 
 /// How much is asked of the kernel at once: an answer's head with a short body, or of a long one.
 const SHORT: usize = 8 << 10;
 const LONG: usize = 64 << 10;
+/// What is worth a pipe, in bytes.
+const MUCH: u64 = 64 << 10;
 
 /// A connection to a guest.
 #[derive(Debug)]
@@ -81,13 +85,22 @@ pub struct Flow {
     wire: Wire,
     framing: Framing,
     keeps: bool,
+    /// By which what is long goes past us.
+    bypass: Option<Arc<Bypass>>,
 }
 
 impl Flow {
     /// Of an answer on that connection.
     #[must_use]
     pub fn new(wire: Wire, framing: Framing, keeps: bool) -> Self {
-        Self { wire, framing, keeps }
+        Self { wire, framing, keeps, bypass: None }
+    }
+
+    /// The client is reached by this: where much is left, it is not read here.
+    pub fn bypasses(&mut self, bypass: &Arc<Bypass>) {
+        if self.left().is_some_and(|left| left >= MUCH) {
+            self.bypass = Some(Arc::clone(bypass));
+        }
     }
 
     /// The next of it.
@@ -100,6 +113,17 @@ impl Flow {
                 Ok(Piece::Over) => return Poll::Ready(None),
                 Ok(Piece::More) => {}
                 Err(e) => return wrong(e),
+            }
+            if let (Framing::Length(left), Some(bypass)) = (&mut self.framing, &self.bypass) {
+                match ready!(bypass.poll_take(cx, &self.wire.stream, *left)) {
+                    Ok(Taken::Some(bytes)) => {
+                        *left -= bytes.len() as u64;
+                        return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                    }
+                    Ok(Taken::End) => return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into()))),
+                    Ok(Taken::Not) => self.bypass = None,
+                    Err(e) => return Poll::Ready(Some(Err(e))),
+                }
             }
             match ready!(self.wire.poll_more(cx)) {
                 Ok(0) if self.framing == Framing::Rest => self.framing = Framing::Length(0),

@@ -28,6 +28,7 @@ use tokio::time::{sleep, timeout};
 use super::decide::Client;
 use super::io::{Beside, Patient, UnderWay};
 use super::live::Live;
+use super::pipes::{Bypass, Pipes, Plain};
 use super::proxy;
 use super::record::Log;
 use super::tls::{self, Begins};
@@ -65,6 +66,7 @@ pub struct Http {
     /// Certificates.
     pub keys: Rc<Keys>,
     requests: Rc<Log>,
+    pipes: Arc<Pipes>,
     /// Requests that are being answered, and connections whose client is waited for to take what was written.
     under_way: Arc<AtomicUsize>,
     ending: Cell<bool>,
@@ -248,11 +250,22 @@ async fn connection(http: &Rc<Http>, stream: TcpStream, peer: std::net::SocketAd
     if begins == Begins::Tls {
         return tls_accept::accept(http, stream, peer, local, patience).await;
     }
-    converse(http, stream, Client::new(peer, local, None), begins == Begins::Http2).await
+    let client = Client::new(peer, local, None);
+    if begins == Begins::Http2 {
+        return converse(http, stream, client, true, None).await;
+    }
+    let bypass = Bypass::new(&http.pipes);
+    converse(http, Plain::new(stream, Arc::clone(&bypass)), client, false, Some(bypass)).await
 }
 
-/// Answers a client's requests until one of both ends the connection.
-pub async fn converse<S>(http: &Rc<Http>, stream: S, client: Client, http2: bool) -> io::Result<()>
+/// Answers a client's requests until one of both ends the connection. By `bypass` long answers go past us.
+pub async fn converse<S>(
+    http: &Rc<Http>,
+    stream: S,
+    client: Client,
+    http2: bool,
+    bypass: Option<Arc<Bypass>>,
+) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -265,7 +278,12 @@ where
     }
     let service = service_fn(|request: Request<Incoming>| {
         let (http, client) = (Rc::clone(http), Rc::clone(&client));
-        async move { Ok::<_, Infallible>(proxy::answer(&http, &client, request).await) }
+        let bypass = bypass.clone();
+        async move {
+            let mut response = proxy::answer(&http, &client, request).await;
+            bypass.iter().for_each(|bypass| response.body_mut().bypasses(bypass));
+            Ok::<_, Infallible>(response)
+        }
     });
     // A hundred header lines are hyper's own most; another number would be searched room for with each request.
     let longest = usize::try_from(limits.max_header).unwrap_or(usize::MAX);
@@ -275,7 +293,9 @@ where
         .header_read_timeout(patience)
         .max_header_size(longest)
         .max_buf_size(longest.saturating_add(READ_AHEAD).max(MOST_WAITING))
-        .half_close(false);
+        .half_close(false)
+        // What stands for bytes in a pipe must not be copied.
+        .writev(true);
     let connection = builder.serve_connection(stream, service);
     connection.with_upgrades().await.map_err(io::Error::other)
 }

@@ -113,7 +113,7 @@ pub async fn accept(
             let http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
             drop(live);
             let client = Client::new(peer, local, Some(Secure { name: hello.name }));
-            serve::converse(http, stream, client, http2).await
+            serve::converse(http, stream, client, http2, None).await
         }
         Way::Prove(config) => {
             let stream = Rewound { read: Cursor::new(bytes), stream };

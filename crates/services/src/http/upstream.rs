@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::header::{CONTENT_LENGTH, UPGRADE};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{Request, Response};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -297,8 +297,14 @@ async fn by_hyper(
         }
     };
     match sender.try_send_request(*request).await {
-        Ok(response) => {
-            lease.sender = Some(sender);
+        Ok(mut response) => {
+            let headers = response.headers_mut();
+            // Who frames an answer in two ways is not asked again by this connection (RFC 9112, 6.3).
+            if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
+                headers.remove(CONTENT_LENGTH);
+            } else {
+                lease.sender = Some(sender);
+            }
             Ok((response.map(Source::Hyper), lease))
         }
         Err(mut error) => Err(match error.take_message() {

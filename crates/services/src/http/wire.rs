@@ -102,8 +102,10 @@ pub fn read_head(read: &mut BytesMut, method: &Method) -> Result<Option<Answer>,
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Wrong("its status"))?;
     let version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
     let mut headers = headers(&head, parsed.headers)?;
+    // Who says both may have been read differently by somebody between (RFC 9112, 6.3).
+    let both = headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH);
     let framing = framing(&mut headers, method, status, version)?;
-    let keeps = framing != Framing::Rest && keeps(&headers, version);
+    let keeps = framing != Framing::Rest && !both && keeps(&headers, version);
     Ok(Some(Answer { status, headers, framing, keeps }))
 }
 

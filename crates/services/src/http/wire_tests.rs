@@ -59,8 +59,10 @@ fn bodies_are_as_long_as_they_are_said_to_be() {
     assert_eq!((headers, trailers), (vec!["content-length: 3".to_owned(), "a: b".to_owned()], vec![]));
     let chunks = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 9\r\n\r\n3\r\nabc\r\n0A ;x=\"y\"\r\n0123456789\r\n0\r\nT: 1\r\n\r\n";
     let (_, headers, body, trailers, keeps) = told(chunks).unwrap();
-    assert_eq!((body, trailers, keeps), (b"abc0123456789".to_vec(), vec!["t: 1".to_owned()], true));
+    // Both said: the chunks count, and nothing more is read.
+    assert_eq!((body, trailers, keeps), (b"abc0123456789".to_vec(), vec!["t: 1".to_owned()], false));
     assert_eq!(headers, ["transfer-encoding: chunked"]);
+    assert!(told(&chunks.replace("Content-Length: 9\r\n", "")).unwrap().4);
     let rest = told("HTTP/1.1 200 OK\r\n\r\nuntil the end").unwrap();
     assert_eq!((rest.2, rest.4), (b"until the end".to_vec(), false));
     assert_eq!(told("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nx").unwrap().2, b"x");

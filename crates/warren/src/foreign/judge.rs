@@ -11,7 +11,7 @@ use kernel::{legacy, mends};
 use lab::{Lab, LabPlan, Prober};
 use model::address::IfName;
 use model::foreign::saved::Saved;
-use model::foreign::{Culprit, Mend, RuleRef, Scene, Stop, Way, mends as mends_for};
+use model::foreign::{Culprit, Mend, RuleRef, Scene, Stop, Way, mends as mends_for, naming};
 use model::network::Public;
 use model::probe::{Expect, Probe, derive};
 use model::ruleset::TABLE;
@@ -28,7 +28,7 @@ const PROBES: usize = 400;
 
 /// What of others' stops what is declared.
 pub(super) fn find(job: Job) -> Result<Findings, Failure> {
-    let Job { mut network, facts, tables, legacy, br_netfilter } = job;
+    let Job { mut network, facts, tables, legacy, br_netfilter, uplinks } = job;
     network.mends.clear();
     if network.public == Public::Dynamic
         && let Some(uplink) = facts.interface(&network.uplink.name).filter(|u| !u.addresses.is_empty())
@@ -48,6 +48,7 @@ pub(super) fn find(job: Job) -> Result<Findings, Failure> {
     let (legacy, troubles) = inside(&lab, || Ok(copy_legacy(legacy, &network)))?;
     let legacy_failed = !troubles.is_empty();
     notes.extend(troubles);
+    let likes = inside(&lab, || add_likes(&network, &uplinks, &mut notes))?;
     let mut probes: Vec<Probe> = derive(&network, &lab.view());
     probes.retain(|probe| matches!(probe.expect, Expect::Arrives { .. }));
     probes.truncate(PROBES);
@@ -57,6 +58,7 @@ pub(super) fn find(job: Job) -> Result<Findings, Failure> {
         legacy: &legacy,
         copies: Vec::new(),
         handles,
+        likes,
         ours,
         names: names(&lab)?,
         stops: Vec::new(),
@@ -102,6 +104,28 @@ fn copy(tables: &[Table], notes: &mut Vec<String>) -> Result<Handles, Failure> {
         handles.insert((table.family, table.name.clone()), found);
     }
     Ok(handles)
+}
+
+/// The handle of each like of a rule, in the replica, with that of the rule.
+type Likes = BTreeMap<u64, u64>;
+
+/// What `up` puts beside others' rules for the bridge that takes an uplink's place; says which could not be.
+fn add_likes(
+    network: &model::network::Network,
+    uplinks: &BTreeMap<IfName, u32>,
+    notes: &mut Vec<String>,
+) -> Result<Likes, Failure> {
+    for lan in &network.lans {
+        let Some(outer) = lan.outer.as_ref().filter(|outer| outer.twins) else { continue };
+        let Some((port, index)) = outer.carries.as_ref().and_then(|port| uplinks.get_key_value(port)) else { continue };
+        // Rules that name an interface by its number have the host's.
+        for like in naming::twins(&mends::conditions()?, port, *index, &lan.bridge) {
+            if let Err(e) = mends::add_like(&like, *index) {
+                notes.push(format!("{like}: not in a lab, so what it lets pass or stops is not known: {e}"));
+            }
+        }
+    }
+    Ok(mends::likes()?)
 }
 
 /// Makes iptables-legacy's tables; says which could not be made, or not be heard. Those that could.
@@ -184,6 +208,7 @@ struct Search<'a> {
     /// The same as they were in the lab in the last round.
     copies: Vec<Saved>,
     handles: Handles,
+    likes: Likes,
     ours: BTreeSet<IfName>,
     names: BTreeMap<u32, IfName>,
     stops: Vec<Stop>,
@@ -261,6 +286,7 @@ impl Search<'_> {
         let (family, table, chain) = (drop.family, drop.table.clone(), drop.chain.clone());
         // The lab's rules are numbered anew; their order is the original's.
         let rule = drop.rule.map(|handle| {
+            let handle = self.likes.get(&handle).copied().unwrap_or(handle);
             let here = self.handles.get(&(family, table.clone())).and_then(|chains| chains.get(&chain));
             let nth = here.and_then(|handles| handles.iter().position(|h| *h == handle));
             let there = self.tables.iter().find(|t| t.family == family && t.name == table);

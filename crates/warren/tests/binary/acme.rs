@@ -13,13 +13,8 @@ use crate::serve::Serve;
 use crate::sites::web::{Web, body, curl, status};
 use crate::support::{PATIENCE, Running, Scene, at, settle};
 
-const NETWORK: &str = r#"
-[host]
-uplink = "eth0"
-public = ["203.0.113.2"]
-[lan.br1]
-address = ["10.1.1.1/24"]
-dns = ["203.0.113.1"]
+const NETWORK: &str = one_lan!(
+    r#"dns = ["203.0.113.1"]
 [guest.a]
 kind = "netns"
 address = ["10.1.1.6"]
@@ -37,7 +32,8 @@ listen = "443"
 host = "plain.example.org"
 to = ["a"]
 tls = "off"
-"#;
+"#
+);
 
 /// The authority: pebble, and who tells it where names are. It ends with this.
 struct Authority {

@@ -11,18 +11,14 @@ use crate::common::lab;
 use crate::serve::Serve;
 use crate::support::{Scene, at, settle};
 
-const NETWORK: &str = r#"
-[host]
-uplink = "eth0"
-public = ["203.0.113.2"]
-[lan.br1]
-address = ["10.1.1.1/24"]
-domain = "cnx.example"
+const NETWORK: &str = one_lan!(
+    r#"domain = "cnx.example"
 dns = ["198.51.100.7"]
 [guest.cnx6]
 kind = "netns"
 address = ["10.1.1.6"]
-"#;
+"#
+);
 
 const A: u16 = 1;
 const TXT: u16 = 16;

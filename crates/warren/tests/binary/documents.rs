@@ -11,19 +11,15 @@ use crate::serve::Serve;
 use crate::support::Scene;
 use crate::watch;
 
-const NETWORK: &str = r#"
-[host]
-uplink = "eth0"
-public = ["203.0.113.2"]
-[lan.br1]
-address = ["10.1.1.1/24"]
-[guest.cnx6]
+const NETWORK: &str = one_lan!(
+    r#"[guest.cnx6]
 kind = "netns"
 address = ["10.1.1.6"]
 [[forward]]
 listen = "203.0.113.2:22210"
 to = "cnx6:22"
-"#;
+"#
+);
 
 /// Forwards that collide, a name that dangles.
 const WRONG: &str = r#"

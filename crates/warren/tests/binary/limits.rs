@@ -8,13 +8,8 @@ use crate::common::{lab, tool};
 use crate::stream::Stream;
 use crate::support::{NEIGHBOUR, NEIGHBOUR6, PATIENCE, Scene, Talk, all, reaches, serve, silent};
 
-const NETWORK: &str = r#"
-[host]
-uplink = "eth0"
-public = ["203.0.113.2"]
-[lan.br1]
-address = ["10.1.1.1/24"]
-[guest.slow]
+const NETWORK: &str = one_lan!(
+    r#"[guest.slow]
 kind = "netns"
 address = ["10.1.1.6"]
 LIMIT
@@ -25,7 +20,8 @@ address = ["10.1.1.7"]
 kind = "vm"
 address = ["10.1.1.8"]
 LIMIT
-"#;
+"#
+);
 
 fn network(limit: &str) -> String {
     NETWORK.replace("LIMIT", limit)

@@ -44,13 +44,8 @@ fn the_examples_hold_on_debian_s_own_kernel() {
     assert!(said.contains("kernel.unprivileged_userns_clone is 0"), "the setting is named:\n{said}");
 }
 
-const NETWORK: &str = r#"
-[host]
-uplink = "eth0"
-public = ["203.0.113.2"]
-[lan.br1]
-address = ["10.1.1.1/24"]
-[guest.win]
+const NETWORK: &str = one_lan!(
+    r#"[guest.win]
 kind = "vm"
 address = ["10.1.1.20"]
 [[forward]]
@@ -59,7 +54,8 @@ to = "win:80"
 [[forward]]
 listen = "8081"
 to = "win:81"
-"#;
+"#
+);
 
 /// What must pass, and beside it what must not: the host's own port, and an address that is not its own.
 const GUEST: &str = r#"

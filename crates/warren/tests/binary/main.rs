@@ -1,6 +1,16 @@
 //! The whole binary, in labs, held to what people are promised, with tools that are not ours: `ip`, `nft`, `curl`,
 //! `socat`, `ping`, `conntrack`.
 
+/// A file of one LAN behind one public address, and what else stands in it: first of the LAN.
+macro_rules! one_lan {
+    ($more:literal) => {
+        concat!(
+            "[host]\nuplink = \"eth0\"\npublic = [\"203.0.113.2\"]\n[lan.br1]\naddress = [\"10.1.1.1/24\"]\n",
+            $more
+        )
+    };
+}
+
 mod acme;
 mod bridged;
 mod check;

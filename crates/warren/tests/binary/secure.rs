@@ -16,13 +16,8 @@ use crate::serve::Serve;
 use crate::sites::web::{Web, body, curl, header, line, status};
 use crate::support::{PATIENCE, Running, Scene, at, settle};
 
-const NETWORK: &str = r#"
-[host]
-uplink = "eth0"
-public = ["203.0.113.2"]
-[lan.br1]
-address = ["10.1.1.1/24"]
-[guest.a]
+const NETWORK: &str = one_lan!(
+    r#"[guest.a]
 kind = "netns"
 address = ["10.1.1.6"]
 [guest.b]
@@ -53,7 +48,8 @@ to = ["a"]
 host = "missing.example.org"
 to = ["a"]
 tls = { cert = "FOLDER/nothing.pem", key = "FOLDER/nothing.key" }
-"#;
+"#
+);
 
 /// A certificate that signs itself, and its key.
 fn certificate(folder: &Path, file: &str, names: &str) {

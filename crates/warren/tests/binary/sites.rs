@@ -271,7 +271,7 @@ fn bodies_flow_and_requests_are_written_down() {
         let scene = Scene::new();
         let log = scene.folder().join("log/access.log");
         let http = format!("[http]\naccess-log = \"{}\"\nlimits = {{ max-body = 3000000 }}\n", log.display());
-        let _serving = serve(&scene, &format!("{NETWORK}{http}"));
+        let serving = serve(&scene, &format!("{NETWORK}{http}"));
         let (a, b) = (Web::start("a", 80), Web::start("b", 80));
         let big = scene.folder().join("big");
         fs::write(&big, vec![b'x'; 2_000_000]).unwrap();
@@ -285,8 +285,10 @@ fn bodies_flow_and_requests_are_written_down() {
             let words = words.replace("BIG", &big.display().to_string());
             assert_eq!(status(&curl("world", "http://203.0.113.2/count", &format!("{WWW} {words}"))), 413, "{words}");
         }
+        let before = pipes(&serving);
         let answer = curl("world", "http://203.0.113.2/big", WWW);
-        assert_eq!(answer.len() - answer.find("\r\n\r\n").unwrap() - 4, 5_000_000);
+        assert_eq!(pipes(&serving), before + 2, "one pipe, kept for the next");
+        assert!(answer.split_once("\r\n\r\n").is_some_and(|(_, body)| body == web::big()));
         assert_eq!(a.count("/") + b.count("/"), 0);
         let deadline = Instant::now() + PATIENCE;
         let lines = loop {
@@ -301,6 +303,14 @@ fn bodies_flow_and_requests_are_written_down() {
         assert!(last.starts_with("203.0.113.1 - - ["), "{last}");
         assert!(last.contains("] \"GET /big HTTP/1.1\" 200 5000000 \"-\" \"curl/"), "{last}");
         assert_eq!(lines.matches(" 413 ").count(), 2, "{lines}");
+        long_answers();
+        let cut = curl("world", "http://203.0.113.2/cut", WWW);
+        assert!(web::big().starts_with(cut.split_once("\r\n\r\n").unwrap().1), "what came of it is it");
+        let deadline = Instant::now() + PATIENCE;
+        while !fs::read_to_string(&log).unwrap().contains("\"GET /cut HTTP/1.1\" 200 1000000 ") {
+            assert!(Instant::now() < deadline, "{}", fs::read_to_string(&log).unwrap());
+            std::thread::sleep(Duration::from_millis(10));
+        }
         // One that was moved away is followed by another.
         fs::rename(&log, log.with_extension("1")).unwrap();
         scene.warren("up").ends(0);
@@ -311,4 +321,33 @@ fn bodies_flow_and_requests_are_written_down() {
             std::thread::sleep(Duration::from_millis(10));
         }
     });
+}
+
+/// Ends of pipes that the worker has.
+fn pipes(serving: &Serve<'_>) -> usize {
+    let descriptors = fs::read_dir(format!("/proc/{}/fd", serving.worker().as_raw_nonzero())).unwrap();
+    let targets = descriptors.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+    targets.filter(|target| target.display().to_string().starts_with("pipe:")).count()
+}
+
+/// Long answers come each as it is, one behind the other, beside short ones, and to clients of HTTP/1.0.
+fn long_answers() {
+    let asked = |path: &str, more: &str| format!("GET {path} HTTP/1.1\r\nHost: www.example.org\r\n{more}\r\n");
+    let row = [asked("/big", ""), asked("/short", ""), asked("/big", ""), asked("/big", "Connection: close\r\n")];
+    let several = [0; 4].map(|_| ask("world", "203.0.113.2:80", &row.concat()));
+    let old = ask("world", "203.0.113.2:80", "GET /big HTTP/1.0\r\nHost: www.example.org\r\n\r\n");
+    let big = web::big();
+    for answers in several {
+        let answers = answers.join().unwrap();
+        let mut rest = answers.as_str();
+        for long in [true, false, true, true] {
+            let (head, behind) = rest.split_once("\r\n\r\n").unwrap();
+            assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+            let (body, next) = behind.split_at(if long { big.len() } else { 2 });
+            assert!(if long { body == big } else { ["a\n", "b\n"].contains(&body) });
+            rest = next;
+        }
+        assert_eq!(rest, "");
+    }
+    assert!(old.join().unwrap().split_once("\r\n\r\n").is_some_and(|(_, body)| body == big));
 }

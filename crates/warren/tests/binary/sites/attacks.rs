@@ -166,6 +166,26 @@ fn what_attackers_try_comes_to_nothing() {
         }
         assert_eq!(status(&curl("world", "http://203.0.113.2/nonsense", WWW)), 502);
 
+        // One that says two framings at once is believed in chunks, and never asked again by that connection.
+        let ways = [
+            ("GET", "/chunked", false),
+            ("GET", "/framed", true),
+            ("POST", "/chunked", false),
+            ("POST", "/framed", true),
+        ];
+        for (nth, (method, path, closed)) in ways.into_iter().enumerate() {
+            let (length, body) = if method == "POST" { ("Content-Length: 1\r\n", "x") } else { ("", "") };
+            let ask_for = |path: &str, more: &str| {
+                format!("{method} {path} HTTP/1.1\r\nHost: www.example.org\r\n{length}{more}\r\n{body}")
+            };
+            let asked = ask_for(path, "") + &ask_for("/behind", "Connection: close\r\n");
+            let answers = ask("world", ENTRY, &asked).join().unwrap();
+            assert!(answers.ends_with("\r\n\r\na\n") && answers.len() > 5_000_000, "{path}: {} bytes", answers.len());
+            let head = answers.split("\r\n\r\n").next().unwrap();
+            assert!(head.contains("transfer-encoding: chunked") && !head.contains("content-length"), "{head}");
+            crate::secure::until(path, || a.count(&format!("{path}-{closed}")) == 1 + nth / 2);
+        }
+
         rapid_reset(&a);
 
         // Connections beyond a client's share are closed; others' are taken.

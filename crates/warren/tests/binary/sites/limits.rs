@@ -10,9 +10,9 @@ use rustix::net::sockopt::set_socket_recv_buffer_size;
 use rustix::process::{Signal, kill_process};
 
 use super::web::{self, Web, ask, body, connect, curl, header, status};
-use super::{NETWORK, WWW, serve, until};
+use super::{NETWORK, WWW, serve};
 use crate::common::lab;
-use crate::secure::secure;
+use crate::secure::{secure, until};
 use crate::support::{PATIENCE, Running, Scene, at};
 
 const ENTRY: &str = "203.0.113.2:80";
@@ -74,8 +74,10 @@ fn who_keeps_a_connection_and_does_nothing_is_cut() {
         let text = NETWORK.replace("to = [\"a:80\", \"b:80\"]", "to = [\"a:80\"]");
         let serving = serve(&scene, &format!("{text}{MORE}"));
         let a = Web::start("a", 80);
-        until("world", "http://203.0.113.2/", WWW, 200);
-        let open = || scene.warren("--json status").ends(0).json()["services"]["http"]["open"].as_u64().unwrap();
+        super::until("world", "http://203.0.113.2/", WWW, 200);
+        let counted =
+            |what: &str| scene.warren("--json status").ends(0).json()["services"]["http"][what].as_u64().unwrap();
+        let open = || counted("open");
         let until_open = |wanted: u64| {
             let deadline = Instant::now() + PATIENCE;
             while open() != wanted {
@@ -102,6 +104,41 @@ fn who_keeps_a_connection_and_does_nothing_is_cut() {
         until_open(0);
         let taken = heard(&mut greedy).len();
         assert!(taken < 5_000_000, "{taken}");
+
+        // Many who take nothing of what has no length: what waits for them is little.
+        let memory = |what: &str| {
+            let status =
+                std::fs::read_to_string(format!("/proc/{}/status", serving.worker().as_raw_nonzero())).unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+        };
+        // The highest from now on (proc_pid_clear_refs(5)).
+        std::fs::write(format!("/proc/{}/clear_refs", serving.worker().as_raw_nonzero()), "5").unwrap();
+        let (before, taken) = (memory("VmRSS:"), counted("connections"));
+        let greedy = [0; 38].map(|_| {
+            let mut stream = connect("world", ENTRY.parse().unwrap());
+            set_socket_recv_buffer_size(&stream, 4096).unwrap();
+            stream.write_all(b"GET /chunked HTTP/1.1\r\nHost: www.example.org\r\n\r\n").unwrap();
+            stream
+        });
+        until("all of them are taken", || counted("connections") == taken + 38);
+        until_open(0);
+        for mut stream in greedy {
+            let taken = heard(&mut stream).len();
+            assert!(taken < 5_000_000, "{taken}");
+        }
+        let each = memory("VmHWM:").saturating_sub(before) / 38;
+        assert!(each < 250, "{each} KiB for each");
+
+        // Who is answered before the whole request is there, and goes on with it a byte at a time.
+        let mut trickling = connect("world", ENTRY.parse().unwrap());
+        trickling.write_all(b"POST /early HTTP/1.1\r\nHost: www.example.org\r\nContent-Length: 99999\r\n\r\n").unwrap();
+        until("it is cut", || {
+            // Nobody may take it any more.
+            let _ = trickling.write_all(b"x");
+            a.count("/early-ended") == 1
+        });
+        until_open(0);
 
         // Connections of all clients together.
         let entry: SocketAddr = ENTRY.parse().unwrap();
@@ -162,7 +199,7 @@ fn who_is_being_answered_when_serve_ends_is_answered() {
         let scene = Scene::new();
         let mut serving = serve(&scene, &NETWORK.replace("to = [\"a:80\", \"b:80\"]", "to = [\"a:80\"]"));
         let a = Web::start("a", 80);
-        until("world", "http://203.0.113.2/", WWW, 200);
+        super::until("world", "http://203.0.113.2/", WWW, 200);
         // One that is kept for the next request, and one in the middle of its answer.
         let mut kept = connect("world", ENTRY.parse().unwrap());
         kept.write_all(b"GET / HTTP/1.1\r\nHost: www.example.org\r\n\r\n").unwrap();

@@ -59,6 +59,22 @@ fn upgrades_streams_and_trailers_pass() {
         assert_eq!(status(&answer), 200, "{answer}");
         assert!(!a.last().contains("upgrade") && !a.last().contains("http2-settings"), "{}", a.last());
 
+        // A body and its answer at once: each chunk is sent when the one before it is back.
+        let mut both = connect("world", "203.0.113.2:80".parse().unwrap());
+        both.write_all(b"POST /echo HTTP/1.1\r\nHost: www.example.org\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+        let mut heard = Vec::new();
+        for chunk in ["5\r\nfirst\r\n", "6\r\nsecond\r\n", "0\r\n\r\n"] {
+            both.write_all(chunk.as_bytes()).unwrap();
+            while !heard.ends_with(chunk.as_bytes()) {
+                let mut byte = [0];
+                both.read_exact(&mut byte)
+                    .unwrap_or_else(|e| panic!("{chunk}: {e}: {}", String::from_utf8_lossy(&heard)));
+                heard.push(byte[0]);
+            }
+        }
+        assert!(heard.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&heard));
+        drop(both);
+
         // HTTP/2 from a client, to a guest of HTTP/1.1.
         let words = "--http2-prior-knowledge --header Host:www.example.org --header Cookie:a=1 --data-binary hello";
         let answer = curl("world", "http://203.0.113.2/count?two", words);

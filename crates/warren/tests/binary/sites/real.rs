@@ -8,13 +8,8 @@ use super::serve;
 use crate::common::lab;
 use crate::support::{PATIENCE, Ran, Running, Scene, at, lines};
 
-const NETWORK: &str = r#"
-[host]
-uplink = "eth0"
-public = ["203.0.113.2"]
-[lan.br1]
-address = ["10.1.1.1/24"]
-[guest.a]
+const NETWORK: &str = one_lan!(
+    r#"[guest.a]
 kind = "netns"
 address = ["10.1.1.6"]
 [[site]]
@@ -33,7 +28,8 @@ host = "grpcs.example.org"
 to = ["a:50051"]
 upstream = "h2c"
 tls = "self-signed"
-"#;
+"#
+);
 
 /// Both servers, in the guest.
 const SERVERS: &str = r#"

@@ -11,8 +11,10 @@ use kernel::netns::Netns;
 
 use crate::support::{PATIENCE, at};
 
-/// A web server in a guest. It answers with its name; `/big` with 5 MB, `/count` with how long the body was, `/slow` when
-/// it is let go.
+/// A web server in a guest. It answers with its name; `/big` with 5 MB, `/cut` with the first of them, `/chunked` with
+/// them in chunks, `/framed` so and with a length besides, `/early` before the request's body is there, `/echo` with the
+/// chunks of that as they come, `/count` with how long that was, `/slow` when it is let go. What becomes of a connection
+/// afterwards stands among the heads.
 pub struct Web {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -104,8 +106,22 @@ fn serve(name: &str, shared: &Shared, mut stream: TcpStream) {
                 break;
             }
         }
-        let Some(body) = read_body(&mut reader, &head) else { return };
         let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+        if path == "/early" {
+            shared.heads.lock().unwrap().push(head.clone());
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nearly\n");
+            let _ = read_body(&mut reader, &head);
+            shared.heads.lock().unwrap().push("GET /early-ended HTTP/1.1\r\n".to_owned());
+            return;
+        }
+        if path == "/echo" {
+            shared.heads.lock().unwrap().push(head.clone());
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n");
+            // Chunks as they come are chunks as they go.
+            let _ = std::io::copy(&mut reader, &mut stream);
+            return;
+        }
+        let Some(body) = read_body(&mut reader, &head) else { return };
         if path == "/health" {
             let status = if shared.sick.load(Ordering::SeqCst) { 500 } else { 204 };
             let _ = stream.write_all(format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n").as_bytes());
@@ -125,7 +141,7 @@ fn serve(name: &str, shared: &Shared, mut stream: TcpStream) {
             return;
         }
         let answer: Vec<u8> = match path.as_str() {
-            "/big" => vec![b'x'; 5_000_000],
+            "/big" => big().into_bytes(),
             "/count" => format!("{}\n", body.len()).into_bytes(),
             "/slow" => {
                 let mut gone = shared.let_go.lock().unwrap();
@@ -136,6 +152,26 @@ fn serve(name: &str, shared: &Shared, mut stream: TcpStream) {
             }
             _ => format!("{name}\n").into_bytes(),
         };
+        if path == "/cut" {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", answer.len() + 5_000_000);
+            let _ = stream.write_all(&[head.as_bytes(), &big().as_bytes()[..1_000_000]].concat());
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+            return;
+        }
+        if path == "/chunked" || path == "/framed" {
+            let length = if path == "/framed" { "Content-Length: 3\r\n" } else { "" };
+            let head = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n{length}\r\n");
+            let big = big();
+            let chunks = big.as_bytes().chunks(500_000).map(|chunk| [b"7A120\r\n", chunk, b"\r\n"].concat());
+            let all = [head.into_bytes(), chunks.collect::<Vec<_>>().concat(), b"0\r\n\r\n".to_vec()].concat();
+            if stream.write_all(&all).is_err() {
+                return;
+            }
+            // Who has answered so is not asked again by this connection.
+            let behind = reader.fill_buf().is_ok_and(<[u8]>::is_empty);
+            shared.heads.lock().unwrap().push(format!("GET {path}-{behind} HTTP/1.1\r\n"));
+            continue;
+        }
         // An answer more than was asked for.
         let more = if path == "/more" { "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\npoisoned" } else { "" };
         if path == "/nonsense" {
@@ -150,6 +186,11 @@ fn serve(name: &str, shared: &Shared, mut stream: TcpStream) {
             return;
         }
     }
+}
+
+/// What `/big` is answered with: 5 MB, no two places of which are alike for long.
+pub fn big() -> String {
+    (0..5_000_000u32).map(|nth| char::from(b'!' + u8::try_from((nth ^ nth >> 7) % 89).unwrap())).collect()
 }
 
 /// By its length or in chunks; nothing where it is cut or cannot be read.
