@@ -264,6 +264,7 @@ fn debian_kernel() -> Done {
 const UNPACKED: &[(&str, &[&str])] = &[
     ("firewalld", &["firewalld", "python3-firewall", "python3-nftables"]),
     ("ifupdown", &["ifupdown"]),
+    ("netplan", &["netplan.io", "libnetplan0"]),
     ("resolved", &["systemd-resolved"]),
     ("prometheus", &["prometheus"]),
 ];

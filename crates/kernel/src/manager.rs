@@ -27,10 +27,12 @@ fn file(path: &str) -> Option<(String, String)> {
 /// What networkd follows on it, or what netplan has written for networkd.
 fn networkd(name: &IfName, index: u32) -> Option<Managed> {
     let followed = holders::networkd::followed(index)?;
-    if followed.starts_with("/run/systemd/network/") && followed.contains("netplan") {
-        return Some(Managed::new(Manager::Netplan, netplan_files()));
+    let managed = holders::networkd::managed(name, index, &followed);
+    if !followed.starts_with("/run/systemd/network/") || !followed.contains("netplan") {
+        return Some(managed);
     }
-    Some(holders::networkd::managed(name, index, &followed))
+    let files = netplan_files().into_iter().chain(managed.files).collect();
+    Some(Managed { by: Manager::Netplan, files, ..managed })
 }
 
 fn netplan_files() -> Vec<(String, String)> {

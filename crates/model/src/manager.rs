@@ -146,7 +146,7 @@ impl Managed {
         let mac = mac.ok_or_else(|| format!("{port} has no hardware address"))?;
         let after = match self.by {
             Manager::Ifupdown => ifupdown::take_over(&self.files, port, bridge, mac)?,
-            Manager::Networkd => networkd::take_over(self, port, bridge, mac)?,
+            Manager::Networkd | Manager::Netplan => networkd::take_over(self, port, bridge, mac)?,
             Manager::DhcpClient if !self.holders.is_empty() => Vec::new(),
             Manager::DhcpClient => return Err("of DHCP clients only dhclient is moved".to_owned()),
             other => return Err(format!("it does not rewrite what {} is told yet", other.word())),

@@ -24,7 +24,7 @@ const PATH: &str = "/org/freedesktop/network1";
 const INTERFACE: &str = "org.freedesktop.network1.Manager";
 /// How long it may take to follow another file.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long it may take until it has plugged in what is plugged in already.
+/// How long it may take until it has found out what there is already.
 const SETTLED: Duration = Duration::from_secs(3);
 /// Where its files are, the first that has one of a name counts.
 const FOLDERS: [&str; 4] =
@@ -202,7 +202,20 @@ pub fn mark(port: &IfName, bridge: &IfName, follows: &Follows) -> Result<()> {
     };
     let is_bridge = link.kind.as_deref() == Some("bridge");
     let bears_none = link.alias.as_deref().is_none_or(str::is_empty);
-    if !is_bridge || !bears_none || note(link.index).and_then(|note| note.file).as_ref() != Some(&names.network) {
+    if !is_bridge || !bears_none {
+        return Ok(());
+    }
+    // At a boot it may be about to say so.
+    let begun = Instant::now();
+    let is_about_to =
+        |note: Option<&Note>| note.is_none_or(|note| ["pending", "initialized"].contains(&note.state.as_str()));
+    while begun.elapsed() < SETTLED
+        && is_about_to(note(link.index).as_ref())
+        && bus::is_served(SERVICE).unwrap_or(false)
+    {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    if note(link.index).and_then(|note| note.file).as_ref() != Some(&names.network) {
         return Ok(());
     }
     let alias = Some(format!("{}{port}", model::state::ALIAS_IN_PLACE_OF));

@@ -184,16 +184,19 @@ pub(super) fn take_over(
         Holder::Networkd(follows) => Some(follows),
         _ => None,
     });
-    let follows = follows.ok_or("it is not known what it follows")?;
-    let Some((path, _)) = managed.files.first() else { return Err("the file that it follows is gone".to_owned()) };
-    for (path, text) in &managed.files {
+    let follows = follows.ok_or("it is not known what systemd-networkd follows")?;
+    // netplan's own files stand with those that it has written for networkd.
+    let is_followed = |(path, _): &&(String, String)| follows.files.contains(path);
+    let files: Vec<(String, String)> = managed.files.iter().filter(is_followed).cloned().collect();
+    let Some((path, _)) = files.first() else { return Err("the file that it follows is gone".to_owned()) };
+    for (path, text) in &files {
         check(text).map_err(|why| format!("{path}: {why}"))?;
     }
-    if may_fit(&managed.files, bridge) {
+    if may_fit(&files, bridge) {
         return Err(format!("{path}: its [Match] fits {bridge}, too; name the interface there (Name={port})"));
     }
     let names = follows.names(bridge).ok_or_else(|| format!("{path}: no name comes before that"))?;
-    Ok(texts(&managed.files, &names, port, bridge, Some(mac), (follows.iaid, follows.iaid6)))
+    Ok(texts(&files, &names, port, bridge, Some(mac), (follows.iaid, follows.iaid6)))
 }
 
 /// What to write by hand.
@@ -279,7 +282,9 @@ pub fn kept() -> &'static str {
 
 /// A key's value: the last one counts.
 fn value<'a>(files: &'a [(String, String)], section: &str, key: &str) -> Option<&'a str> {
-    let all = files.iter().flat_map(|(_, text)| lines(text)).filter(|line| line.section == section);
+    // The older name of the one.
+    let is_it = |line: &Line<'_>| line.section == section || (section == "DHCPv4" && line.section == "DHCP");
+    let all = files.iter().flat_map(|(_, text)| lines(text)).filter(is_it);
     all.filter_map(|line| line.set).filter(|(name, _)| *name == key).map(|(_, value)| value).last()
 }
 
@@ -341,11 +346,9 @@ fn glob(pattern: &[u8], word: &[u8]) -> Option<bool> {
         None => Some(word.is_empty()),
         Some((b'[' | b'\\', _)) => None,
         Some((b'*', rest)) => {
-            let tails = (0..=word.len()).map(|from| glob(rest, &word[from..]));
-            tails.fold(
-                Some(false),
-                |one, other| if [one, other].contains(&Some(true)) { Some(true) } else { one.and(other) },
-            )
+            let tails: Vec<Option<bool>> = (0..=word.len()).map(|from| glob(rest, &word[from..])).collect();
+            let not_understood = || if tails.contains(&None) { None } else { Some(false) };
+            if tails.contains(&Some(true)) { Some(true) } else { not_understood() }
         }
         Some((first, rest)) => match word.split_first() {
             Some((letter, left)) if first == letter || *first == b'?' => glob(rest, left),
@@ -391,7 +394,7 @@ mod tests {
         );
         assert_eq!(after[2].1, "[Match]\nName=eth0\n\n[Network]\nBridge=br0\n");
         // An identity that is said, or is none of a name's, stays.
-        for own in ["[DHCPv4]\nIAID=9\n", "[DHCPv4]\nClientIdentifier=mac\n"] {
+        for own in ["[DHCPv4]\nIAID=9\n", "[DHCPv4]\nClientIdentifier=mac\n", "[DHCP]\nClientIdentifier=mac\n"] {
             let after = taken(&format!("{LEASED}\n{own}")).unwrap();
             assert!(after[1].1.ends_with(own), "{}", after[1].1);
         }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -19,6 +20,9 @@ const STATIC: &str = "# The office\n[Match]\nName=eth0\n\n[Network]\nAddress=10.
                       Gateway=10.0.0.1\nGateway=2001:db8:a::1\nIPv6AcceptRA=no\nIPv6DuplicateAddressDetection=0\n\n\
                       [Route]\nDestination=10.9.0.0/16\nGateway=10.0.0.1\n";
 pub const LEASED: &str = "[Match]\nName=eth0\n\n[Network]\nDHCP=ipv4\nIPv6AcceptRA=no\n";
+/// As an installer writes it.
+const NETPLAN: &str = "network:\n  version: 2\n  ethernets:\n    eth0:\n      dhcp4: true\n      accept-ra: false\n";
+const YAML: &str = "/etc/netplan/50-cloud-init.yaml";
 
 /// systemd-networkd and the bus that it is spoken to over; they end with it.
 pub struct Networkd {
@@ -30,6 +34,27 @@ pub struct Networkd {
 
 /// The office, whose server has what networkd makes of `text`.
 pub fn by_networkd(text: &str) -> (Scene, Networkd) {
+    configured(|| fs::write(FOLLOWED, text).unwrap())
+}
+
+/// The same, told by netplan, whose generator runs before networkd at a boot.
+fn by_netplan() -> (Scene, Networkd) {
+    configured(|| {
+        let unpacked = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/netplan").canonicalize();
+        let unpacked = unpacked.expect("`cargo xtask test` unpacks netplan");
+        fs::create_dir_all("/etc/netplan").unwrap();
+        fs::write(YAML, NETPLAN).unwrap();
+        fs::set_permissions(YAML, fs::Permissions::from_mode(0o600)).unwrap();
+        let mut generate = Command::new(unpacked.join("usr/libexec/netplan/generate"));
+        let library = fs::read_dir(unpacked.join("usr/lib")).unwrap().map(|entry| entry.unwrap().path());
+        let library = library.map(|path| path.display().to_string()).collect::<Vec<_>>().join(":");
+        let ran = generate.env("LD_LIBRARY_PATH", library).output().unwrap();
+        assert!(ran.status.success(), "{ran:?}");
+        assert!(Path::new("/run/systemd/network/10-netplan-eth0.network").exists());
+    })
+}
+
+fn configured(write: impl FnOnce()) -> (Scene, Networkd) {
     let scene = office();
     fs::create_dir_all("/run/etc/upper").unwrap();
     fs::create_dir_all("/run/etc/work").unwrap();
@@ -39,7 +64,7 @@ pub fn by_networkd(text: &str) -> (Scene, Networkd) {
         tool(line);
     }
     fs::create_dir_all(FOLDER).unwrap();
-    fs::write(FOLLOWED, text).unwrap();
+    write();
     fs::create_dir_all("/run/dbus").unwrap();
     let mut bus = Command::new("dbus-daemon");
     bus.args(["--system", "--nofork", "--nopidfile"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -234,7 +259,7 @@ fn networkd_is_told_of_the_bridge_and_told_back() {
 #[test]
 fn a_lease_of_networkds_goes_on_on_the_bridge() {
     lab(|| {
-        let (scene, _networkd) = by_networkd(LEASED);
+        let (scene, _networkd) = by_netplan();
         let (mut until, leased) = lease(&scene);
         let address = leased[1].clone();
         let before = take();
@@ -249,11 +274,15 @@ fn a_lease_of_networkds_goes_on_on_the_bridge() {
             });
             until = lease(&scene).0;
         };
+        scene.write(crate::bridged::OFFICE);
+        scene.warren("up").says(5, &["eth0 is configured by netplan", "take-over = true", "interfaces: [eth0]"]);
         std::thread::sleep(Duration::from_millis(1100));
         let watch = Watch::begin(&scene, &address, "eth0");
         scene.up(&with_take_over(), &["rest"]);
         assert_eq!(ssh.ask("on the bridge"), "on the bridge");
         scene.warren("confirm").ends(0);
+        assert_eq!(state("br0").1, "/etc/systemd/network/05-br0.network");
+        assert_eq!(fs::read_to_string(YAML).unwrap(), NETPLAN);
         renewed("a renewed lease, from the bridge");
         watch.ends("br0");
         scene.warren("plan --exit-code").ends(0);
