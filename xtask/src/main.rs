@@ -41,6 +41,10 @@ const PACKAGES: &[(&str, &str)] = &[
     // What the units that `install` writes are for: it runs in a container that plays the server.
     ("systemd", "systemd-run"),
     ("dbus", "dbus-daemon"),
+    // What NetworkManager is linked with, which itself is only unpacked.
+    ("libcurl3-gnutls", "/usr/lib/x86_64-linux-gnu/libcurl-gnutls.so.4"),
+    ("libpsl5", "/usr/lib/x86_64-linux-gnu/libpsl.so.5"),
+    ("libreadline8", "/usr/lib/x86_64-linux-gnu/libreadline.so.8"),
     // Real containers, and what their templates call.
     ("lxc", "lxc-create"),
     ("lxc-templates", "/usr/share/lxc/templates/lxc-debian"),
@@ -260,11 +264,12 @@ fn debian_kernel() -> Done {
 }
 
 /// Packages of Debian 12's, unpacked below target for tests that run them in a lab; installed, one would guard this
-/// machine, one configure it, and one answer its names.
+/// machine, two configure it, and one answer its names.
 const UNPACKED: &[(&str, &[&str])] = &[
     ("firewalld", &["firewalld", "python3-firewall", "python3-nftables"]),
     ("ifupdown", &["ifupdown"]),
     ("netplan", &["netplan.io", "libnetplan0"]),
+    ("networkmanager", &["network-manager", "libnm0", "libndp0", "libteamdctl0", "libmm-glib0", "libbluetooth3"]),
     ("resolved", &["systemd-resolved"]),
     ("prometheus", &["prometheus"]),
 ];

@@ -75,6 +75,12 @@ impl Seen {
     }
 }
 
+/// What may hold secrets is nobody else's to read, or its reader passes it by (nm-settings-keyfile(5), netplan(5)).
+fn mode_of_new(path: &Path) -> u32 {
+    let is_private = |folder: &&str| path.starts_with(folder);
+    if ["/etc/NetworkManager/system-connections", "/etc/netplan"].iter().any(is_private) { 0o600 } else { 0o644 }
+}
+
 /// Where a file is written before it is put in place: what begins with a dot is nobody's configuration.
 pub fn beside(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -95,7 +101,7 @@ pub fn replace(path: &Path, text: &[u8], seen: Option<Seen>) -> io::Result<bool>
                 file.set_permissions(fs::Permissions::from_mode(meta.mode() & 0o7777))?;
                 copy_attributes(&old, &file);
             }
-            Err(_none) => file.set_permissions(fs::Permissions::from_mode(0o644))?,
+            Err(_none) => file.set_permissions(fs::Permissions::from_mode(mode_of_new(path)))?,
         }
         file.write_all(text)?;
         file.sync_all()?;

@@ -8,6 +8,7 @@ use crate::error::Result;
 pub mod dhclient;
 mod ifstate;
 pub mod networkd;
+pub mod networkmanager;
 
 /// Where it is at work. `hold` says where it is looked for, and where it should be.
 pub fn side(hold: &Hold) -> Result<Side> {
@@ -15,6 +16,7 @@ pub fn side(hold: &Hold) -> Result<Side> {
         Holder::Ifstate => ifstate::side(hold),
         Holder::Dhclient(_) => dhclient::side(hold),
         Holder::Networkd(follows) => networkd::side(hold, follows),
+        Holder::NetworkManager(active) => networkmanager::side(hold, active),
     }
 }
 
@@ -24,5 +26,6 @@ pub fn set(hold: &Hold) -> Result<()> {
         Holder::Ifstate => ifstate::set(hold),
         Holder::Dhclient(line) => dhclient::set(hold, line),
         Holder::Networkd(follows) => networkd::set(hold, follows),
+        Holder::NetworkManager(active) => networkmanager::set(hold, active),
     }
 }

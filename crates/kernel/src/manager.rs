@@ -8,12 +8,14 @@ use model::manager::{Holder, Managed, Manager, dhclient};
 
 use crate::holders;
 
+mod networkmanager;
+
 /// The program that configures the interface of that name and index; `leased` says whether one of its addresses has
 /// an end that a client renews.
 #[must_use]
 pub fn of(name: &IfName, index: u32, leased: bool) -> Option<Managed> {
     networkd(name, index)
-        .or_else(|| network_manager(index))
+        .or_else(|| networkmanager::of(name, index))
         .or_else(|| ifupdown(name))
         .or_else(|| dhcp_client(name))
         .or_else(|| leased.then(|| Managed::new(Manager::Somebody, Vec::new())))
@@ -37,13 +39,6 @@ fn networkd(name: &IfName, index: u32) -> Option<Managed> {
 
 fn netplan_files() -> Vec<(String, String)> {
     files_of("/etc/netplan").into_iter().filter(|(path, _)| path.ends_with(".yaml")).collect()
-}
-
-/// /run/NetworkManager/devices/INDEX: what NetworkManager remembers of a device that it has a connection on.
-fn network_manager(index: u32) -> Option<Managed> {
-    let text = fs::read_to_string(format!("/run/NetworkManager/devices/{index}")).ok()?;
-    let active = text.lines().any(|line| line.starts_with("connection-uuid="));
-    active.then(|| Managed::new(Manager::NetworkManager, Vec::new()))
 }
 
 /// /run/network/ifstate names what ifup brought up; interfaces(5) what it is told of it.

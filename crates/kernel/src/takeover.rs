@@ -6,10 +6,10 @@ use std::path::Path;
 use model::address::IfName;
 use model::facts::HostFacts;
 use model::manager::{Holder, Managed, Manager};
-use model::state::{TakenOver, in_place_of};
+use model::state::{ALIAS_IN_PLACE_OF, Side, TakenFile, TakenOver, in_place_of};
 
 use crate::error::Result;
-use crate::rtnl::Rtnl;
+use crate::rtnl::{LinkChange, LinkInfo, Rtnl};
 use crate::{files, holders};
 
 /// Tells of managers that were taken over what they were: as with all that a bridge of ours has in an interface's place,
@@ -21,20 +21,26 @@ pub fn look_through(facts: &mut HostFacts, taken: &BTreeMap<IfName, TakenOver>) 
     let links = Rtnl::open()?.links()?;
     for (port, taken) in taken {
         let Some(interface) = facts.interfaces.iter_mut().find(|interface| interface.name == *port) else { continue };
+        // Somebody was killed while it was stopped.
+        let idle =
+            |manager: &Managed| manager.by == taken.by && manager.obstacle.is_some() && manager.holders.is_empty();
+        let is_idle = taken.begins_anew() && interface.manager.as_ref().is_some_and(idle);
         // It was told anew to configure the interface, but where that is by what we wrote.
         let by_ours = |manager: &Managed| manager.files.first().is_some_and(|(path, _)| taken.files.contains_key(path));
-        if interface.manager.as_ref().is_some_and(|manager| manager.by != Manager::Somebody && !by_ours(manager)) {
+        let is_anew = |manager: &Managed| manager.by != Manager::Somebody && !by_ours(manager);
+        if !is_idle && interface.manager.as_ref().is_some_and(is_anew) {
             continue;
         }
         let (mut before, mut says_ours) = (Vec::new(), false);
         for (path, file) in &taken.files {
             let now = files::read(path)?;
-            if now.as_ref().is_some_and(|now| file.wrote.contains(now)) {
-                says_ours = true;
+            if now.as_ref().is_some_and(|now| file.wrote.contains(now)) || (is_idle && now == file.before) {
+                says_ours |= !is_idle;
                 before.extend(file.before.clone().map(|text| (path.clone(), text)));
             }
         }
-        // Its own files stand beside ours, as they were.
+        says_ours |= !before.is_empty();
+        // Files that stand beside ours are as they were.
         for holder in &taken.holders {
             if let Holder::Networkd(follows) = holder {
                 before.extend(holders::networkd::texts(&follows.files));
@@ -51,13 +57,35 @@ pub fn look_through(facts: &mut HostFacts, taken: &BTreeMap<IfName, TakenOver>) 
     Ok(())
 }
 
-/// Gives a bridge that a manager has made by what we wrote the mark of ours, where it cannot be told to.
-pub fn mark(taken: &BTreeMap<IfName, TakenOver>) -> Result<()> {
+/// Marks bridges as ours that a manager has made by what we wrote: not every one can be told to give a link our mark.
+pub fn adopt(taken: &BTreeMap<IfName, TakenOver>) -> Result<()> {
     for (port, taken) in taken {
-        for holder in &taken.holders {
-            let Holder::Networkd(follows) = holder else { continue };
-            match holders::networkd::mark(port, &taken.bridge, follows) {
-                // Who may only look sees it without.
+        // ifupdown is told to.
+        if taken.by == Manager::Ifupdown || taken.by == Manager::DhcpClient {
+            continue;
+        }
+        let is_written = |(path, file): (&String, &TakenFile)| {
+            files::read(path).is_ok_and(|now| now.is_some_and(|now| file.wrote.contains(&now)))
+        };
+        let is_marked = |link: &LinkInfo| link.alias.as_deref().and_then(in_place_of).as_ref() == Some(port);
+        let bridge = || -> Result<Option<LinkInfo>> {
+            Ok(Rtnl::open()?.links()?.into_iter().find(|link| link.name == taken.bridge.as_str()))
+        };
+        if !taken.files.iter().any(is_written) || bridge()?.as_ref().is_some_and(is_marked) {
+            continue;
+        }
+        // One that has only begun makes it in a moment.
+        for (_, hold) in taken.holds(port, Side::Bridge).filter(|(_, hold)| hold.holder.begins_anew()) {
+            holders::side(&hold)?;
+        }
+        if taken.holders.iter().any(model::manager::Holder::reads_files) {
+            holders::networkd::await_made(&taken.bridge)?;
+        }
+        if bridge()?.is_some_and(|link| link.bridge.is_some() && link.alias.is_none()) {
+            let mark = format!("{ALIAS_IN_PLACE_OF}{port}");
+            let change = LinkChange { alias: Some(mark), ..LinkChange::default() };
+            match Rtnl::open()?.set_link(&taken.bridge, &change) {
+                // Who may not change anything looks at it as it is.
                 Err(e) if !e.is_forbidden() => return Err(e),
                 _ => {}
             }

@@ -10,7 +10,9 @@ use crate::address::{IfName, Mac};
 
 pub mod dhclient;
 mod ifupdown;
+mod keyfile;
 pub mod networkd;
+pub mod networkmanager;
 
 /// Who configures an interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +39,8 @@ pub enum Holder {
     Dhclient(Vec<String>),
     /// systemd-networkd(8), by what it follows.
     Networkd(networkd::Follows),
+    /// NetworkManager(8), by what it has at work there.
+    NetworkManager(networkmanager::Active),
 }
 
 impl Holder {
@@ -47,6 +51,7 @@ impl Holder {
             Self::Ifstate => "ifstate",
             Self::Dhclient(_) => "dhclient",
             Self::Networkd(_) => "networkd",
+            Self::NetworkManager(_) => "NetworkManager",
         }
     }
 
@@ -66,6 +71,12 @@ impl Holder {
         names.iter().flat_map(networkd::Names::files).cloned().collect()
     }
 
+    /// Whether it is stopped before anything of it is touched, and begins anew, by its files, once all stands.
+    #[must_use]
+    pub fn begins_anew(&self) -> bool {
+        matches!(self, Self::NetworkManager(_))
+    }
+
     /// What people call it.
     #[must_use]
     pub fn words(&self) -> &'static str {
@@ -73,6 +84,7 @@ impl Holder {
             Self::Ifstate => "ifup's note of what is up:",
             Self::Dhclient(_) => "dhclient",
             Self::Networkd(_) => "systemd-networkd",
+            Self::NetworkManager(_) => "NetworkManager",
         }
     }
 }
@@ -147,6 +159,14 @@ impl Managed {
         let after = match self.by {
             Manager::Ifupdown => ifupdown::take_over(&self.files, port, bridge, mac)?,
             Manager::Networkd | Manager::Netplan => networkd::take_over(self, port, bridge, mac)?,
+            Manager::NetworkManager => {
+                let active = self.holders.iter().find_map(|holder| match holder {
+                    Holder::NetworkManager(active) => Some(active),
+                    _ => None,
+                });
+                let active = active.ok_or_else(|| format!("what it has at work on {port} is not known"))?;
+                networkmanager::take_over(&self.files, active, port, bridge, mac)?
+            }
             Manager::DhcpClient if !self.holders.is_empty() => Vec::new(),
             Manager::DhcpClient => return Err("of DHCP clients only dhclient is moved".to_owned()),
             other => return Err(format!("it does not rewrite what {} is told yet", other.word())),

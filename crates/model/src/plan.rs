@@ -190,7 +190,7 @@ pub enum TableChange {
 /// what something hangs on is there before it, and goes after it.
 #[must_use]
 pub fn plan(from: &State, to: &State) -> Plan {
-    let mut planner = Planner { now: from.clone(), to, steps: Vec::new() };
+    let mut planner = Planner { now: from.clone(), to, steps: Vec::new(), begun: BTreeMap::new() };
     let going = to.tables.is_empty();
     if !going {
         planner.rules();
@@ -200,8 +200,10 @@ pub fn plan(from: &State, to: &State) -> Plan {
     planner.close();
     planner.add_mends(Mend::is_twin);
     planner.foreign_sysctls();
+    planner.pause();
     planner.remove();
     planner.create();
+    planner.begin_anew();
     planner.add_mends(|_| true);
     planner.delete_mends(|_| true);
     if going {
@@ -239,6 +241,8 @@ struct Planner<'a> {
     now: State,
     to: &'a State,
     steps: Vec<Step>,
+    /// What was paused, and where it shall be at work in the end.
+    begun: BTreeMap<String, Option<Hold>>,
 }
 
 impl Planner<'_> {

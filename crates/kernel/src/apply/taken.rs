@@ -14,13 +14,13 @@ use crate::files;
 use crate::mends;
 use crate::observe::Conflict;
 use crate::rtnl::Rtnl;
-use crate::takeover::{look_through, mark};
+use crate::takeover::{adopt, look_through};
 
 impl Engine {
     /// What this host is, where that was not rewritten by ourselves.
     pub fn facts(&self) -> Result<HostFacts, ApplyError> {
         let taken = self.store.taken()?;
-        mark(&taken)?;
+        adopt(&taken)?;
         let mut facts = crate::facts::gather()?;
         look_through(&mut facts, &taken)?;
         Ok(facts)

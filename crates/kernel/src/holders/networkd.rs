@@ -190,36 +190,15 @@ fn be_seen(bridge: &IfName) -> Result<()> {
     rtnl.set_link(bridge, &LinkChange { alias: Some(alias), ..LinkChange::default() })
 }
 
-/// Gives a bridge that networkd has made by our files, as at a boot, the mark of ours. Which it is, its note of what it
-/// follows says.
-pub fn mark(port: &IfName, bridge: &IfName, follows: &Follows) -> Result<()> {
-    let Some(names) = follows.names(bridge) else { return Ok(()) };
-    let mut rtnl = Rtnl::open()?;
-    let link = match rtnl.link(bridge) {
-        Ok(link) => link,
-        Err(e) if e.is_absent() => return Ok(()),
-        Err(e) => return Err(e),
-    };
-    let is_bridge = link.kind.as_deref() == Some("bridge");
-    let bears_none = link.alias.as_deref().is_none_or(str::is_empty);
-    if !is_bridge || !bears_none {
-        return Ok(());
-    }
-    // At a boot it may be about to say so.
+/// At a boot it makes the bridge in a moment, where it runs.
+pub fn await_made(bridge: &IfName) -> Result<()> {
     let begun = Instant::now();
-    let is_about_to =
-        |note: Option<&Note>| note.is_none_or(|note| ["pending", "initialized"].contains(&note.state.as_str()));
-    while begun.elapsed() < SETTLED
-        && is_about_to(note(link.index).as_ref())
-        && bus::is_served(SERVICE).unwrap_or(false)
-    {
+    let is_made =
+        |note: Option<Note>| note.is_some_and(|note| !["pending", "initialized"].contains(&note.state.as_str()));
+    while begun.elapsed() < SETTLED && !is_made(note_of(bridge)?) && bus::is_served(SERVICE).unwrap_or(false) {
         std::thread::sleep(Duration::from_millis(20));
     }
-    if note(link.index).and_then(|note| note.file).as_ref() != Some(&names.network) {
-        return Ok(());
-    }
-    let alias = Some(format!("{}{port}", model::state::ALIAS_IN_PLACE_OF));
-    rtnl.set_link(bridge, &LinkChange { alias, ..LinkChange::default() })
+    Ok(())
 }
 
 fn reload() -> Result<()> {

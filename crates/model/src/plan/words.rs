@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{Plan, Step, TableChange};
-use crate::state::{Link, LinkKind, TableState};
+use crate::state::{Link, LinkKind, Side, TableState};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -60,6 +60,9 @@ impl fmt::Display for Step {
                     _ => "~",
                 };
                 write!(f, "{sign} file {path}{}", Changed(from.as_deref().unwrap_or(""), to.as_deref().unwrap_or("")))
+            }
+            Self::SetHold { to: Some(to), .. } if to.on == Side::Between && to.holder.begins_anew() => {
+                write!(f, "~ {} stopped, until it begins anew by its files", to.holder.words())
             }
             Self::SetHold { to: Some(to), .. } => write!(f, "~ {to}"),
             Self::SetHold { from: Some(from), to: None } => {

@@ -68,6 +68,12 @@ impl TakenFile {
 }
 
 impl TakenOver {
+    /// Whether something of it is stopped while it is given to the bridge, or back.
+    #[must_use]
+    pub fn begins_anew(&self) -> bool {
+        self.holders.iter().any(Holder::begins_anew)
+    }
+
     /// How its holders' records are called in a state.
     #[must_use]
     pub fn key(holder: &Holder, port: &IfName) -> String {

@@ -391,6 +391,98 @@ fn an_uplink_that_is_taken_over_of_networkd_killed_after_any_step() {
     });
 }
 
+/// The same where it is NetworkManager's, which is stopped meanwhile: killed between all that has to do with it.
+#[test]
+fn an_uplink_of_networkmanagers_killed_where_it_is_taken_over() {
+    use crate::networkmanager::{FILE, LEASED, active, by_networkmanager};
+    lab(|| {
+        let (scene, _daemon, _leases) = by_networkmanager(LEASED);
+        let server = Server::of(scene);
+        takeover::eventually("a lease", || crate::common::tool("ip -4 route").contains("default"));
+        settle(&[]);
+        let (nothing, text) = (take_here(), takeover::whole(FILE));
+        let network = || {
+            let facts = server.engine().facts().unwrap();
+            model::network::load(&takeover::with_take_over(), &facts).unwrap().1
+        };
+        let network = {
+            // What asks over D-Bus leaves threads behind, which those that are forked later would lack.
+            let file = server.folder.path().join("network.json");
+            apart(|| std::fs::write(&file, serde_json::to_vec(&network()).unwrap()).unwrap());
+            serde_json::from_slice::<Network>(&std::fs::read(&file).unwrap()).unwrap()
+        };
+        let is_back = |what: &str| {
+            is(&nothing, what);
+            assert_eq!(takeover::whole(FILE), text, "{what}");
+            assert!(active().contains(&"office:eth0:activated".to_owned()), "{what}: {:?}", active());
+        };
+        let is_up = |what: &str| {
+            assert_ne!(takeover::whole(FILE), text, "{what}");
+            assert!(active().contains(&"office:br0:activated".to_owned()), "{what}: {:?}", active());
+        };
+        let touching = |run: &dyn Fn(Watch)| -> Vec<usize> {
+            let file = server.folder.path().join("touching");
+            apart(|| {
+                let mut touching = Vec::new();
+                run(&mut |index, step| {
+                    let is_it = matches!(
+                        step,
+                        Step::SetHold { .. } | Step::SetFile { .. } | Step::PlugPort { .. } | Step::UnplugPort { .. }
+                    );
+                    touching.extend(is_it.then_some(index));
+                    Ok(())
+                });
+                std::fs::write(&file, serde_json::to_vec(&touching).unwrap()).unwrap();
+            });
+            serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap()
+        };
+        let ups = touching(&|watch| drop(server.up(&network, watch).unwrap()));
+        is_up("up");
+        let downs = touching(&|watch| drop(server.engine().down(watch).unwrap()));
+        is_back("down");
+        // Stopped; plugged in; two files; begun anew.
+        assert!(ups.len() == 5 && downs.len() == 5, "{ups:?} {downs:?}");
+        for at in [ups[1], ups[3], ups[4], ups[4] + 1] {
+            server.killed_in_up(&network, at);
+            apart(|| {
+                // What is said of this host meanwhile is what was said before.
+                let facts = server.engine().facts().unwrap();
+                let manager = facts
+                    .interfaces
+                    .into_iter()
+                    .find(|one| one.name.as_str() == "eth0")
+                    .and_then(|one| one.manager)
+                    .unwrap();
+                assert!(manager.obstacle.is_none() && manager.by.word() == "NetworkManager", "{manager:?}");
+                assert!(server.goes_down().recovered.is_some());
+            });
+            is_back(&format!("up, killed before step {at}"));
+        }
+        apart(|| drop(server.goes_up(&network)));
+        for at in [downs[1], downs[3], downs[4]] {
+            assert!(!server.killed_in_down(at), "{at}");
+            let what = format!("down, killed before step {at}");
+            apart(|| {
+                let report = server.goes_up(&network);
+                assert!(report.recovered.is_some() && report.done.is_empty(), "{what}: {}", report.done);
+            });
+            is_up(&what);
+        }
+        apart(|| drop(server.goes_down()));
+        is_back("down");
+    });
+}
+
+/// In a process of its own.
+#[track_caller]
+fn apart(body: impl FnOnce()) {
+    let ended = forked(|| {
+        body();
+        0
+    });
+    assert_eq!(ended, Some(0));
+}
+
 const ONE: &str = r#"
 [host]
 uplink = "eth0"

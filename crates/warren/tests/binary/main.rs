@@ -36,6 +36,7 @@ mod load;
 mod machines;
 mod mutations;
 mod networkd;
+mod networkmanager;
 mod qemu;
 mod rehearse;
 mod routed;

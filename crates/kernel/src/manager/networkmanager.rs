@@ -1,0 +1,110 @@
+//! What NetworkManager has active on an interface: by its notes in /run, its key files, and the addresses that it made.
+
+use std::fs;
+use std::net::Ipv6Addr;
+
+use model::address::IfName;
+use model::manager::networkmanager::{Active, CONNECTIONS};
+use model::manager::{Holder, Managed, Manager};
+
+use super::{files_of, unsafe_to_write};
+use crate::holders;
+use crate::holders::networkmanager::{DEVICES, process};
+
+/// Connections that do not outlive a boot.
+const IN_MEMORY: &str = "/run/NetworkManager/system-connections";
+
+/// /run/NetworkManager/devices/INDEX: what NetworkManager remembers of a device that it has a connection on.
+pub fn of(name: &IfName, index: u32) -> Option<Managed> {
+    let text = fs::read_to_string(format!("{DEVICES}/{index}")).ok()?;
+    let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    let uuid = value("connection-uuid")?;
+    let found = connection(uuid);
+    // A bridge's port is the bridge's, whose connection configures it.
+    if found.as_ref().is_some_and(|(_, text)| ["master=", "controller="].iter().any(|key| says(text, key))) {
+        return None;
+    }
+    let managed = |files| Managed::new(Manager::NetworkManager, files);
+    let without = |why: String| Some(Managed { obstacle: Some(why), ..managed(Vec::new()) });
+    let Some((_, line)) = process() else { return without("NetworkManager does not run".to_owned()) };
+    let Some((path, text_of)) = found else {
+        let keep = format!("`nmcli connection modify {uuid} connection.autoconnect yes` writes one");
+        return without(format!("its connection stands in no file below {CONNECTIONS}: {keep}"));
+    };
+    let generated = path.starts_with(IN_MEMORY);
+    let foreign = generated && !says(&text_of, "nm-generated=true");
+    let odd = match () {
+        () if foreign => Some(format!("{path} was made by another program")),
+        // Its own client is the only one whose leases are carried on.
+        () if !holders::dhclient::of(name).is_empty() => Some(format!("it runs dhclient for {name} ([main] dhcp=)")),
+        () if generated => None,
+        () => unsafe_to_write(&path, &text_of),
+    };
+    let colons = |key: &str| value(key).filter(|hex| hex.contains(':')).map(str::to_owned);
+    let association = colons("dhcp6.iaid").and_then(|hex| u32::from_str_radix(&hex.replace(':', ""), 16).ok());
+    let active = Active {
+        line,
+        uuid: uuid.to_owned(),
+        generated,
+        metric: value("route-metric-default-effective").and_then(|metric| metric.parse().ok()),
+        client: colons("dhcp4.dhcp_client_identifier"),
+        client6: colons("dhcp6.dhcp6_client_id").zip(association),
+        formed: formed(&fs::read_to_string("/proc/net/if_inet6").unwrap_or_default(), name),
+    };
+    let holders = vec![Holder::NetworkManager(active)];
+    Some(Managed { holders, obstacle: odd, ..managed(vec![(path, text_of)]) })
+}
+
+/// The file of the connection of that UUID, where it stands in one.
+fn connection(uuid: &str) -> Option<(String, String)> {
+    let is_it = |(_, text): &(String, String)| says(text, &format!("uuid={uuid}"));
+    let named = |folder: &str| {
+        let files = files_of(folder).into_iter();
+        files.filter(|(path, _)| path.rsplit('/').next().is_some_and(|name| !name.starts_with('.'))).find(is_it)
+    };
+    named(CONNECTIONS).or_else(|| named(IN_MEMORY))
+}
+
+/// Whether a line begins so.
+fn says(text: &str, begin: &str) -> bool {
+    text.lines().any(|line| line.trim().replace(" = ", "=").starts_with(begin))
+}
+
+/// The addresses of the interface that end in 64 bits of its own, and do not change by themselves: /proc/net/if_inet6
+/// (address, index, prefix length, scope, flags, name; net/ipv6/addrconf.c, `if6_seq_show`).
+fn formed(text: &str, name: &IfName) -> Vec<Ipv6Addr> {
+    /// IFA_F_TEMPORARY.
+    const TEMPORARY: u32 = 0x01;
+    let of = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [address, _, length, _, flags, of] = words.as_slice() else { return None };
+        let flags = u32::from_str_radix(flags, 16).ok()?;
+        let is_one = *of == name.as_str() && *length == "40" && flags & TEMPORARY == 0;
+        is_one.then(|| u128::from_str_radix(address, 16).ok().map(Ipv6Addr::from))?
+    };
+    let mut formed: Vec<Ipv6Addr> = text.lines().filter_map(of).collect();
+    formed.sort_unstable();
+    formed
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_it_made_itself_is_told_from_what_it_was_told() {
+        let text = "20010db8000a00000000000000001786 02 80 00 00     eth0\n\
+                    fe80000000000000a1c7551bc2486cd5 02 40 20 80     eth0\n\
+                    00000000000000000000000000000001 01 80 10 80       lo\n\
+                    20010db8000a00009e500888777acd95 02 40 00 00     eth0\n\
+                    20010db8000a00009e500888777acd96 02 40 00 01     eth0\n\
+                    20010db8000a00009e500888777acd97 03 40 00 00     eth1\n";
+        let found = formed(text, &IfName::new("eth0").unwrap());
+        let wanted: Vec<Ipv6Addr> = ["2001:db8:a:0:9e50:888:777a:cd95", "fe80::a1c7:551b:c248:6cd5"]
+            .iter()
+            .map(|a| a.parse().unwrap())
+            .collect();
+        assert_eq!(found, wanted);
+    }
+}
