@@ -43,14 +43,11 @@ impl Planner<'_> {
                 self.push(Step::SetHold { from, to });
             }
         }
-        if !to_bridges {
-            self.let_go();
-        }
     }
 
     /// Who reads the files by itself would plug an interface in again, or take off it what comes back to it: it leaves
     /// that one alone meanwhile.
-    fn let_go(&mut self) {
+    pub(super) fn let_go(&mut self) {
         for (key, from) in self.now.holds.clone().into_iter().filter(|(_, hold)| hold.holder.reads_files()) {
             let stays = self.to.holds.get(&key).is_some_and(|hold| hold.on == Side::Bridge);
             let leaves = self.now.ports.contains_key(&from.port) && !self.to.ports.contains_key(&from.port);
@@ -84,7 +81,7 @@ impl Planner<'_> {
         self.each_hold(|from, to| {
             let Some(hold) = to.or(from) else { return false };
             let is_written = || hold.holder.files_of(&hold.bridge).iter().any(|path| written.contains(path));
-            hold.holder.reads_files() && (from != to || is_written())
+            hold.holder.reads_files() && (from != to || (hold.on == Side::Bridge && is_written()))
         });
     }
 

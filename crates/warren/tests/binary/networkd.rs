@@ -75,7 +75,7 @@ fn configured(write: impl FnOnce()) -> (Scene, Networkd) {
         "install -d -o systemd-network -g systemd-network /run/systemd/netif /run/systemd/netif/links /run/systemd/netif/leases /run/systemd/netif/lldp",
     );
     let leases = leases(&scene);
-    let heard = scene.folder().join("networkd");
+    let heard = PathBuf::from("/run/networkd.log");
     let networkd = Networkd { networkd: Some(start(&heard)), _bus: bus, _leases: leases, heard };
     eventually("a configured eth0", || state("eth0").0 == "configured");
     (scene, networkd)
