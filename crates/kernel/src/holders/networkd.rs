@@ -170,16 +170,18 @@ pub fn set(hold: &Hold, follows: &Follows) -> Result<()> {
 /// What it followed before, by another name, and so that it takes nothing off what bears it all already. That name is
 /// gone again at once: who has it read its files again has it follow the interface's own.
 fn put_back(hold: &Hold, follows: &Follows, names: &Names) -> Result<()> {
-    remove(&names.kept)?;
     let texts = texts(&follows.files);
     if texts.is_empty() {
         // What it followed is gone: it follows what fits now.
+        remove(&names.kept)?;
         remove(&names.interim)?;
         return reload();
     }
     write(&names.interim, &interim(&texts, &hold.port))?;
     reload()?;
     await_follow(&hold.port, Some(&names.interim))?;
+    // Only now, for the bridge may still bear all of it.
+    remove(&names.kept)?;
     remove(&names.interim)
 }
 

@@ -368,6 +368,18 @@ fn an_uplink_of_networkds_killed_where_it_is_taken_over() {
             apart(|| assert!(server.goes_down().recovered.is_some()));
             is_back(&format!("up, killed before step {at}"));
         }
+        // Undone at once, where somebody does not answer any more.
+        apart(|| {
+            let mut holds = || Err("nobody answers".to_owned());
+            let confirm = Confirm { patience: Duration::from_secs(1000), arm: &mut |_| Ok(()), holds: &mut holds };
+            let config = Path::new("/warren.toml");
+            let network = &network;
+            let wish =
+                Wish { network, config, text: "", facts: None, replace: false, lenient: false, confirm: Some(confirm) };
+            let lost = server.engine().carry(wish, &mut |_, _| Ok(())).unwrap_err();
+            assert!(matches!(&lost, ApplyError::Lost { leftovers, .. } if leftovers.is_empty()), "{lost}");
+        });
+        is_back("undone");
         apart(|| drop(server.goes_up(&network)));
         for at in &downs[1..] {
             assert!(!server.killed_in_down(*at), "{at}");
