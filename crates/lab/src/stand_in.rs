@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use kernel::tap;
-use model::network::{GuestKind, Network};
+use model::network::{GuestKind, Lan, Network};
 
 use crate::enter::entered;
-use crate::plan::hosts;
+use crate::plan::{LabPlan, hosts};
 use crate::world::Lab;
 
 impl Lab {
@@ -51,12 +52,14 @@ fn addresses(network: &mut Network, said: &mut Vec<String>) {
         }
         guest.leased = false;
     }
+    // On a bridged LAN the lab's own machines stand beside the guests.
+    let others: Vec<IpAddr> = LabPlan::of(network).iter().flat_map(LabPlan::addresses).collect();
     for lan in &network.lans {
-        let mut taken: Vec<IpAddr> = lan.addresses.iter().map(ipnet::IpNet::addr).collect();
+        let mut taken: Vec<IpAddr> = lan.held().iter().map(ipnet::IpNet::addr).chain(others.clone()).collect();
         taken.extend(network.guests.iter().flat_map(|g| &g.addresses));
         taken.extend(network.forwards.iter().flat_map(|f| &f.to));
         for guest in network.guests.iter_mut().filter(|g| g.lan == lan.bridge && g.addresses.is_empty()) {
-            for net in &lan.addresses {
+            for net in nets(lan) {
                 let Some(free) = hosts(net.trunc()).find(|a| !taken.contains(a)) else {
                     said.push(format!("{}: no address of {} is free for it", guest.name, net.trunc()));
                     continue;
@@ -71,6 +74,12 @@ fn addresses(network: &mut Network, said: &mut Vec<String>) {
             }
         }
     }
+}
+
+/// Where addresses of a LAN's may be taken from: a bridged one is where the host is.
+fn nets(lan: &Lan) -> Vec<IpNet> {
+    let outer = lan.outer.iter().flat_map(|outer| outer.nets.iter().copied());
+    if lan.is_bridged() { outer.collect() } else { lan.addresses.clone() }
 }
 
 fn taps(network: &mut Network, said: &mut Vec<String>) {

@@ -102,7 +102,7 @@ impl Lab {
     pub fn view(&self) -> View {
         View {
             world: self.plan.segments.iter().map(|s| s.client).collect(),
-            neighbour: self.plan.segments.iter().map(|s| s.neighbour).collect(),
+            neighbour: self.plan.neighbours().collect(),
             outside: true,
             public: self.plan.public.clone(),
             uplink_mac: Some(mac_of(&self.server)),
@@ -195,6 +195,9 @@ impl Lab {
         for segment in &self.plan.segments {
             rtnl.add_address(&bridge, segment.with_prefix(segment.router))?;
         }
+        for wire in &self.plan.wires {
+            rtnl.add_address(&bridge, wire.with_prefix(wire.router))?;
+        }
         rtnl.set_link(&bridge, &switched_on())?;
         for segment in &self.plan.segments {
             // What is sent from here at the server comes from the client, not from the router.
@@ -204,6 +207,21 @@ impl Lab {
                 rtnl.add_route(&NewRoute { source, ..NewRoute::new(to, None, &bridge) })?;
             }
             self.route_lans(&mut rtnl, segment, &bridge, source)?;
+            self.route_guests(&mut rtnl, segment, &bridge)?;
+        }
+        Ok(())
+    }
+
+    /// Guests on the segment are sent to by the client, too: by routes that are narrower than the router's own.
+    fn route_guests(&self, rtnl: &mut Rtnl, segment: &Segment, bridge: &IfName) -> Result<(), LabError> {
+        let of_family = |net: &IpNet| net.addr().is_ipv4() == segment.router.is_ipv4();
+        let wires = self.plan.wires.iter().map(|wire| wire.prefix).filter(of_family);
+        for prefix in wires.chain(self.plan.shared.then_some(segment.prefix)) {
+            let halves = prefix.subnets(prefix.prefix_len() + 1);
+            for half in halves.into_iter().flatten() {
+                let route = NewRoute { source: Some(segment.client), ..NewRoute::new(half, None, bridge) };
+                ignore_existing(rtnl.add_route(&route))?;
+            }
         }
         Ok(())
     }
@@ -213,6 +231,9 @@ impl Lab {
         let mut rtnl = Rtnl::open()?;
         for segment in &self.plan.segments {
             rtnl.add_address(&eth0, segment.with_prefix(segment.neighbour))?;
+        }
+        for wire in &self.plan.wires {
+            rtnl.add_address(&eth0, wire.with_prefix(wire.neighbour))?;
         }
         rtnl.set_link(&eth0, &switched_on())?;
         for segment in &self.plan.segments {
@@ -243,6 +264,9 @@ impl Lab {
             for address in &segment.server {
                 rtnl.add_address(uplink, segment.with_prefix(*address))?;
             }
+        }
+        for wire in &self.plan.wires {
+            rtnl.add_address(uplink, wire.with_prefix(wire.server))?;
         }
         rtnl.set_link(uplink, &switched_on())?;
         for segment in &self.plan.segments {

@@ -297,15 +297,16 @@ fn holds(network: &Network, tables: &[Table], probe: &Probe) -> Result<(), Strin
     let outside = lab(&[]);
     let (origin, source, ether_destination) = match &probe.from {
         Spot::Host => {
-            let on_lan = network.lans.iter().flat_map(|lan| &lan.addresses).find(|net| net.contains(&to));
+            let held = network.lans.iter().flat_map(Lan::held).filter(|net| net.contains(&to));
+            let on_lan = held.max_by_key(IpNet::prefix_len);
             let uplink = common::uplink_addresses().iter().map(IpNet::addr).find(like).unwrap();
-            (Origin::Host, on_lan.map_or(uplink, IpNet::addr), Mac([0; 6]))
+            (Origin::Host, on_lan.map_or(uplink, |net| net.addr()), Mac([0; 6]))
         }
         Spot::Guest(name) => {
             let guest = network.guest(name).unwrap();
             let lan = network.lan(&guest.lan).unwrap();
             // Neighbours that are kept apart are reached by the host.
-            let mut beside = network.guests_of(lan).filter(|_| !lan.port_isolation);
+            let mut beside = network.guests_of(lan).filter(|_| !lan.port_isolation || lan.is_bridged());
             let next = beside.find(|other| other.addresses.contains(&to)).map_or(lan.mac, |g| g.mac);
             (Origin::Port(guest.port.clone()), *guest.addresses.iter().find(|a| like(a)).unwrap(), next)
         }

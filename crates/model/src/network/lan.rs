@@ -243,7 +243,11 @@ impl Lan {
     #[must_use]
     pub fn router_for(&self, address: IpAddr) -> Option<IpAddr> {
         match &self.outer {
-            Some(outer) => outer.routers.iter().copied().find(|router| router.is_ipv4() == address.is_ipv4()),
+            Some(outer) => {
+                let of_family = |router: &&IpAddr| router.is_ipv4() == address.is_ipv4();
+                let near = outer.routers.iter().find(|router| self.shares_prefix(**router, address));
+                near.or_else(|| outer.routers.iter().find(of_family)).copied()
+            }
             None => self.gateway_for(address),
         }
     }

@@ -11,6 +11,7 @@ use crate::address::{Mac, Transport};
 use crate::network::{Forward, Guest, GuestKind, Kept, Lan, Mode, Network, Public, Snat};
 use crate::ruleset::{METADATA4, METADATA6};
 
+mod bridged;
 mod forged;
 mod forwards;
 
@@ -102,9 +103,8 @@ struct Asking<'a> {
 
 impl<'a> Asking<'a> {
     fn new(network: &'a Network, view: &'a View) -> Self {
-        let built = |guest: &Guest| network.lan(&guest.lan).is_some_and(|lan| lan.mode != Mode::Bridged);
         let enterable = |guest: &Guest| view.outside || matches!(guest.kind, GuestKind::Lxc(_) | GuestKind::Netns);
-        let guests = network.guests.iter().filter(|guest| built(guest) && enterable(guest)).collect();
+        let guests = network.guests.iter().filter(|guest| enterable(guest)).collect();
         let public = if !network.uplink.present {
             Vec::new()
         } else {
@@ -146,7 +146,11 @@ impl<'a> Asking<'a> {
 
     /// The next guest of the same LAN, round the ring; none where it is alone.
     fn neighbour_of(&self, guest: &Guest, lan: &Lan, version: Version) -> Option<&'a Guest> {
-        let ring = self.guests_of(lan, version);
+        let own = version.first(&guest.addresses)?;
+        // Out of one prefix into another the outer network's router sends on.
+        let near = |other: &Guest| version.first(&other.addresses).is_some_and(|to| lan.shares_prefix(own, to));
+        let mut ring = self.guests_of(lan, version);
+        ring.retain(|other| !lan.is_bridged() || near(other) || other.name == guest.name);
         let at = ring.iter().position(|other| other.name == guest.name)?;
         ring.get((at + 1) % ring.len()).copied().filter(|other| other.name != guest.name)
     }
@@ -156,7 +160,9 @@ impl<'a> Asking<'a> {
         let lans = &self.network.lans;
         let at = lans.iter().position(|other| other.bridge == lan.bridge).unwrap_or(0);
         let bridge = lan.bridge.clone();
-        (1..=lans.len()).map(move |step| &lans[(at + step) % lans.len()]).filter(move |other| other.bridge != bridge)
+        let others = (1..=lans.len()).map(move |step| &lans[(at + step) % lans.len()]);
+        // What is beside a bridged LAN is the outer network's business.
+        others.filter(move |other| other.bridge != bridge && !other.is_bridged())
     }
 
     /// Everything that a guest sends, but for what forwards are about.
@@ -164,6 +170,10 @@ impl<'a> Asking<'a> {
         let Some(lan) = self.network.lan(&guest.lan) else { return };
         for version in Version::BOTH {
             let Some(own) = version.first(&guest.addresses) else { continue };
+            if lan.is_bridged() {
+                self.of_bridged(guest, lan, own, in_full);
+                continue;
+            }
             self.ask_gateway(guest, lan, version, in_full);
             self.ask_world(guest, lan, version, own, in_full);
             if in_full {
@@ -238,7 +248,7 @@ impl<'a> Asking<'a> {
 
     fn ask_sites(&mut self, guest: &Guest, lan: &Lan, version: Version) {
         for (nth, public, port) in self.sites_of(version) {
-            let (not, expect) = if lan.meets_world() {
+            let (not, expect) = if lan.meets_world() || lan.is_bridged() {
                 let source = Self::source(guest, version);
                 ("", Expect::Arrives { at: Spot::Host, address: Some(public), port: Some(port), source })
             } else {
@@ -317,7 +327,9 @@ impl<'a> Asking<'a> {
                 self.ask(row, title, from(), to, kind, expect);
             }
         }
-        let stranger = self.other_lans(lan).find_map(|other| self.guests_of(other, version).first().copied());
+        // From a bridged LAN the outer network's router may well find a way.
+        let mut strangers = self.other_lans(lan).filter(|_| !lan.is_bridged());
+        let stranger = strangers.find_map(|other| self.guests_of(other, version).first().copied());
         if let Some((stranger, to)) = stranger.and_then(|other| Some((other, version.first(&other.addresses)?))) {
             for (kind, what) in [(PacketKind::Echo, String::new()), (PacketKind::Tcp(SSH), format!(" at port {SSH}"))] {
                 let own = version.first(&guest.addresses);
@@ -342,6 +354,10 @@ impl<'a> Asking<'a> {
         for (nth, guest) in self.guests.clone().into_iter().enumerate() {
             let Some(lan) = self.network.lan(&guest.lan) else { continue };
             for (which, to) in guest.addresses.iter().copied().enumerate() {
+                if lan.is_bridged() {
+                    self.at_bridged(guest, lan, to, which, nth < IN_FULL);
+                    continue;
+                }
                 self.ask_at_guest(guest, lan, to, which, nth < IN_FULL);
             }
         }
@@ -378,12 +394,18 @@ impl<'a> Asking<'a> {
         }
     }
 
-    fn ask_at_guest(&mut self, guest: &Guest, lan: &Lan, to: IpAddr, which: usize, in_full: bool) {
+    /// What a name says of a guest's address: its first of a version goes without saying.
+    fn at_which(guest: &Guest, to: IpAddr, which: usize) -> String {
         let version = Version::of(to);
-        let over = match guest.addresses.iter().position(|address| version.has(*address)) {
+        match guest.addresses.iter().position(|address| version.has(*address)) {
             Some(first) if first == which => version.word().to_owned(),
             _ => format!(" at {to}"),
-        };
+        }
+    }
+
+    fn ask_at_guest(&mut self, guest: &Guest, lan: &Lan, to: IpAddr, which: usize, in_full: bool) {
+        let version = Version::of(to);
+        let over = Self::at_which(guest, to, which);
         let name = &guest.name;
         let source = lan.addresses.iter().find(|net| net.contains(&to)).map(ipnet::IpNet::addr);
         let expect = Expect::Arrives { at: Spot::Guest(name.clone()), address: Some(to), port: None, source };
@@ -460,11 +482,18 @@ impl<'a> Asking<'a> {
         }
     }
 
-    /// The hardware address that the host answers for itself by: of a bridge that takes an uplink's place, the bridge's.
+    /// The hardware address that the host answers for itself by on the uplink.
     fn uplink_mac(&self) -> Option<Mac> {
-        let uplink = &self.network.uplink.name;
-        let bridge = self.network.lans.iter().find(|lan| lan.bridge == *uplink);
-        self.view.uplink_mac.map(|mac| bridge.map_or(mac, |bridge| bridge.mac))
+        let bridge = self.network.lan(&self.network.uplink.name);
+        self.view.uplink_mac.and_then(|mac| bridge.map_or(Some(mac), |bridge| self.mac_of(bridge)))
+    }
+
+    /// The host's hardware address on a LAN: of another's bridge it is what the host was found to have there.
+    fn mac_of(&self, lan: &Lan) -> Option<Mac> {
+        if !lan.is_external() {
+            return Some(lan.mac);
+        }
+        self.view.uplink_mac.filter(|_| lan.bridge == self.network.uplink.name)
     }
 
     /// Whether a forward or DMZ takes that port of that public address.

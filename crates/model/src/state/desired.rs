@@ -243,8 +243,8 @@ fn add_guest(state: &mut State, network: &Network, guest: &Guest, hairpin: bool,
                 state.addresses.insert(Address { at: at.clone(), net: lan.net_of(*address) });
             }
             for family in [IpAddr::V4([0; 4].into()), IpAddr::V6([0; 16].into())] {
-                let has = !guest.leased && guest.addresses.iter().any(|a| a.is_ipv4() == family.is_ipv4());
-                if let (true, Some(gateway)) = (has, lan.router_for(family)) {
+                let own = guest.addresses.iter().filter(|_| !guest.leased).find(|a| a.is_ipv4() == family.is_ipv4());
+                if let Some(gateway) = own.and_then(|own| lan.router_for(*own)) {
                     let to = if family.is_ipv4() { Ipv4Net::default().into() } else { Ipv6Net::default().into() };
                     state.routes.insert(Route { at: at.clone(), to, via: Some(gateway) });
                     // Who has no address of the LAN's prefixes must be told that the gateway is on the link.

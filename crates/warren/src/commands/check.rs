@@ -159,7 +159,8 @@ fn reached(network: &Network, facts: &HostFacts) -> Vec<IpAddr> {
     let known = if named.is_empty() { facts.routers.clone() } else { named };
     // A resolver on this very host, or on a LAN of ours, is not beyond the uplink.
     let beyond = |address: &IpAddr| {
-        let ours = network.lans.iter().any(|lan| lan.prefix_of(*address).is_some());
+        let behind = network.lans.iter().filter(|lan| !lan.is_bridged());
+        let ours = behind.into_iter().any(|lan| lan.prefix_of(*address).is_some());
         let local = facts.interfaces.iter().flat_map(|i| &i.addresses).any(|net| net.addr() == *address);
         let link_local = matches!(address, IpAddr::V6(a) if a.is_unicast_link_local());
         !ours && !local && !link_local && !address.is_loopback()
@@ -176,7 +177,10 @@ fn vantages(network: &Network) -> Result<Vec<Vantage>, Failure> {
     };
     let mut vantages = vec![Vantage { spot: Spot::Host, netns: Netns::current()?, capture: Capture::Delivered }];
     if network.uplink.present {
-        let capture = outgoing(network.uplink.name.as_str(), &[]);
+        // What leaves by a bridge that took an uplink's place leaves by that, its guests' frames too.
+        let uplink = &network.uplink.name;
+        let port = network.lan(uplink).and_then(|lan| lan.carries()).unwrap_or(uplink);
+        let capture = outgoing(port.as_str(), &[]);
         vantages.push(Vantage { spot: Spot::World, netns: Netns::current()?, capture });
     }
     let host = Host::from_environment();

@@ -151,6 +151,16 @@ fn the_office_sees_the_guests_and_the_server_stays_where_it_was() {
         assert!(known.contains(&mac_of("rest", "eth0")), "{known}");
         assert_ne!(mac_of("rest", "eth0"), own);
         scene.warren("plan --exit-code").ends(0);
+        // The same by warren's own packets, here and on a replica; and what stops them is seen.
+        let asked =
+            ["rest out to the world", "the host to rest", "a neighbour to rest", "who answers a neighbour for rest"];
+        scene.warren("check").says(0, &asked);
+        for line in ["table bridge site", "chain bridge site way { type filter hook forward priority 0 ; }"] {
+            tool(&format!("nft add {line}"));
+        }
+        tool("nft add rule bridge site way oifname \"eth0\" tcp dport 443 drop");
+        scene.warren("check").says(1, &["BROKEN  rest out to the world "]);
+        tool("nft delete table bridge site");
         assert_same(&up, &take(), "after the packets");
         scene.warren("down").ends(0);
         settle(&[]);

@@ -20,10 +20,14 @@ struct Victim {
 impl<'a> Asking<'a> {
     /// Only a lab's guests can be made to lie.
     pub(super) fn of_forgeries(&mut self, guest: &'a Guest, lan: &'a Lan, version: Version) {
-        let (Some(own), Some(gateway)) = (version.first(&guest.addresses), Self::gateway(lan, version)) else { return };
-        if !self.view.outside {
-            return;
+        if let Some(gateway) = Self::gateway(lan, version) {
+            self.of_forgeries_at(guest, lan, version, gateway);
         }
+    }
+
+    /// The same, where the host has the address `gateway` on the LAN.
+    pub(super) fn of_forgeries_at(&mut self, guest: &'a Guest, lan: &'a Lan, version: Version, gateway: IpAddr) {
+        let Some(own) = version.first(&guest.addresses).filter(|_| self.view.outside) else { return };
         let neighbour = self.neighbour_of(guest, lan, version);
         let mut beside = neighbour.and_then(|other| Some((other, version.first(&other.addresses)?)));
         // Of neighbours that are kept apart nothing is seen, not even what is right.
@@ -34,6 +38,7 @@ impl<'a> Asking<'a> {
             let expect = Expect::Blocked { at: vec![Spot::Guest(other.name.clone())] };
             self.ask("G-G-apart", title, Spot::Guest(guest.name.clone()), to, PacketKind::Frame(frame), expect);
         }
+        let Some(host) = self.mac_of(lan) else { return };
         let victim = match beside {
             Some((other, address)) => Victim {
                 spot: Spot::Guest(other.name.clone()),
@@ -44,8 +49,8 @@ impl<'a> Asking<'a> {
             },
             None => Victim {
                 spot: Spot::Host,
-                name: "its gateway".to_owned(),
-                mac: lan.mac,
+                name: if lan.is_bridged() { "the host" } else { "its gateway" }.to_owned(),
+                mac: host,
                 address: gateway,
                 sees_frames: false,
             },
@@ -68,7 +73,7 @@ impl<'a> Asking<'a> {
         // The gateway's own address is never taken in by the gateway, whoever sends it.
         let anothers = if victim.sees_frames { gateway } else { victim_like(own) };
         send("G-spoof-ip", &format!("not from {anothers}"), guest.mac, from(anothers), false);
-        send("G-spoof-mac", "not with another's hardware address", victim_mac(&victim, lan), datagram, false);
+        send("G-spoof-mac", "not with another's hardware address", victim_mac(&victim, lan, host), datagram, false);
         let tagged = Content::Tagged { source: own, port: DNS };
         send("G-ethertype", "not behind a tag", guest.mac, tagged, false);
         if !victim.sees_frames {
@@ -76,20 +81,25 @@ impl<'a> Asking<'a> {
         }
         send("A-guest", "says where it is", guest.mac, Content::Claim { address: own }, true);
         let claim = Content::Claim { address: gateway };
-        send("G-spoof-arp", "does not say that it is the gateway", guest.mac, claim, false);
+        let whose = if lan.is_bridged() { "host" } else { "gateway" };
+        send("G-spoof-arp", &format!("does not say that it is the {whose}"), guest.mac, claim, false);
+        if let Some(router) = lan.router_for(own).filter(|router| lan.is_bridged() && version.has(*router)) {
+            let claim = Content::Claim { address: router };
+            send("G-spoof-arp", "does not say that it is the outer router", guest.mac, claim, false);
+        }
         send("G-rogue", "offers no leases", guest.mac, Content::Lease { source: own }, false);
         if version == Version::Six {
             let source = guest.mac.link_local();
             send("G-rogue", "offers no routes", guest.mac, Content::Route { source }, false);
-            let claim = Content::Claim { address: lan.mac.link_local().into() };
+            let claim = Content::Claim { address: host.link_local().into() };
             send("G-spoof-arp", "does not say that it is the router", guest.mac, claim, false);
         }
     }
 }
 
 /// A hardware address that is not the sender's.
-fn victim_mac(victim: &Victim, lan: &Lan) -> Mac {
-    if victim.sees_frames { lan.mac } else { Mac::derived(&["nobody", lan.bridge.as_str()]) }
+fn victim_mac(victim: &Victim, lan: &Lan, host: Mac) -> Mac {
+    if victim.sees_frames { host } else { Mac::derived(&["nobody", lan.bridge.as_str()]) }
 }
 
 /// An address on the same LAN that is not the sender's.
