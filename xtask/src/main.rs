@@ -92,7 +92,6 @@ const PEERS: &[(&str, &str)] = &[
     ("netavark", "/usr/lib/podman/netavark"),
     ("nginx-light", "nginx"),
     ("nghttp2-client", "h2load"),
-    ("wrk", "wrk"),
     ("procps", "sysctl"),
     ("strace", "strace"),
     ("util-linux", "nsenter"),

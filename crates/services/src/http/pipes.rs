@@ -17,8 +17,8 @@ use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-/// What a pipe is asked to hold, in bytes: what of an answer waits for a slow client, beside its socket's buffer. Beyond
-/// what all pipes of one user may hold it stays as it is (pipe(7)).
+/// What a pipe holds, in bytes: what of an answer waits for a slow client, beside its socket's buffer. All pipes of one
+/// user may hold 64 MiB, unless the machine says otherwise (pipe-user-pages-soft of pipe(7)): who comes later has none.
 pub const WIDE: usize = 256 << 10;
 /// Pipes that are kept for the next long answer.
 const MOST_IDLE: usize = 16;
@@ -66,7 +66,7 @@ pub enum Taken {
     Some(Bytes),
     /// Its connection has ended.
     End,
-    /// Nothing can be taken so: there is no pipe, or splice(2) does not know such streams.
+    /// Nothing can be taken so: there is no pipe left, or splice(2) does not know such streams.
     Not,
 }
 
@@ -153,8 +153,8 @@ impl Pipes {
         }
         // No descriptor is left, or no page for a pipe.
         let pipe = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
-        // One that stays narrow does as well.
-        let _ = fcntl_setpipe_size(&pipe.1, WIDE);
+        // One that would stay narrow costs more than it spares.
+        fcntl_setpipe_size(&pipe.1, WIDE).ok()?;
         Some(pipe)
     }
 

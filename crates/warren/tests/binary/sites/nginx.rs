@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::web::{Web, curl, header, status};
@@ -60,6 +61,12 @@ fn asked(guests: &[&Web]) -> Vec<(u16, Option<String>, Vec<Seen>)> {
     REQUESTS.iter().map(ask).collect()
 }
 
+/// Where it keeps what it keeps for a while: nowhere but in the scene's folder.
+pub fn temporary(folder: &Path) -> String {
+    let all = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+    all.iter().map(|what| format!("{what}_temp_path {}/{what};\n", folder.display())).collect()
+}
+
 #[test]
 fn what_guests_see_is_what_they_see_behind_nginx() {
     lab(|| {
@@ -71,10 +78,7 @@ fn what_guests_see_is_what_they_see_behind_nginx() {
         let folder = scene.folder();
         fs::write(folder.join("sites.conf"), &exported).unwrap();
         let at = folder.display();
-        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .iter()
-            .map(|what| format!("{what}_temp_path {at}/{what};\n"))
-            .collect();
+        let temporary = temporary(folder);
         let conf = format!(
             "daemon off; master_process off; pid {at}/nginx.pid; error_log {at}/error.log;\nevents {{ }}\n\
              http {{\n{temporary}include {at}/sites.conf;\n}}\n"

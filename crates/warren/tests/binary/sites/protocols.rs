@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use super::web::{self, Web, body, connect, curl, header, status};
@@ -19,9 +20,28 @@ upstream = "h2c"
 host = "told.example.org"
 to = ["b:8082"]
 proxy-protocol = "v1"
+[[site]]
+host = "real.example.org"
+to = ["b:8083"]
+proxy-protocol = true
 [http]
 access-log = { file = "LOG", format = "json" }
 "#;
+
+/// In a guest, telling what it is told of who asks.
+fn nginx(folder: &Path) -> Command {
+    let (at, temporary) = (folder.display(), super::nginx::temporary(folder));
+    let conf = format!(
+        "daemon off; master_process off; pid {at}/nginx.pid; error_log {at}/error.log;\nevents {{ }}\n\
+         http {{ access_log off;\n{temporary}server {{ listen 8083 proxy_protocol;\n\
+         location / {{ return 200 \"$proxy_protocol_addr $proxy_protocol_server_addr:$proxy_protocol_server_port\"; }} }} }}\n"
+    );
+    fs::write(folder.join("nginx.conf"), conf).unwrap();
+    let mut nginx = crate::support::at("b", "nginx");
+    nginx.arg("-e").arg(folder.join("error.log")).arg("-c").arg(folder.join("nginx.conf"));
+    nginx.stdin(Stdio::null()).stdout(Stdio::null());
+    nginx
+}
 
 #[test]
 fn upgrades_streams_and_trailers_pass() {
@@ -105,6 +125,20 @@ fn upgrades_streams_and_trailers_pass() {
         let (first, rest) = head.split_once("\r\n").unwrap();
         assert!(first.starts_with("PROXY TCP4 203.0.113.1 203.0.113.2 ") && first.ends_with(" 80"), "{head}");
         assert!(rest.starts_with("GET /told HTTP/1.1\r\n"), "{head}");
+
+        // Of version 2, as nginx reads it.
+        let running = Running::start(&mut nginx(scene.folder()));
+        until("world", "http://203.0.113.2/", "--header Host:real.example.org", 200);
+        for (from, to, told) in [
+            ("world", "203.0.113.2", "203.0.113.1 203.0.113.2:80"),
+            ("world", "[2001:db8:113::2]", "2001:db8:113::1 2001:db8:113::2:80"),
+        ] {
+            let answer = curl(from, &format!("http://{to}/"), "--header Host:real.example.org");
+            assert_eq!(body(&answer), told);
+        }
+        // It takes nobody who does not say so.
+        assert_eq!(status(&curl("server", "http://10.1.1.7:8083/", "")), 0);
+        drop(running);
 
         // Each of them is an object in the log.
         let deadline = Instant::now() + PATIENCE;
