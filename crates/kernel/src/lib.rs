@@ -28,6 +28,7 @@ pub mod rtnl;
 pub mod seek;
 pub mod session;
 pub mod sockdiag;
+pub mod standing;
 pub mod sysctl;
 pub mod systemd;
 pub mod takeover;
