@@ -2,12 +2,15 @@
 //! ten thousand.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::UdpSocket;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
+use kernel::netns::Netns;
+
 use crate::apply::whole;
 use crate::measure::{Bound, Row, Series, absolute, compared, in_turns};
-use crate::scene::{Outcome, Scene, forwards, inside, run, run_with, told};
+use crate::scene::{Outcome, PUBLIC, Scene, forwards, inside, run, run_with, told};
 use crate::serve::{Serve, memory};
 
 const ROUNDS: usize = 7;
@@ -80,6 +83,15 @@ fn asked(scene: &Scene, words: &[&str]) -> Outcome<f64> {
     if last == r#"{"End":0}"# { Ok(passed) } else { Err(format!("serve said: {last}")) }
 }
 
+/// Has the server track a connection from the world, for half a minute at least (nf_conntrack_udp_timeout).
+fn tracked(scene: &Scene) -> Outcome<()> {
+    let sent = told(Netns::open(&scene.world), &scene.world)?.run(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.send_to(b"x", (PUBLIC, 9))
+    });
+    told(told(sent, "a thread")?, "a datagram").map(drop)
+}
+
 fn through_serve() -> Outcome<Vec<Row>> {
     let (few, many) = (Scene::new("ten")?, Scene::new("lot")?);
     few.write(&forwards(10))?;
@@ -93,11 +105,25 @@ fn through_serve() -> Outcome<Vec<Row>> {
     };
     let measured = in_turns::<String>(ROUNDS, &mut [&mut || add(&few, &mut n), &mut || add(&many, &mut m)])?;
     let [at_few, at_many] = &measured[..] else { return Err("two figures".to_owned()) };
+    let tracked = in_turns::<String>(
+        ROUNDS,
+        &mut [&mut || {
+            tracked(&many)?;
+            add(&many, &mut m)
+        }],
+    )?;
+    let [while_tracked] = &tracked[..] else { return Err("a figure".to_owned()) };
     let grown = memory(there.pid())? + memory(there.worker()?)?;
     let work = "one forward more at 10,000, through a running `serve`, by its socket";
     Ok(vec![
         absolute(work, "ms", at_many, ("≤ 0.5 ms", Bound::Most(0.5))),
         compared("the same", "ms", at_many, "at 10", at_few, ("", Bound::Most(f64::MAX))),
+        absolute(
+            "the same while a connection is tracked: the kernel's table is walked for stale ones",
+            "ms",
+            while_tracked,
+            ("", Bound::Most(f64::MAX)),
+        ),
         absolute(
             "memory of `serve` with 10,000 forwards, after those",
             "MiB",

@@ -16,6 +16,9 @@ const IPCTNL_MSG_CT_GET: u16 = CTNETLINK | 1;
 const IPCTNL_MSG_CT_DELETE: u16 = CTNETLINK | 2;
 const IPCTNL_MSG_CT_GET_STATS: u16 = CTNETLINK | 5;
 
+/// struct nfgenmsg.
+const NFGENMSG: usize = 4;
+const CTA_STATS_GLOBAL_ENTRIES: u16 = 1;
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_STATUS: u16 = 3;
@@ -129,6 +132,16 @@ impl Conntrack {
         Ok(Self { socket })
     }
 
+    /// How many there are, in the socket's network namespace.
+    pub fn count(&mut self) -> Result<u32> {
+        let answer = self.socket.get(IPCTNL_MSG_CT_GET_STATS, 0, |w| {
+            w.raw(&nfgenmsg(libc::AF_UNSPEC));
+        });
+        let answer = answer.map_err(why).context("count", "tracked connections")?;
+        let count = answer.iter().find_map(|m| find_attr(m.payload.get(NFGENMSG..)?, CTA_STATS_GLOBAL_ENTRIES));
+        count.map(be_u32).ok_or(NetlinkError::Malformed("no count")).context("count", "tracked connections")
+    }
+
     /// Every connection, both families. It is no snapshot: entries come and go while it is written.
     pub fn entries(&mut self) -> Result<Vec<Entry>> {
         let messages = self.socket.dump(IPCTNL_MSG_CT_GET, |w| {
@@ -158,26 +171,35 @@ impl Conntrack {
 
 /// Ends the flows that `network` does not grant (any more), and says how many; what another's are stays.
 pub fn reconcile(network: &Network) -> Result<usize> {
+    let Some(conntrack) = any()? else { return Ok(0) };
     let local: Vec<IpAddr> = Rtnl::open()?.addresses()?.iter().map(|a| a.net.addr()).collect();
     let grants = Grants::new(network, &local);
-    end(|flow| grants.is_stale(flow))
+    end(conntrack, |flow| grants.is_stale(flow))
 }
 
 /// The same of flows alone whose protocol and port `concerns` names.
 pub fn reconcile_some(network: &Network, concerns: impl Fn(u8, u16) -> bool) -> Result<usize> {
+    let Some(conntrack) = any()? else { return Ok(0) };
     let local: Vec<IpAddr> = Rtnl::open()?.addresses()?.iter().map(|a| a.net.addr()).collect();
     let grants = Grants::new(network, &local);
-    end(|flow| concerns(flow.protocol, flow.original.destination_port) && grants.is_stale(flow))
+    end(conntrack, |flow| concerns(flow.protocol, flow.original.destination_port) && grants.is_stale(flow))
 }
 
 /// Ends every flow of `network`'s LANs, for it is taken away.
 pub fn end_all(network: &Network) -> Result<usize> {
+    let Some(conntrack) = any()? else { return Ok(0) };
     let grants = Grants::new(network, &[]);
-    end(|flow| grants.concerns(flow))
+    end(conntrack, |flow| grants.concerns(flow))
 }
 
-fn end(is_over: impl Fn(&Flow) -> bool) -> Result<usize> {
+/// A socket where any connection is tracked. The kernel has one table for all namespaces, and walks all of it to list
+/// one's: some milliseconds where there is nothing to be listed.
+fn any() -> Result<Option<Conntrack>> {
     let mut conntrack = Conntrack::open()?;
+    Ok((conntrack.count()? > 0).then_some(conntrack))
+}
+
+fn end(mut conntrack: Conntrack, is_over: impl Fn(&Flow) -> bool) -> Result<usize> {
     let mut ended = 0;
     for entry in conntrack.entries()?.iter().filter(|entry| is_over(&entry.flow())) {
         match conntrack.delete(entry) {

@@ -47,13 +47,9 @@ pub fn gather() -> Result<HostFacts> {
     let interfaces = interfaces(&links, &names, &addresses, &routes, &outer)?;
     routes.retain(|r| r.table == u32::from(RT_TABLE_MAIN));
 
-    let waiting = sockdiag::listening()?;
-    let owners = sockdiag::owners(&waiting.iter().map(|w| w.inode).collect());
-    let session = session::current().map(|s| s.local_port);
-
     let (defaults, others): (Vec<_>, Vec<_>) = routes.into_iter().partition(RouteInfo::is_default);
     let (default_uplink, routers) = ways_out(defaults, &names);
-    Ok(HostFacts {
+    with_listeners(HostFacts {
         default_uplink,
         interfaces,
         routes: others
@@ -61,8 +57,8 @@ pub fn gather() -> Result<HostFacts> {
             .map(|r| HostRoute { to: r.to, interface: r.oif.and_then(|i| names.get(&i).cloned()) })
             .collect(),
         routers,
-        listeners: listeners(&waiting, &owners),
-        ssh_ports: ssh_ports(&waiting, &owners, session),
+        listeners: Vec::new(),
+        ssh_ports: Vec::new(),
         resolvers: resolvers(|path| fs::read_to_string(path).ok(), &on_lans),
         machine_id: fs::read_to_string("/etc/machine-id").ok().and_then(|text| machine_id(&text)),
         firmware: firmware(),
@@ -71,6 +67,14 @@ pub fn gather() -> Result<HostFacts> {
         ipv6_force_forwarding: sysctl::exists(&Sysctl::new(IpFamilyWord::Ipv6, "default", "force_forwarding")),
         assumed: false,
     })
+}
+
+/// The same with who listens now.
+pub(crate) fn with_listeners(facts: HostFacts) -> Result<HostFacts> {
+    let waiting = sockdiag::listening()?;
+    let owners = sockdiag::owners(&waiting.iter().map(|w| w.inode).collect());
+    let session = session::current().map(|s| s.local_port);
+    Ok(HostFacts { listeners: listeners(&waiting, &owners), ssh_ports: ssh_ports(&waiting, &owners, session), ..facts })
 }
 
 /// Bridges of ours that take an interface's place, each with that interface, by index.

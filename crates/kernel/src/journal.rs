@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -94,8 +94,7 @@ impl Identity {
     /// Of the calling thread's network namespace.
     pub fn current() -> io::Result<Self> {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
-        let netns = Netns::current().map_err(io::Error::other)?;
-        Ok(Self { boot, namespace: netns.cookie()? })
+        Ok(Self { boot, namespace: Netns::own_cookie()? })
     }
 }
 
@@ -281,8 +280,12 @@ impl Store {
                 Err(e) => return Err(io_error("lock", &path)(e.into())),
             }
         }
-        // Only so that whoever waits can be told; nothing depends on it.
-        let _ = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
+        // Only so that whoever waits can be told; nothing depends on it. One that runs on has written it already.
+        let (mut holder, own) = (String::new(), std::process::id().to_string());
+        let known = file.read_to_string(&mut holder).is_ok() && holder == own;
+        if !known {
+            let _ = file.set_len(0).and_then(|()| file.write_all_at(own.as_bytes(), 0));
+        }
         Ok(Lock(file))
     }
 
@@ -576,12 +579,30 @@ fn sync_folder_if_any(folder: &Path) -> Result<()> {
     if folder.is_dir() { sync_folder(folder) } else { Ok(()) }
 }
 
-/// The SHA-256 of a text, and of that text with more behind it.
-pub(crate) fn fingerprints(text: &str, tail: &str) -> (String, String) {
-    let mut hash = Sha256::new_with_prefix(text);
-    let first = hexadecimal(&hash.clone().finalize());
-    hash.update(tail);
-    (first, hexadecimal(&hash.finalize()))
+/// The SHA-256 of a configuration's text, to which more may come: for a forward more it is not begun anew.
+#[derive(Clone, Debug)]
+pub struct TextHash(Sha256);
+
+impl TextHash {
+    /// Of that text.
+    #[must_use]
+    pub fn of(text: &str) -> Self {
+        Self(Sha256::new_with_prefix(text))
+    }
+
+    /// Of the text with `tail` behind it.
+    #[must_use]
+    pub fn and(&self, tail: &str) -> Self {
+        let mut hash = self.0.clone();
+        hash.update(tail);
+        Self(hash)
+    }
+
+    /// As [`fingerprint`] writes it.
+    #[must_use]
+    pub fn hex(&self) -> String {
+        hexadecimal(&self.0.clone().finalize())
+    }
 }
 
 /// The SHA-256 of a configuration's text, as [`Boot`] knows one that awaits its confirmation.

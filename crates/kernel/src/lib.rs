@@ -3,6 +3,7 @@
 
 pub mod answers;
 pub mod apply;
+mod bus;
 pub mod carry;
 pub mod confine;
 pub mod conntrack;
@@ -27,6 +28,7 @@ pub mod rtnl;
 pub mod seek;
 pub mod session;
 pub mod sockdiag;
+pub mod standing;
 pub mod sysctl;
 pub mod systemd;
 pub mod takeover;

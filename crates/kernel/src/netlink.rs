@@ -3,6 +3,7 @@
 //! Plain and sequential: batching gains nothing for links and addresses, since the kernel's own cost dominates. The
 //! kernel's words for an error (extended ACK) are kept with it.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -40,6 +41,11 @@ const NLMSG_OVERRUN: u16 = 4;
 const HEADER: usize = 16;
 /// No message is longer than 64 KiB but for its nested attributes' headers; dumps come in 32 KiB at most.
 const RECEIVE: usize = 128 * 1024;
+thread_local! {
+    /// What datagrams are received into: one for each would be asked of the system and given back each time.
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 const NLA_F_NESTED: u16 = 0x8000;
 const NLA_TYPE_MASK: u16 = 0x3fff;
 
@@ -317,7 +323,9 @@ impl Socket {
     fn receive_with(&self, flags: libc::c_int) -> Result<Vec<Message>> {
         // A large buffer lets the kernel fill dumps 32 KiB at a time (netlink_dump in net/netlink/af_netlink.c), which
         // spares it from walking large sets from their beginning for each small piece.
-        let mut bytes = Vec::with_capacity(RECEIVE);
+        let mut bytes = BUFFER.take();
+        bytes.clear();
+        bytes.reserve_exact(RECEIVE);
         let length = loop {
             match self.raw.recv(&mut bytes, flags | libc::MSG_TRUNC) {
                 Ok(length) => break length,
@@ -342,6 +350,7 @@ impl Socket {
             });
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or(&[]);
         }
+        BUFFER.set(bytes);
         Ok(messages)
     }
 
@@ -382,8 +391,7 @@ impl Socket {
         let seq = self.next_seq();
         let is_dump = flags & flags::DUMP == flags::DUMP;
         let mut writer = Writer::new();
-        // A single object is answered by itself, then by the acknowledgement that ends the wait.
-        writer.begin(kind, if is_dump { flags } else { flags | flags::ACK }, seq);
+        writer.begin(kind, flags, seq);
         fill(&mut writer);
         writer.end();
         self.send(writer.bytes())?;
@@ -405,6 +413,8 @@ impl Socket {
                         return Ok(Some(found));
                     }
                     NLMSG_OVERRUN => return Ok(None),
+                    // A single object, or why there is none, is all that answers who asks for no acknowledgement.
+                    _ if !is_dump => return Ok(Some(vec![message])),
                     _ => found.push(message),
                 }
             }

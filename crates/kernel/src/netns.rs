@@ -150,22 +150,25 @@ impl Netns {
 
     /// The number that is never given twice until the machine restarts (SO_NETNS_COOKIE, socket(7)).
     pub fn cookie(&self) -> io::Result<u64> {
-        self.run(|| {
-            let socket = rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::DGRAM, None)?;
-            let mut cookie = 0u64;
-            let mut size = std::mem::size_of::<u64>() as libc::socklen_t;
-            // SAFETY: the socket is open, and value and size point to live variables, the size that of the value.
-            let code = unsafe {
-                libc::getsockopt(
-                    socket.as_raw_fd(),
-                    libc::SOL_SOCKET,
-                    SO_NETNS_COOKIE,
-                    (&raw mut cookie).cast(),
-                    &raw mut size,
-                )
-            };
-            if code == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
-        })?
+        self.run(Self::own_cookie)?
+    }
+
+    /// The same of the calling thread's.
+    pub fn own_cookie() -> io::Result<u64> {
+        let socket = rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::DGRAM, None)?;
+        let mut cookie = 0u64;
+        let mut size = std::mem::size_of::<u64>() as libc::socklen_t;
+        // SAFETY: the socket is open, and value and size point to live variables, the size that of the value.
+        let code = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                SO_NETNS_COOKIE,
+                (&raw mut cookie).cast(),
+                &raw mut size,
+            )
+        };
+        if code == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
     }
 
     /// The guest that we made it for, by the mark on its loopback interface; none for another's namespace. The mark

@@ -34,7 +34,7 @@ pub use dump::{DumpError, RawTable};
 pub use elements::{Counts, Tally};
 pub use fingerprint::fingerprint;
 pub use hooks::ForeignChain;
-pub(crate) use keeper::is_kept;
+pub(crate) use keeper::{is_kept, owner};
 pub use keeper::{keep, keeps, let_go};
 pub use likes::{add_element, add_twin};
 pub use mends::{ForeignTable, add_mend, delete_mend, likes as likes_there, mends};

@@ -135,9 +135,20 @@ pub struct Watch {
 impl Watch {
     /// Opens one in the network namespace of the calling thread, with receive buffers of `buffer` bytes ([`BUFFER`]).
     pub fn open(buffer: usize) -> Result<Self> {
+        Self::with(Some(buffer))
+    }
+
+    /// The same with the buffers that every socket has: for who is content to hear of much that it was much.
+    pub fn plain() -> Result<Self> {
+        Self::with(None)
+    }
+
+    fn with(buffer: Option<usize>) -> Result<Self> {
         let join = |protocol: libc::c_int, groups: &[u32]| {
             let mut socket = Socket::open(protocol as isize)?;
-            socket.enlarge(buffer);
+            if let Some(buffer) = buffer {
+                socket.enlarge(buffer);
+            }
             for group in groups {
                 socket.join(*group)?;
             }

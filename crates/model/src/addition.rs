@@ -7,6 +7,8 @@
 //! decided here that is not decided by [`network::load`] and [`plan`] on the shorter file; and whatever is unusual
 //! about the file or the difference is left to the whole way. The property tests hold the two ways to be the same.
 
+use std::ops::Range;
+
 use crate::facts::HostFacts;
 use crate::network::{self, Forward, Network};
 use crate::plan::{Step, TableChange, plan};
@@ -44,27 +46,7 @@ impl Addition {
 /// whole way says what it is.
 #[must_use]
 pub fn addition(text: &str, listen: &str, to: &str, facts: &HostFacts) -> Option<Addition> {
-    let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:,/-[]".contains(&b));
-    if listen.is_empty() || to.is_empty() || !plain(listen) || !plain(to) {
-        return None;
-    }
-    let outline = Outline::of(text)?;
-    let new = Ports::of(listen)?;
-    let before = outline.with(&outline.beside(new, to)?);
-    let tail = format!("\n[[forward]]\nlisten = \"{listen}\"\nto = \"{to}\"\n");
-    let after = format!("{before}{tail}");
-    let load = |text: &str| network::load(text, facts).ok().map(|(_, network)| network);
-    let (before, after) = (load(&before)?, load(&after)?);
-    let forwards = after.forwards.strip_prefix(before.forwards.as_slice())?.to_vec();
-    let alike = Network { forwards: before.forwards.clone(), ..after.clone() } == before;
-    if !alike || forwards.is_empty() || after.fix_foreign || Services::of(&before) != Services::of(&after) {
-        return None;
-    }
-    let state = |network: &Network| desired(network, &Baseline::default(), &Ids::default());
-    let mut steps = plan(&state(&before), &state(&after)).steps;
-    let (Some(Step::Rules { changes }), true) = (steps.pop(), steps.is_empty()) else { return None };
-    let adds = |change: &TableChange| matches!(change, TableChange::Elements { remove, .. } if remove.is_empty());
-    changes.iter().all(adds).then_some(Addition { tail, forwards, changes, around: after })
+    Outline::of(text)?.addition(text, listen, to, facts)
 }
 
 /// Single ports or a range, whatever the protocol.
@@ -95,107 +77,180 @@ impl Ports {
     }
 }
 
-/// A file whose forwards stand behind everything else.
-struct Outline<'a> {
-    /// All before the first.
-    head: &'a str,
-    blocks: Vec<Block<'a>>,
+/// Where the forwards of a file stand, behind everything else, and what each takes. Whoever adds many keeps it with the
+/// text: what it says of ten thousand forwards is not found out anew for one more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outline {
+    blocks: Vec<Block>,
+    /// The text's length.
+    end: usize,
 }
 
 /// A `[[forward]]`, from its header to before the next one's.
-struct Block<'a> {
-    text: &'a str,
-    /// Where it is nothing but a `listen` without an address and a `to`: its ports, and its target without the port.
-    plain: Option<(Ports, &'a str)>,
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Block {
+    start: usize,
+    /// Where it is nothing but a `listen` without an address and a `to`: its ports, and where its target stands, without
+    /// the port.
+    plain: Option<(Ports, Range<usize>)>,
 }
 
 const HEADER: &str = "[[forward]]";
 
-impl<'a> Outline<'a> {
+impl Outline {
     /// None where the text has lines that could be read in two ways without reading it whole, where other sections stand
     /// behind forwards, or where anything but a forward's own line ends it.
-    fn of(text: &'a str) -> Option<Self> {
-        if text.contains("\"\"\"") || text.contains("'''") || text.contains('\r') {
+    #[must_use]
+    pub fn of(text: &str) -> Option<Self> {
+        let last = text.lines().next_back()?.trim();
+        if !text.ends_with('\n') || !(last.starts_with("listen") || last.starts_with("to")) || text.contains('\r') {
             return None;
         }
-        let mut starts = Vec::new();
+        let mut reader = Reader { blocks: Vec::new(), listen: None, to: None, odd: false };
         let mut at = 0;
         for line in text.split_inclusive('\n') {
-            let bare = line.trim();
-            let behind = bare.strip_prefix(HEADER).map(str::trim_start);
-            if behind.is_some_and(|behind| behind.is_empty() || behind.starts_with('#')) {
-                starts.push(at);
-            } else if bare.starts_with('[') && !starts.is_empty() {
-                return None;
-            }
+            reader.line(at, line)?;
             at += line.len();
         }
-        let (first, last) = (*starts.first()?, text.lines().next_back()?.trim());
-        let ends_plainly = text.ends_with('\n') && (last.starts_with("listen") || last.starts_with("to"));
-        if !ends_plainly {
-            return None;
-        }
-        starts.push(text.len());
-        let block = |pair: &[usize]| Block::of(text.get(pair[0]..pair[1]).unwrap_or_default());
-        Some(Self { head: text.get(..first)?, blocks: starts.windows(2).map(block).collect() })
+        reader.end();
+        (!reader.blocks.is_empty()).then_some(Self { blocks: reader.blocks, end: text.len() })
     }
 
-    /// The forwards that a new one on those ports to that target might touch, in the file's order: those of its ports,
-    /// those that are written in another way, and one of its target's, of single ports and of ranges each, so that what
-    /// belongs to these is there already.
-    fn beside(&self, new: Ports, to: &str) -> Option<Vec<&Block<'a>>> {
+    /// As [`addition`], of the text that this is the outline of.
+    #[must_use]
+    pub fn addition(&self, text: &str, listen: &str, to: &str, facts: &HostFacts) -> Option<Addition> {
+        let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:,/-[]".contains(&b));
+        if listen.is_empty() || to.is_empty() || !plain(listen) || !plain(to) || text.len() != self.end {
+            return None;
+        }
+        let before = self.beside(text, Ports::of(listen)?, to)?;
+        let tail = format!("\n[[forward]]\nlisten = \"{listen}\"\nto = \"{to}\"\n");
+        let after = format!("{before}{tail}");
+        let load = |text: &str| network::load(text, facts).ok().map(|(_, network)| network);
+        let (before, after) = (load(&before)?, load(&after)?);
+        let forwards = after.forwards.strip_prefix(before.forwards.as_slice())?.to_vec();
+        let alike = Network { forwards: before.forwards.clone(), ..after.clone() } == before;
+        if !alike || forwards.is_empty() || after.fix_foreign || Services::of(&before) != Services::of(&after) {
+            return None;
+        }
+        let state = |network: &Network| desired(network, &Baseline::default(), &Ids::default());
+        let mut steps = plan(&state(&before), &state(&after)).steps;
+        let (Some(Step::Rules { changes }), true) = (steps.pop(), steps.is_empty()) else { return None };
+        let adds = |change: &TableChange| matches!(change, TableChange::Elements { remove, .. } if remove.is_empty());
+        changes.iter().all(adds).then_some(Addition { tail, forwards, changes, around: after })
+    }
+
+    /// The outline of the text with the tail of an [`Addition`] to it.
+    pub fn grow(&mut self, tail: &str) {
+        let Some(Self { blocks, end }) = Self::of(tail) else { return };
+        let moved = |block: Block| Block {
+            start: block.start + self.end,
+            plain: block.plain.map(|(ports, target)| (ports, target.start + self.end..target.end + self.end)),
+        };
+        self.blocks.extend(blocks.into_iter().map(moved));
+        self.end += end;
+    }
+
+    /// The file without all forwards but those that a new one on those ports to that target might touch, in the file's
+    /// order: those of its ports, those that are written in another way, and one of its target's, of single ports and of
+    /// ranges each, so that what belongs to these is there already.
+    fn beside(&self, text: &str, new: Ports, to: &str) -> Option<String> {
         let target = target_of(to);
         let (mut met, mut single, mut range) = (false, false, false);
-        let mut chosen = Vec::new();
-        for block in &self.blocks {
-            let wanted = match block.plain {
+        let mut chosen = text.get(..self.blocks.first()?.start)?.to_owned();
+        let mut count = 0;
+        for (nth, block) in self.blocks.iter().enumerate() {
+            let wanted = match &block.plain {
                 None => true,
                 Some((ports, whose)) => {
-                    let first_of_target = whose == target && !std::mem::replace(&mut met, true);
+                    let first_of_target =
+                        !met && text.get(whose.clone()) == Some(target) && !std::mem::replace(&mut met, true);
                     let shape = if ports.is_single() { &mut single } else { &mut range };
                     let first_of_shape = !std::mem::replace(shape, true);
                     ports.meets(new) || first_of_target || first_of_shape
                 }
             };
             if wanted {
-                chosen.push(block);
+                let end = self.blocks.get(nth + 1).map_or(self.end, |next| next.start);
+                chosen.push_str(text.get(block.start..end)?);
+                count += 1;
             }
-            if chosen.len() > FEW {
+            if count > FEW {
                 return None;
             }
         }
         Some(chosen)
     }
+}
 
-    fn with(&self, blocks: &[&Block<'_>]) -> String {
-        std::iter::once(self.head).chain(blocks.iter().map(|block| block.text)).collect()
+/// Reads a text line by line, each once: a file of ten thousand forwards has thirty thousand.
+struct Reader {
+    blocks: Vec<Block>,
+    /// Of the block that is read.
+    listen: Option<Ports>,
+    to: Option<Range<usize>>,
+    /// Whether anything else stands in it.
+    odd: bool,
+}
+
+impl Reader {
+    /// A line that begins at `at`. None where it cannot be read without reading all of the text.
+    fn line(&mut self, at: usize, line: &str) -> Option<()> {
+        let bare = line.trim_ascii();
+        if bare.is_empty() {
+            return Some(());
+        }
+        if let Some((key, value)) = plain_pair(bare)
+            && !self.blocks.is_empty()
+        {
+            // The value stands before the line's last quote.
+            let end = at + line.trim_ascii_end().len() - 1;
+            let start = end - value.len();
+            match key {
+                "listen" if self.listen.is_none() => {
+                    self.listen = Ports::of(value);
+                    self.odd |= self.listen.is_none();
+                }
+                "to" if self.to.is_none() => self.to = Some(start..start + target_of(value).len()),
+                _ => self.odd = true,
+            }
+            return Some(());
+        }
+        let behind = bare.strip_prefix(HEADER).map(str::trim_ascii_start);
+        if behind.is_some_and(str::is_empty) {
+            self.end();
+            self.blocks.push(Block { start: at, plain: None });
+            return Some(());
+        }
+        if bare.contains("\"\"\"") || bare.contains("'''") {
+            return None;
+        }
+        if behind.is_some_and(|behind| behind.starts_with('#')) {
+            self.end();
+            self.blocks.push(Block { start: at, plain: None });
+        } else if bare.starts_with('[') && !self.blocks.is_empty() {
+            return None;
+        } else {
+            self.odd = true;
+        }
+        Some(())
+    }
+
+    /// The block that was read has come to its end.
+    fn end(&mut self) {
+        let (listen, to) = (self.listen.take(), self.to.take());
+        let odd = std::mem::take(&mut self.odd);
+        if let Some(block) = self.blocks.last_mut() {
+            block.plain = listen.zip(to).filter(|_| !odd);
+        }
     }
 }
 
-impl<'a> Block<'a> {
-    fn of(text: &'a str) -> Self {
-        Self { text, plain: Self::plain(text) }
-    }
-
-    fn plain(text: &'a str) -> Option<(Ports, &'a str)> {
-        let (mut listen, mut to) = (None, None);
-        for line in text.lines().skip(1).map(str::trim).filter(|line| !line.is_empty()) {
-            let (key, value) = line.split_once('=')?;
-            let value = value.trim_start().strip_prefix('"')?.strip_suffix('"')?;
-            if value.contains(['"', '\\']) {
-                return None;
-            }
-            let place = match key.trim_end() {
-                "listen" => &mut listen,
-                "to" => &mut to,
-                _ => return None,
-            };
-            if place.replace(value).is_some() {
-                return None;
-            }
-        }
-        Some((Ports::of(listen?)?, target_of(to?)))
-    }
+/// A key, and its value where that stands in plain quotes up to the end of the line.
+fn plain_pair(line: &str) -> Option<(&str, &str)> {
+    let (key, value) = line.split_once('=')?;
+    let value = value.trim_ascii_start().strip_prefix('"')?.strip_suffix('"')?;
+    (!value.bytes().any(|b| matches!(b, b'"' | b'\\'))).then_some((key.trim_ascii_end(), value))
 }
 
 /// A target without its port.

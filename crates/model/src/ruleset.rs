@@ -272,6 +272,8 @@ pub enum Statement {
     Snat(IpAddr),
     /// Rewrites the source to the address of the interface that it leaves by. `family` tells which packets it is for.
     Masquerade(IpFamily),
+    /// Matches TCP that begins a connection, either side's: `tcp flags syn / syn,rst`.
+    Syn,
     /// Lowers a TCP SYN's maximum segment size to what the route carries: `tcp flags syn / syn,rst … rt mtu`.
     ClampMss,
     /// Decides.

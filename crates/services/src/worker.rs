@@ -177,6 +177,8 @@ impl Worker {
             (ToWorker::Serve { services, sockets }, _) => {
                 self.serve(*services, &sockets.into_iter().collect())?;
                 writer.send(&FromWorker::Serving, None).await?;
+                // Most of what has run by now ran for the first and the last time.
+                kernel::memory::let_go_of_code();
             }
             (ToWorker::Ask, _) => {
                 let status = Status {

@@ -24,6 +24,7 @@ mod status;
 mod up;
 mod validate;
 
+pub use forward::Memory;
 pub use rehearse::{RUN_DIR as REPLICA_RUN, STATE_DIR as REPLICA_STATE};
 
 /// Does what was asked for: here, or through the `serve` that runs.

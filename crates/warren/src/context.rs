@@ -16,6 +16,7 @@ use model::problem::{self, Kind, Problem};
 use model::session::Session;
 
 use crate::cli::Arguments;
+use crate::commands::Memory;
 use crate::diagnostics;
 use crate::output;
 
@@ -182,6 +183,18 @@ pub struct Context {
     pub applied: Option<Hook>,
     /// The SSH session that the command is given in, wherever it is done.
     pub session: Option<Session>,
+    /// What a process that runs on knows by now of the file and the host, within `serve`.
+    pub remembered: Option<Remembered>,
+}
+
+/// What one forward more found out, for the next one.
+#[derive(Clone, Default)]
+pub struct Remembered(pub std::sync::Arc<std::sync::Mutex<Memory>>);
+
+impl std::fmt::Debug for Remembered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Remembered")
+    }
 }
 
 /// A file that was read.
@@ -197,6 +210,11 @@ pub struct Source {
 impl Context {
     /// Of the arguments.
     pub fn new(arguments: &Arguments) -> Self {
+        Self::within(arguments, kernel::session::current())
+    }
+
+    /// Of arguments that were given in that session.
+    pub fn within(arguments: &Arguments, session: Option<Session>) -> Self {
         Self {
             config: arguments.config.clone(),
             state_dir: arguments.state_dir.clone(),
@@ -205,7 +223,8 @@ impl Context {
             quiet: arguments.quiet,
             verbose: arguments.verbose > 0,
             applied: None,
-            session: kernel::session::current(),
+            session,
+            remembered: None,
         }
     }
 

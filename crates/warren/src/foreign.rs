@@ -11,6 +11,7 @@ use kernel::apply::Engine;
 use kernel::error::KernelError;
 use kernel::nft::{ForeignChain, Nft};
 use kernel::rtnl::Rtnl;
+use kernel::standing::Standing;
 use model::address::IfName;
 use model::facts::HostFacts;
 use model::foreign::saved::Saved;
@@ -170,11 +171,22 @@ fn uplinks(network: &Network) -> Result<BTreeMap<IfName, u32>, Failure> {
 }
 
 /// Whether no chain of another's drops anything, so that [`look`] has nothing to ask.
-pub fn is_quiet(network: &Network) -> Result<bool, Failure> {
+pub fn is_quiet(network: &Network, standing: Option<&mut Standing>) -> Result<bool, Failure> {
+    // Nobody tells of iptables-legacy's tables.
     let legacy = Legacy::gather(network, Marked::LeftOut)?;
+    if legacy.note.is_some() || legacy.drops() {
+        return Ok(false);
+    }
+    if standing.as_ref().is_some_and(|standing| standing.is_quiet()) {
+        return Ok(true);
+    }
     let hooks = Nft::open().and_then(|mut nft| nft.foreign_hooks());
     let hooks = hooks.map_err(|e| Failure::new(Exit::Failed, format!("cannot read the firewall: {e}")))?;
-    Ok(legacy.note.is_none() && !legacy.drops() && !hooks.iter().any(|chain| chain.drops || chain.policy_drop))
+    let quiet = !hooks.iter().any(|chain| chain.drops || chain.policy_drop);
+    if let Some(standing) = standing.filter(|_| quiet) {
+        standing.note_quiet();
+    }
+    Ok(quiet)
 }
 
 /// The same, and what of it `network` is to mend goes into it.

@@ -16,6 +16,7 @@ mod output;
 mod proof;
 mod units;
 mod watchdog;
+mod written;
 
 fn main() -> ExitCode {
     let arguments = match cli::Arguments::try_parse() {

@@ -14,7 +14,8 @@ use model::state::desired;
 
 use super::{ApplyError, Engine, PATIENCE, Report, ids_of, run_number};
 use crate::error::KernelError;
-use crate::journal::{Added, Ground, Journal, Lock, Prior, Record, fingerprints};
+use crate::journal::{Added, Ground, Journal, Lock, Prior, Record, TextHash};
+use crate::standing::Standing;
 use crate::{conntrack, nft};
 
 /// A forward that may be added; nobody else changes the network meanwhile.
@@ -27,27 +28,38 @@ pub struct Adding<'a> {
 }
 
 impl Engine {
-    /// Whether `addition` may be made to what the file at `config` says, which is `text`, on a host of which `facts` are
+    /// Whether `addition` may be made to what the file at `config` says, `text` by its hash, on a host of which `facts` are
     /// known. None where the whole way has to be gone.
     pub fn adding<'a>(
         &'a self,
         addition: &'a Addition,
         config: &Path,
-        text: &str,
+        text: &TextHash,
         facts: &HostFacts,
+        standing: Option<&mut Standing>,
     ) -> Result<Option<Adding<'a>>, ApplyError> {
         let lock = self.store.lock(PATIENCE)?;
         if self.store.has_unfinished() || self.has_taken_over()? {
             return Ok(None);
         }
-        let Some((ground, added)) = self.store.ground() else { return Ok(None) };
-        let last = added.last().map_or(&ground.text, |added| &added.text);
-        let (before, after) = fingerprints(text, &addition.tail);
-        let known = ground.config == config && *last == before && ground.facts == Ground::of_facts(facts);
-        if !known || !self.stand(&ground)? {
+        let Some((ground, last)) = self.store.ground() else { return Ok(None) };
+        let known = ground.config == config && last == text.hex() && ground.facts == Ground::of_facts(facts);
+        if !known || !self.known_to_stand(&ground, standing)? {
             return Ok(None);
         }
-        Ok(Some(Adding { engine: self, addition, ground, text: after, _lock: lock }))
+        let text = text.and(&addition.tail).hex();
+        Ok(Some(Adding { engine: self, addition, ground, text, _lock: lock }))
+    }
+
+    /// [`Self::stand`], which who hears of changes looks at once.
+    fn known_to_stand(&self, ground: &Ground, standing: Option<&mut Standing>) -> Result<bool, KernelError> {
+        let Some(standing) = standing else { return self.stand(ground) };
+        let known = standing.has_tables(&ground.tables);
+        let stands = known || self.stand(ground)?;
+        if stands && !known {
+            standing.note_tables(&ground.tables);
+        }
+        Ok(stands)
     }
 
     /// Whether our tables are as we wrote them, elements apart.
@@ -109,7 +121,10 @@ impl Adding<'_> {
         nft::commit(&addition.changes)?;
         let done = Plan { steps: vec![Step::Rules { changes: addition.changes.clone() }] };
         let added = Added { tail: addition.tail.clone(), forwards: addition.forwards.clone(), text };
-        if let Err(e) = engine.store.add(&ground, &added) {
+        // A boot brings up what the file says, unless that changes the uplink itself: then it has to know that this was
+        // kept, whatever happens.
+        let synced = !addition.around.uplink_bridges().is_empty();
+        if let Err(e) = engine.store.add(&ground, &added, synced) {
             if let Some(Step::Rules { changes }) = undo(&done).steps.first() {
                 nft::commit(changes)?;
             }

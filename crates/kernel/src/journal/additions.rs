@@ -70,13 +70,21 @@ impl Ground {
 }
 
 impl Store {
-    /// The ground for one forward more, and those that have come since; nothing where the record, or what a boot brings
-    /// up, is another by now, or is to be written anew.
-    pub fn ground(&self) -> Option<(Ground, Vec<Added>)> {
-        let (ground, added, whole) = self.continued()?;
-        let boot = self.state.join(BOOT);
-        let alike = ground.boot == first_line(&boot)? && self.booted(&ground.boot).len() == added.len();
-        (whole && alike && added.len() < MOST).then_some((ground, added))
+    /// The ground for one forward more, and the SHA-256 of what the file said after the last that has come since; nothing
+    /// where the record, or what a boot brings up, is another by now, or is to be written anew.
+    ///
+    /// Only the last lines are read: none is written behind one that is torn.
+    pub fn ground(&self) -> Option<(Ground, String)> {
+        let text = fs::read_to_string(self.additions_path()).ok()?;
+        let ground = self.ground_of(&text)?;
+        let count = text.bytes().filter(|byte| *byte == b'\n').count() - 1;
+        let last = text.trim_end_matches('\n').rsplit('\n').next().filter(|_| count > 0);
+        let said = match last {
+            Some(line) => parse::<Added>(&format!("{line}\n"))?.text,
+            None => ground.text.clone(),
+        };
+        let alike = ground.boot == first_line(&self.state.join(BOOT))? && self.booted_count(&ground.boot) == count;
+        (text.ends_with('\n') && alike && count < MOST).then_some((ground, said))
     }
 
     /// Notes that one forward more may be held against `record`, which was written just now, on a host of which `facts`
@@ -113,10 +121,11 @@ impl Store {
         put().map_err(io_error("write", &path))
     }
 
-    /// Notes a forward that has come, for the record and for the next boot.
-    pub fn add(&self, ground: &Ground, added: &Added) -> Result<()> {
+    /// Notes a forward that has come, for the record and for the next boot; `synced` where the latter must outlive a
+    /// power cut from now on.
+    pub fn add(&self, ground: &Ground, added: &Added, synced: bool) -> Result<()> {
         append(&self.run.join(ADDITIONS), added, false)?;
-        append(&self.state.join(BOOT_ADDITIONS), &Booted { of: ground.boot.clone(), tail: added.tail.clone() }, true)
+        append(&self.state.join(BOOT_ADDITIONS), &Booted { of: ground.boot.clone(), tail: added.tail.clone() }, synced)
     }
 
     /// The forwards that have come since the record was written.
@@ -161,19 +170,34 @@ impl Store {
     /// The ground and what has come since, and whether no line is torn; nothing where they are not about this record.
     fn continued(&self) -> Option<(Ground, Vec<Added>, bool)> {
         let text = fs::read_to_string(self.additions_path()).ok()?;
-        let mut lines = text.split_inclusive('\n');
-        let ground: Ground = parse(lines.next()?)?;
-        if ground.identity != self.identity || ground.record != first_line(&self.run.join(RECORD))? {
-            return None;
-        }
+        let ground = self.ground_of(&text)?;
         let mut added = Vec::new();
-        for line in lines {
+        for line in text.split_inclusive('\n').skip(1) {
             match parse(line) {
                 Some(one) => added.push(one),
                 None => return Some((ground, added, false)),
             }
         }
         Some((ground, added, true))
+    }
+
+    /// What stands in the first line of additions, where it is about this record.
+    fn ground_of(&self, text: &str) -> Option<Ground> {
+        let ground: Ground = parse(text.split_inclusive('\n').next()?)?;
+        let ours = ground.identity == self.identity && ground.record == first_line(&self.run.join(RECORD))?;
+        ours.then_some(ground)
+    }
+
+    /// How many forwards came behind what a boot brings up.
+    fn booted_count(&self, sum: &str) -> usize {
+        let text = fs::read_to_string(self.state.join(BOOT_ADDITIONS)).unwrap_or_default();
+        let of_it = |line: &str| parse::<Booted>(line).is_some_and(|line| line.of == sum);
+        let lines = || text.split_inclusive('\n');
+        // Lines of one sort stand together, and none behind one that is torn.
+        if lines().next().is_some_and(of_it) && lines().next_back().is_some_and(of_it) {
+            return lines().count();
+        }
+        self.booted(sum).len()
     }
 
     fn booted(&self, sum: &str) -> Vec<String> {

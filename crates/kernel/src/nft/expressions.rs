@@ -199,6 +199,7 @@ fn write_statement(w: &mut Writer, known: &mut Known, statement: &Statement, bef
             }
             expression(w, "masq", |_| {});
         }
+        Statement::Syn => syn(w, known),
         Statement::ClampMss => clamp_mss(w, known),
         Statement::Verdict(verdict) => write_verdict(w, verdict),
     }
@@ -256,7 +257,7 @@ fn mask_byte(prefix: usize, at: usize) -> u8 {
     (0xff00_u16 >> bits).to_be_bytes()[1]
 }
 
-fn clamp_mss(w: &mut Writer, known: &mut Known) {
+fn syn(w: &mut Writer, known: &mut Known) {
     const SYN: u8 = 2;
     const RST: u8 = 4;
     const FLAGS_AT: u32 = 13;
@@ -264,6 +265,10 @@ fn clamp_mss(w: &mut Writer, known: &mut Known) {
     load_payload(w, NFT_PAYLOAD_TRANSPORT_HEADER, FLAGS_AT, 1);
     bitwise_and(w, &[SYN | RST]);
     compare(w, false, &[SYN]);
+}
+
+fn clamp_mss(w: &mut Writer, known: &mut Known) {
+    syn(w, known);
     expression(w, "rt", |w| {
         w.attr_be32(NFTA_RT_KEY, NFT_RT_TCPMSS);
         w.attr_be32(NFTA_RT_DREG, REG);

@@ -58,6 +58,11 @@ pub fn keeps() -> bool {
     keeper().is_some()
 }
 
+/// The number of the socket that keeps them; none where this process does not.
+pub(crate) fn owner() -> Option<u32> {
+    keeper().as_ref().map(|keeper| keeper.port)
+}
+
 /// Keeps them no longer; they stay.
 pub fn let_go() {
     *keeper() = None;

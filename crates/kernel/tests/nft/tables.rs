@@ -211,6 +211,7 @@ pub fn inet() -> Table {
     let live = CtStates { established: true, related: true, ..Default::default() };
     let all = vec![
         rule([Statement::ClampMss]),
+        rule([Statement::Syn, is(Field::OifName, value(name("eth0"))), Statement::ClampMss]),
         rule([is(Field::L4Proto, value(Value::Proto(6))), Statement::ClampMss]),
         rule([is(Field::OifName, value(name("eth0"))), Statement::ClampMss]),
         rule([Statement::CtState(live), ACCEPT]),

@@ -225,8 +225,11 @@ fn redirects(network: &Network) -> Option<Chain> {
 
 /// MTU black holes (pains.md 17): a SYN never promises more than the way carries.
 fn clamp() -> Chain {
-    let rules = [Field::IifName, Field::OifName]
-        .map(|field| rule("never promise more than the way carries", [in_set(&[field], "lans"), Statement::ClampMss]));
+    let rules = [Field::IifName, Field::OifName].map(|field| {
+        // Most packets are no SYN, and that is told by a byte of theirs.
+        let statements = [Statement::Syn, in_set(&[field], "lans"), Statement::ClampMss];
+        rule("never promise more than the way carries", statements)
+    });
     Chain { name: "clamp".into(), hook: hook(HookPoint::Forward, ChainKind::Filter, MANGLE), rules: rules.into() }
 }
 

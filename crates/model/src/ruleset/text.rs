@@ -326,6 +326,7 @@ fn statement(statement: &Statement, before: &[Statement]) -> String {
         Statement::Masquerade(family) if implies(before, *family) => "masquerade".to_owned(),
         Statement::Masquerade(IpFamily::V4) => "meta nfproto ipv4 masquerade".to_owned(),
         Statement::Masquerade(IpFamily::V6) => "meta nfproto ipv6 masquerade".to_owned(),
+        Statement::Syn => "tcp flags & (syn | rst) == syn".to_owned(),
         Statement::ClampMss => "tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu".to_owned(),
         Statement::Verdict(verdict) => match verdict {
             Verdict::Accept => "accept".to_owned(),

@@ -22,7 +22,8 @@ const TURNS: u32 = 16;
 
 /// Both ways, until both have ended; what one side ends is ended at the other, and what breaks is broken off there.
 pub async fn both(client: &TcpStream, peer: &TcpStream, sent: &Cell<u64>, received: &Cell<u64>) -> io::Result<()> {
-    let outcome = tokio::try_join!(one(client, peer, sent), one(peer, client, received));
+    let ended = Cell::new(false);
+    let outcome = tokio::try_join!(one(client, peer, sent, &ended), one(peer, client, received, &ended));
     if outcome.is_err() {
         // A reset, and no orderly end, of what was cut (SO_LINGER of socket(7)). A stream that is gone needs none.
         for stream in [client, peer] {
@@ -32,7 +33,8 @@ pub async fn both(client: &TcpStream, peer: &TcpStream, sent: &Cell<u64>, receiv
     outcome.map(drop)
 }
 
-async fn one(from: &TcpStream, to: &TcpStream, count: &Cell<u64>) -> io::Result<()> {
+/// One way. `ended` says whether the other has ended, and is told that this one has.
+async fn one(from: &TcpStream, to: &TcpStream, count: &Cell<u64>, ended: &Cell<bool>) -> io::Result<()> {
     if !by_buffer(from, to, count, LONG).await? {
         let spliced = match pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK) {
             Ok(pipe) => {
@@ -46,6 +48,10 @@ async fn one(from: &TcpStream, to: &TcpStream, count: &Cell<u64>) -> io::Result<
         if !spliced {
             by_buffer(from, to, count, u64::MAX).await?;
         }
+    }
+    // Where both have ended, they are closed right away.
+    if ended.replace(true) {
+        return Ok(());
     }
     match rustix::net::shutdown(to, rustix::net::Shutdown::Write) {
         // It ended meanwhile.
@@ -98,19 +104,20 @@ async fn by_pipe(
 
 /// Whether it came to its end before it had carried `most`.
 async fn by_buffer(from: &TcpStream, to: &TcpStream, count: &Cell<u64>, most: u64) -> io::Result<bool> {
-    let mut buffer = Vec::new();
+    let mut buffer: Vec<u8> = Vec::new();
     let (mut turns, mut carried) = (0, 0);
     while carried < most {
         from.readable().await?;
         // One that is silent for long keeps no buffer before it has spoken.
-        buffer.resize(BUFFER, 0);
-        let taken = match from.try_read(&mut buffer) {
+        buffer.clear();
+        buffer.reserve_exact(BUFFER);
+        let taken = match from.try_read_buf(&mut buffer) {
             Ok(0) => return Ok(true),
             Ok(taken) => taken,
             Err(e) if is_passing(&e) => continue,
             Err(e) => return Err(e),
         };
-        give(to, buffer.get(..taken).unwrap_or(&[])).await?;
+        give(to, &buffer).await?;
         carried += taken as u64;
         count.set(count.get() + taken as u64);
         turns += 1;
@@ -165,7 +172,7 @@ mod tests {
                 let count = Cell::new(0);
                 let carry = async {
                     if way == "both" {
-                        return one(&inner, &outer, &count).await.unwrap();
+                        return one(&inner, &outer, &count, &Cell::new(false)).await.unwrap();
                     }
                     if way == "pipe" {
                         let pipe = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();

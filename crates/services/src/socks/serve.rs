@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -130,6 +131,8 @@ impl Door {
 /// Serves those who connect to a socket, until it is dropped. Streams that stand by then go on.
 pub async fn serve(door: Rc<Door>, dns: Rc<Dns>, listener: std::net::TcpListener) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
+    // Those who are accepted inherit it (tcp(7)).
+    watched(&listener);
     let own = listener.local_addr()?;
     loop {
         let (stream, client) = match listener.accept().await {
@@ -157,16 +160,19 @@ pub async fn serve(door: Rc<Door>, dns: Rc<Dns>, listener: std::net::TcpListener
     }
 }
 
+/// Has a stream's other end asked now and then whether it is there: one that vanished is held else until somebody
+/// speaks. And what is to be sent is sent.
+fn watched(stream: &impl AsFd) {
+    let _ = rustix::net::sockopt::set_socket_keepalive(stream, true);
+    let _ = rustix::net::sockopt::set_tcp_keepidle(stream, KEEPALIVE);
+    let _ = rustix::net::sockopt::set_tcp_nodelay(stream, true);
+}
+
 /// Carries what the two say to each other, until both have ended, or one may not go there any more.
 async fn stand(door: &Rc<Door>, client: TcpStream, peer: TcpStream, address: IpAddr) {
     let own = Rc::clone(door);
     let task = spawn_local(async move {
-        for stream in [&client, &peer] {
-            // Without it, one that vanished is held until somebody speaks.
-            let _ = rustix::net::sockopt::set_socket_keepalive(stream, true);
-            let _ = rustix::net::sockopt::set_tcp_keepidle(stream, KEEPALIVE);
-            let _ = stream.set_nodelay(true);
-        }
+        watched(&peer);
         // How a stream ends is the two's affair.
         let _ = carry::both(&client, &peer, &own.sent, &own.received).await;
     });

@@ -1,22 +1,23 @@
 //! `warren forward …`: forwards, edited in the file and applied.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
 use std::net::SocketAddr;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
-use std::path::Path;
+use std::path::PathBuf;
 
 use kernel::apply::{Report, Wish};
-use model::addition::addition;
+use kernel::journal::TextHash;
+use kernel::standing::Standing;
+use model::addition::Outline;
 use model::address::Transport;
 use model::network::{Forward, Network, Public};
 
+use super::serve::JOBS;
 use super::up;
 use crate::cli::ForwardCommand;
-use crate::context::{Context, Exit, Failure, Outcome, Source, assumed_facts, trusted};
+use crate::context::{Context, Exit, Failure, Outcome, Remembered, Source, assumed_facts, trusted};
 use crate::edit::{self, EditError};
 use crate::foreign::{self, Findings};
 use crate::output;
+use crate::written::{Appendable, write};
 
 /// What was asked for.
 pub fn run(context: &Context, command: ForwardCommand) -> Outcome {
@@ -88,25 +89,80 @@ fn to_copy(network: &Network, forward: &Forward) -> String {
     }
 }
 
+/// What one forward more found out of the file and the host: a process that runs on need not find it out for the next.
+#[derive(Default)]
+pub struct Memory {
+    file: Option<Known>,
+    standing: Option<Standing>,
+}
+
+/// A file as it was after the last forward more.
+struct Known {
+    path: PathBuf,
+    text: String,
+    outline: Outline,
+    hash: TextHash,
+}
+
+impl Known {
+    fn of(file: &Appendable) -> Option<Self> {
+        let (path, text) = (file.path().to_owned(), file.text().to_owned());
+        Some(Self { outline: Outline::of(&text)?, hash: TextHash::of(&text), path, text })
+    }
+
+    fn grow(&mut self, tail: &str) {
+        self.text.push_str(tail);
+        self.outline.grow(tail);
+        self.hash = self.hash.and(tail);
+    }
+}
+
 /// Adds a forward without looking at all the others, where nothing is unusual about the file, the host and our tables;
 /// None where the whole way has to be gone, and nothing was changed.
 fn add(context: &Context, listen: &str, to: &str) -> Result<Option<Exit>, Failure> {
     context.require_privilege("change this network")?;
     trusted(&context.config)?;
-    let source = context.read()?;
-    let facts = context.engine()?.facts()?;
-    let Some(addition) = addition(&source.text, listen, to, &facts) else { return Ok(None) };
-    if !foreign::is_quiet(&addition.around)? {
+    let mut memory = Memory::default();
+    let mut remembered = context.remembered.as_ref().map(|Remembered(memory)| memory.lock());
+    let memory = match &mut remembered {
+        Some(Ok(kept)) => &mut **kept,
+        // What a thread that failed has left is not to be relied upon.
+        Some(Err(_)) | None => &mut memory,
+    };
+    if context.remembered.is_some() && memory.standing.is_none() {
+        memory.standing = Standing::open(JOBS).ok();
+    }
+    let Ok(file) = Appendable::open(&context.config) else { return Ok(None) };
+    let known = memory.file.take().filter(|known| known.path == file.path() && known.text == file.text());
+    let Some(known) = known.or_else(|| Known::of(&file)) else { return Ok(None) };
+    let known = memory.file.insert(known);
+    let mut standing = memory.standing.as_mut();
+    let engine = context.engine()?;
+    let facts = match &mut standing {
+        Some(standing) => {
+            if standing.hear() {
+                return Ok(None);
+            }
+            standing.facts(|| engine.facts())?
+        }
+        None => engine.facts()?,
+    };
+    let Some(addition) = known.outline.addition(&known.text, listen, to, &facts) else { return Ok(None) };
+    if !foreign::is_quiet(&addition.around, standing.as_deref_mut())? {
         return Ok(None);
     }
-    let (engine, path) = (context.engine()?, source.canonical());
-    let Some(adding) = engine.adding(&addition, &path, &source.text, &facts)? else { return Ok(None) };
-    write(&path, &format!("{}{}", source.text, addition.tail))?;
+    let Some(adding) = engine.adding(&addition, file.path(), &known.hash, &facts, standing)? else { return Ok(None) };
+    let appended = match file.append(&addition.tail)? {
+        Some(appended) => appended,
+        // Somebody else has written it meanwhile.
+        None => return Ok(None),
+    };
     let Ok(report) = adding.commit() else {
         // Why is for the whole way to find out.
-        write(&path, &source.text)?;
+        appended.take_back()?;
         return Ok(None);
     };
+    known.grow(&addition.tail);
     told(context, &report, &Findings::default());
     Ok(Some(Exit::Done))
 }
@@ -173,23 +229,4 @@ fn change(context: &Context, edit: impl Fn(&str) -> Result<String, EditError>) -
             Err(Failure { message, ..failure })
         }
     }
-}
-
-/// Puts the text in the file's place at once, with its owner and mode: who reads it meanwhile reads the one or the other.
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    let beside = path.with_extension("toml.new");
-    let put = || -> std::io::Result<()> {
-        let old = fs::metadata(path)?;
-        let mut options = OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(old.mode() & 0o7777).open(&beside)?;
-        fchown(&file, Some(old.uid()), Some(old.gid()))?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    };
-    put().map_err(|e| {
-        // The failure is what must be told; what is left beside is overwritten the next time.
-        let _ = fs::remove_file(&beside);
-        Failure::new(Exit::Failed, format!("cannot write {}: {e}\nit is as it was", path.display()))
-    })
 }

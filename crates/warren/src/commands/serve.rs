@@ -40,6 +40,8 @@ mod token;
 pub mod watchman;
 mod worker;
 
+pub use jobs::NAME as JOBS;
+
 /// The lock that one `serve` holds in a run folder.
 const LOCK: &str = "serve.lock";
 /// How long one that is gone may hold it.

@@ -16,6 +16,7 @@ pub(super) use sets::addresses;
 use sets::{Ports, apart, reflecting, sets};
 
 use super::{METADATA4, METADATA6, accept, goto, hook, in_set, is, named, rule, saddr, udp, verdict};
+use crate::address::Transport;
 use crate::network::Network;
 use crate::ruleset::{
     Chain, ChainKind, Family, Field, HookPoint, IpFamily, Operand, Rule, Statement, Table, Value, Verdict,
@@ -250,7 +251,10 @@ fn guest_arp(nested: &[IpFamily], learns: &[IpFamily]) -> Chain {
 }
 
 fn no_offers() -> [Rule; 2] {
-    drop_when(&[in_set(&[Field::L4Proto, Field::ThDport], "client_services")], Try::Service, "offers leases")
+    // Most of what guests send is no UDP, and that is told by a byte of it.
+    let by_udp = is(Field::L4Proto, Operand::Value(Value::Proto(Transport::Udp.number())));
+    let offers = [by_udp, in_set(&[Field::L4Proto, Field::ThDport], "client_services")];
+    drop_when(&offers, Try::Service, "offers leases")
 }
 
 fn lease_question() -> Rule {

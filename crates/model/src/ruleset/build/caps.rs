@@ -85,6 +85,9 @@ pub(super) fn chains(sets: &BTreeMap<String, Set>) -> Vec<Chain> {
     if from.is_empty() {
         return Vec::new();
     }
+    // One question for the many packets that begin nothing, in place of one in each rule.
+    let standing = super::rule("only what begins counts", [Statement::CtState(super::standing()), super::accept()]);
+    let from = [vec![standing], from].concat();
     let through = [from.clone(), refuse(Field::OifName, daddr)].concat();
     let chain = |name: &str, at, rules| Chain { name: name.into(), hook: hook(at, ChainKind::Filter, LAST), rules };
     vec![chain("held_input", HookPoint::Input, from), chain("held_forward", HookPoint::Forward, through)]

@@ -24,9 +24,11 @@ const HOSTS_OWN: [u8; 2] = [1, 58];
 /// The maps and sets of forwards and DMZs.
 pub(super) fn sets(network: &Network) -> BTreeMap<String, Set> {
     let mut sets = Sets::default();
+    // Without one, no packet is looked up in what would be empty.
+    let of_one = network.forwards.iter().any(|forward| forward.address.is_some());
     for family in FAMILIES {
         let kind = address_type(family);
-        for (at, key) in [("", vec![]), ("_at", vec![kind])] {
+        for (at, key) in [("", vec![]), ("_at", vec![kind])].into_iter().filter(|(at, _)| at.is_empty() || of_one) {
             let key = [key, vec![Type::Proto, Type::Port]].concat();
             let map = Set { counted: true, ..Set::map(&key, &[kind, Type::Port]) };
             sets.declare(&named(&format!("forwards{at}"), family), &map);
@@ -35,7 +37,9 @@ pub(super) fn sets(network: &Network) -> BTreeMap<String, Set> {
             let counted = |key: &[Type]| Set { counted: true, ..Set::of(key) };
             // Of both families.
             sets.declare(&format!("carried_{transport}"), &counted(&[Type::Port]));
-            sets.declare(&named(&format!("carried_at_{transport}"), family), &counted(&[kind, Type::Port]));
+            if of_one {
+                sets.declare(&named(&format!("carried_at_{transport}"), family), &counted(&[kind, Type::Port]));
+            }
         }
         for forward in &network.forwards {
             sets.forward(forward, family);

@@ -183,7 +183,7 @@ fn step(walk: &mut Walk<'_>, site: Site<'_>, statement: &Statement) -> Result<St
                 None => Ok(Step::Decided(Verdict::Drop)),
             }
         }
-        Statement::ClampMss => Ok(on_if(
+        Statement::Syn | Statement::ClampMss => Ok(on_if(
             walk.flow.state == CtState::New
                 && matches!(walk.body, Body::Ip { payload: Payload::Ports { transport: Transport::Tcp, .. }, .. }),
         )),

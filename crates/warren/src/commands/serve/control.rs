@@ -3,6 +3,7 @@
 //! One line of JSON in, lines of JSON back. The socket is for its owner alone (0600, in a folder of 0700), so whoever
 //! comes may do all of it anyway.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,7 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 use model::session::Session;
 use serde::{Deserialize, Serialize};
 use services::protocol::Status;
@@ -103,14 +104,25 @@ impl Asked {
     /// As a context and a command.
     pub fn parse(self) -> Result<(Context, Command), String> {
         let words = std::iter::once("warren".to_owned()).chain(self.words);
-        let mut arguments = Arguments::try_parse_from(words).map_err(|e| e.to_string())?;
+        let mut arguments = read(words).map_err(|e| e.to_string())?;
         (arguments.config, arguments.state_dir, arguments.run_dir) = (self.config, self.state_dir, self.run_dir);
         if !changes_the_network(&arguments.command) {
             return Err("this is no command for a running serve".to_owned());
         }
-        let context = Context { session: self.session, ..Context::new(&arguments) };
-        Ok((context, arguments.command))
+        Ok((Context::within(&arguments, self.session), arguments.command))
     }
+}
+
+thread_local! {
+    /// What words there are: to build it takes ten times as long as to read a command by it.
+    static GRAMMAR: RefCell<Option<clap::Command>> = const { RefCell::new(None) };
+}
+
+fn read(words: impl Iterator<Item = String>) -> Result<Arguments, clap::Error> {
+    GRAMMAR.with_borrow_mut(|grammar| {
+        let grammar = grammar.get_or_insert_with(Arguments::command);
+        Arguments::from_arg_matches(&grammar.try_get_matches_from_mut(words)?)
+    })
 }
 
 /// Whether a command is for a running `serve` to do.

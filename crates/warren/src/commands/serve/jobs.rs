@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::control::{Asker, Said};
 use super::{Event, watchman};
 use crate::cli::Command;
-use crate::context::{Context, Exit, Failure, Hook};
+use crate::context::{Context, Exit, Failure, Hook, Remembered};
 use crate::{commands, output};
 
 /// What is to be done.
@@ -80,13 +80,15 @@ impl Jobs {
         let (counted, limit) = (Arc::clone(&open), Arc::clone(&until));
         let work = move || {
             let mut names = HostNames::default();
+            let remembered = Remembered::default();
             for job in receiver {
                 // A repair is told at once; the host's names are looked after behind it.
                 let looked = if let Job::Look(context) = &job { Some(context.clone()) } else { None };
+                let is_short = matches!(&job, Job::Command { command: Command::Forward { .. }, .. });
                 let times = if matches!(job, Job::Command { .. }) { COMMAND } else { 1 };
                 let end = |at: Option<Instant>| *limit.lock().unwrap_or_else(PoisonError::into_inner) = at;
                 end(patience.map(|patience| Instant::now() + patience * times));
-                let done = run(job, &events, &mut names);
+                let done = run(job, &events, &mut names, &remembered);
                 end(None);
                 counted.fetch_sub(1, Ordering::SeqCst);
                 if events.send(Event::Done(done)).is_err() {
@@ -97,6 +99,10 @@ impl Jobs {
                 }
                 if counted.load(Ordering::SeqCst) == 0 {
                     kernel::memory::give_back();
+                    // Who adds forwards one by one needs the same code again at once.
+                    if !is_short {
+                        kernel::memory::let_go_of_code();
+                    }
                 }
             }
         };
@@ -130,7 +136,7 @@ impl Jobs {
     }
 }
 
-fn run(job: Job, events: &mpsc::UnboundedSender<Event>, names: &mut HostNames) -> Done {
+fn run(job: Job, events: &mpsc::UnboundedSender<Event>, names: &mut HostNames, remembered: &Remembered) -> Done {
     let (mut context, command, asker) = match job {
         Job::Command { context, command, asker } => (context, command, asker),
         Job::Look(context) => return Done::Look(watchman::look(&context)),
@@ -149,6 +155,7 @@ fn run(job: Job, events: &mpsc::UnboundedSender<Event>, names: &mut HostNames) -
         noted.store(true, Ordering::SeqCst);
         (hook.0)();
     })));
+    context.remembered = Some(remembered.clone());
     let was_down = matches!(command, Command::Down { .. });
     let is_forward = matches!(command, Command::Forward { .. });
     let json = context.json;

@@ -1,0 +1,156 @@
+//! warren.toml on the disk: who reads it meanwhile reads what it said before or what it says then, and so does who reads
+//! it after a power cut.
+
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
+use std::path::{Path, PathBuf};
+
+use crate::context::{Exit, Failure};
+
+/// Within so many bytes, from a multiple of them on, a file grows at once: a page of memory, for who reads it meanwhile.
+const AT_ONCE: u64 = 4096;
+
+/// A file that was read, and may be added to.
+pub struct Appendable {
+    path: PathBuf,
+    text: String,
+    file: File,
+    was: Metadata,
+}
+
+/// One that was added to.
+pub struct Appended(Appendable);
+
+impl Appendable {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// Where it cannot be read or written, or is no UTF-8.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let path = fs::canonicalize(path)?;
+        let mut file = OpenOptions::new().read(true).append(true).open(&path)?;
+        let was = file.metadata()?;
+        let mut text = String::with_capacity(usize::try_from(was.len()).unwrap_or_default() + 1);
+        file.read_to_string(&mut text)?;
+        Ok(Self { path, text, file, was })
+    }
+
+    /// Its name for good.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it said.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Puts `tail` behind what it says, for good. None, and nothing done, where it is not what was read any more.
+    ///
+    /// Where the tail fits into a block of the file's last one, the file grows by it at once: a file's length is one
+    /// number, and is put on the disk behind what it counts. Else it is written anew beside its place.
+    pub fn append(self, tail: &str) -> Result<Option<Appended>, Failure> {
+        let same = self.is_as_it_was().map_err(|e| unwritten(&self.path, &e))?;
+        let length = self.text.len() as u64;
+        if !same || self.was.len() != length {
+            return Ok(None);
+        }
+        let block = self.was.blksize().clamp(512, AT_ONCE);
+        if length % block + tail.len() as u64 > block {
+            write(&self.path, &format!("{}{tail}", self.text))?;
+            return Ok(Some(Appended(self)));
+        }
+        let put = || {
+            match (&self.file).write(tail.as_bytes())? {
+                whole if whole == tail.len() => {}
+                _ => return Err(io::Error::from(io::ErrorKind::StorageFull)),
+            }
+            self.file.sync_data()
+        };
+        put().map_err(|e| {
+            // The failure is what must be told.
+            let _ = self.file.set_len(length);
+            unwritten(&self.path, &e)
+        })?;
+        Ok(Some(Appended(self)))
+    }
+
+    /// Whether nobody has written it since it was read, nor put another in its place.
+    fn is_as_it_was(&self) -> io::Result<bool> {
+        let (now, there) = (self.file.metadata()?, fs::metadata(&self.path)?);
+        let which = |meta: &Metadata| (meta.dev(), meta.ino());
+        let when = |meta: &Metadata| (meta.len(), meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec());
+        Ok(which(&now) == which(&there) && when(&now) == when(&self.was))
+    }
+}
+
+impl Appended {
+    /// The file says what it said before.
+    pub fn take_back(self) -> Result<(), Failure> {
+        write(&self.0.path, &self.0.text)
+    }
+}
+
+/// Puts the text in the file's place at once, with its owner and mode: who reads it meanwhile reads the one or the other.
+pub fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    let beside = path.with_extension("toml.new");
+    let put = || -> io::Result<()> {
+        let old = fs::metadata(path)?;
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(old.mode() & 0o7777).open(&beside)?;
+        fchown(&file, Some(old.uid()), Some(old.gid()))?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&beside, path)
+    };
+    put().map_err(|e| {
+        // The failure is what must be told; what is left beside is overwritten the next time.
+        let _ = fs::remove_file(&beside);
+        unwritten(path, &e)
+    })
+}
+
+fn unwritten(path: &Path, e: &io::Error) -> Failure {
+    Failure::new(Exit::Failed, format!("cannot write {}: {e}\nit is as it was", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("warren.toml");
+        fs::write(&path, text).unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn a_tail_comes_behind_whatever_the_length_and_goes_again() {
+        for length in [0, 1, 4000, 4070, 4095, 4096, 4097, 9000] {
+            let text = "x".repeat(length);
+            let (folder, path) = file(&text);
+            let appended = Appendable::open(&path).unwrap().append("behind it, all at once\n").unwrap().unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), format!("{text}behind it, all at once\n"), "{length}");
+            appended.take_back().unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text, "{length}");
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+        }
+    }
+
+    #[test]
+    fn what_somebody_else_has_written_meanwhile_stays() {
+        let (_folder, path) = file("one\n");
+        let open = Appendable::open(&path).unwrap();
+        fs::write(&path, "two, longer\n").unwrap();
+        assert!(open.append("three\n").unwrap().is_none());
+        let open = Appendable::open(&path).unwrap();
+        write(&path, "two, lo anew\n").unwrap();
+        assert!(open.append("three\n").unwrap().is_none());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "two, lo anew\n");
+        assert!(Appendable::open(&path).unwrap().append("three\n").unwrap().is_some());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "two, lo anew\nthree\n");
+    }
+}
