@@ -332,6 +332,10 @@ impl Engine {
     /// Takes away all that warren made, and puts back all that it changed.
     pub fn down(&self, watch: Watch) -> Result<Report, ApplyError> {
         let _lock = self.store.lock(PATIENCE)?;
+        self.take_away(watch)
+    }
+
+    fn take_away(&self, watch: Watch) -> Result<Report, ApplyError> {
         let mut report = Report { recovered: self.recover()?, ..Report::default() };
         let known = self.store.baseline()?;
         let baseline = known.clone().unwrap_or_default();

@@ -8,7 +8,7 @@ use model::foreign::{Mend, naming};
 use model::network::Network;
 use model::state::{Baseline, Side, State, TakenFile, TakenOver, desired, leave_edited};
 
-use super::{ApplyError, Engine, ids_of};
+use super::{ApplyError, Engine, PATIENCE, Report, Watch, ids_of};
 use crate::carry;
 use crate::files;
 use crate::mends;
@@ -46,6 +46,16 @@ impl Engine {
     /// Whether an interface's manager is taken over, by this boot or an earlier one.
     pub fn has_taken_over(&self) -> Result<bool, ApplyError> {
         Ok(!self.store.taken()?.is_empty())
+    }
+
+    /// `down` where no network is up, but something of an uplink's manager was taken over by an earlier boot.
+    pub fn put_back_taken(&self, watch: Watch) -> Result<Option<Report>, ApplyError> {
+        let _lock = self.store.lock(PATIENCE)?;
+        // Somebody has brought it up in this boot, and may yet confirm it.
+        if self.store.record()?.is_some() || self.store.taken()?.is_empty() {
+            return Ok(None);
+        }
+        self.take_away(watch).map(Some)
     }
 
     /// `down` puts no file back that somebody else has written since, and keeps what it said before.

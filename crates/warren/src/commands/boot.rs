@@ -41,8 +41,7 @@ pub fn network(context: &Context) -> Outcome {
 
 /// What nobody has confirmed does not outlive the boot in a manager's files either.
 fn put_back(engine: &Engine) -> Result<(), Failure> {
-    if engine.has_taken_over()? {
-        let report = engine.down(&mut |_, _| Ok(()))?;
+    if let Some(report) = engine.put_back_taken(&mut |_, _| Ok(()))? {
         output::note("what was rewritten of the uplink's configuration was never confirmed, and is put back");
         report.kept.iter().for_each(|kept| output::note(kept));
     }
