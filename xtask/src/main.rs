@@ -267,6 +267,7 @@ fn debian_kernel() -> Done {
 const UNPACKED: &[(&str, &[&str])] = &[
     ("firewalld", &["firewalld", "python3-firewall", "python3-nftables"]),
     ("ifupdown", &["ifupdown"]),
+    ("netplan", &["netplan.io", "libnetplan0"]),
     ("networkmanager", &["network-manager", "libnm0", "libndp0", "libteamdctl0", "libmm-glib0", "libbluetooth3"]),
     ("resolved", &["systemd-resolved"]),
     ("prometheus", &["prometheus"]),

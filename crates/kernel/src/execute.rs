@@ -93,7 +93,9 @@ impl Executor {
             Step::AddProxy { proxy } => there_is_fine(self.rtnl.add_neighbour_proxy(&proxy.link, proxy.address)),
             Step::DeleteProxy { proxy } => gone_is_fine(self.rtnl.delete_neighbour_proxy(&proxy.link, proxy.address)),
             Step::SetFile { path, from, to } => files::set(path, from.as_deref(), to.as_deref()),
-            Step::SetHold { to: Some(hold), .. } if hold.on != Side::Between || hold.holder.begins_anew() => {
+            Step::SetHold { to: Some(hold), .. }
+                if hold.on != Side::Between || hold.holder.begins_anew() || hold.holder.reads_files() =>
+            {
                 holders::set(hold)
             }
             // Back on the interface where it was not known to be anywhere.

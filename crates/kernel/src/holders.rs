@@ -7,6 +7,7 @@ use crate::error::Result;
 
 pub mod dhclient;
 mod ifstate;
+pub mod networkd;
 pub mod networkmanager;
 
 /// Where it is at work. `hold` says where it is looked for, and where it should be.
@@ -14,6 +15,7 @@ pub fn side(hold: &Hold) -> Result<Side> {
     match &hold.holder {
         Holder::Ifstate => ifstate::side(hold),
         Holder::Dhclient(_) => dhclient::side(hold),
+        Holder::Networkd(follows) => networkd::side(hold, follows),
         Holder::NetworkManager(active) => networkmanager::side(hold, active),
     }
 }
@@ -23,6 +25,7 @@ pub fn set(hold: &Hold) -> Result<()> {
     match &hold.holder {
         Holder::Ifstate => ifstate::set(hold),
         Holder::Dhclient(line) => dhclient::set(hold, line),
+        Holder::Networkd(follows) => networkd::set(hold, follows),
         Holder::NetworkManager(active) => networkmanager::set(hold, active),
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod answers;
 pub mod apply;
+mod bus;
 pub mod carry;
 pub mod confine;
 pub mod conntrack;

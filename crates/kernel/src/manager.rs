@@ -14,7 +14,7 @@ mod networkmanager;
 /// an end that a client renews.
 #[must_use]
 pub fn of(name: &IfName, index: u32, leased: bool) -> Option<Managed> {
-    networkd(index)
+    networkd(name, index)
         .or_else(|| networkmanager::of(name, index))
         .or_else(|| ifupdown(name))
         .or_else(|| dhcp_client(name))
@@ -26,19 +26,15 @@ fn file(path: &str) -> Option<(String, String)> {
     Some((path.to_owned(), String::from_utf8_lossy(&fs::read(path).ok()?).into_owned()))
 }
 
-/// /run/systemd/netif/links/INDEX (sd-network.h reads it): its state, and the file that it follows.
-fn networkd(index: u32) -> Option<Managed> {
-    let text = fs::read_to_string(format!("/run/systemd/netif/links/{index}")).ok()?;
-    let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-    if matches!(value("ADMIN_STATE"), None | Some("unmanaged" | "pending" | "linger")) {
-        return None;
+/// What networkd follows on it, or what netplan has written for networkd.
+fn networkd(name: &IfName, index: u32) -> Option<Managed> {
+    let followed = holders::networkd::followed(index)?;
+    let managed = holders::networkd::managed(name, index, &followed);
+    if !followed.starts_with("/run/systemd/network/") || !followed.contains("netplan") {
+        return Some(managed);
     }
-    let path = value("NETWORK_FILE")?;
-    let netplan = path.starts_with("/run/systemd/network/") && path.contains("netplan");
-    if netplan {
-        return Some(Managed::new(Manager::Netplan, netplan_files()));
-    }
-    Some(Managed::new(Manager::Networkd, file(path).into_iter().collect()))
+    let files = netplan_files().into_iter().chain(managed.files).collect();
+    Some(Managed { by: Manager::Netplan, files, ..managed })
 }
 
 fn netplan_files() -> Vec<(String, String)> {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use model::address::IfName;
 use model::facts::HostFacts;
-use model::manager::{Managed, Manager};
+use model::manager::{Holder, Managed, Manager};
 use model::state::{ALIAS_IN_PLACE_OF, Side, TakenFile, TakenOver, in_place_of};
 
 use crate::error::Result;
@@ -25,21 +25,31 @@ pub fn look_through(facts: &mut HostFacts, taken: &BTreeMap<IfName, TakenOver>) 
         let idle =
             |manager: &Managed| manager.by == taken.by && manager.obstacle.is_some() && manager.holders.is_empty();
         let is_idle = taken.begins_anew() && interface.manager.as_ref().is_some_and(idle);
-        // It was told anew to configure the interface.
-        if !is_idle && interface.manager.as_ref().is_some_and(|manager| manager.by != Manager::Somebody) {
+        // It was told anew to configure the interface, but where that is by what we wrote.
+        let by_ours = |manager: &Managed| manager.files.first().is_some_and(|(path, _)| taken.files.contains_key(path));
+        let is_anew = |manager: &Managed| manager.by != Manager::Somebody && !by_ours(manager);
+        if !is_idle && interface.manager.as_ref().is_some_and(is_anew) {
             continue;
         }
-        let mut before = Vec::new();
+        let (mut before, mut says_ours) = (Vec::new(), false);
         for (path, file) in &taken.files {
             let now = files::read(path)?;
             if now.as_ref().is_some_and(|now| file.wrote.contains(now)) || (is_idle && now == file.before) {
+                says_ours |= !is_idle;
                 before.extend(file.before.clone().map(|text| (path.clone(), text)));
+            }
+        }
+        says_ours |= !before.is_empty();
+        // Files that stand beside ours are as they were.
+        for holder in &taken.holders {
+            if let Holder::Networkd(follows) = holder {
+                before.extend(holders::networkd::texts(&follows.files));
             }
         }
         let stands = links.iter().any(|link| {
             link.name == taken.bridge.as_str() && link.alias.as_deref().and_then(in_place_of).as_ref() == Some(port)
         });
-        if stands || !before.is_empty() {
+        if stands || says_ours {
             let managed = Managed { holders: taken.holders.clone(), ..Managed::new(taken.by, before) };
             interface.manager = Some(managed);
         }
@@ -67,6 +77,9 @@ pub fn adopt(taken: &BTreeMap<IfName, TakenOver>) -> Result<()> {
         // One that has only begun makes it in a moment.
         for (_, hold) in taken.holds(port, Side::Bridge).filter(|(_, hold)| hold.holder.begins_anew()) {
             holders::side(&hold)?;
+        }
+        if taken.holders.iter().any(model::manager::Holder::reads_files) {
+            holders::networkd::await_made(&taken.bridge)?;
         }
         if bridge()?.is_some_and(|link| link.bridge.is_some() && link.alias.is_none()) {
             let mark = format!("{ALIAS_IN_PLACE_OF}{port}");

@@ -11,6 +11,7 @@ use crate::address::{IfName, Mac};
 pub mod dhclient;
 mod ifupdown;
 mod keyfile;
+pub mod networkd;
 pub mod networkmanager;
 
 /// Who configures an interface.
@@ -36,6 +37,8 @@ pub enum Holder {
     Ifstate,
     /// dhclient(8), by its command line.
     Dhclient(Vec<String>),
+    /// systemd-networkd(8), by what it follows.
+    Networkd(networkd::Follows),
     /// NetworkManager(8), by what it has at work there.
     NetworkManager(networkmanager::Active),
 }
@@ -47,8 +50,25 @@ impl Holder {
         match self {
             Self::Ifstate => "ifstate",
             Self::Dhclient(_) => "dhclient",
+            Self::Networkd(_) => "networkd",
             Self::NetworkManager(_) => "NetworkManager",
         }
+    }
+
+    /// Whether it reads the manager's files by itself, and is told when they are written.
+    #[must_use]
+    pub fn reads_files(&self) -> bool {
+        matches!(self, Self::Networkd(_))
+    }
+
+    /// The files that it reads of what we write, where it stands for those.
+    #[must_use]
+    pub fn files_of(&self, bridge: &IfName) -> Vec<String> {
+        let names = match self {
+            Self::Networkd(follows) => follows.names(bridge),
+            _ => None,
+        };
+        names.iter().flat_map(networkd::Names::files).cloned().collect()
     }
 
     /// Whether it is stopped before anything of it is touched, and begins anew, by its files, once all stands.
@@ -63,6 +83,7 @@ impl Holder {
         match self {
             Self::Ifstate => "ifup's note of what is up:",
             Self::Dhclient(_) => "dhclient",
+            Self::Networkd(_) => "systemd-networkd",
             Self::NetworkManager(_) => "NetworkManager",
         }
     }
@@ -137,6 +158,7 @@ impl Managed {
         let mac = mac.ok_or_else(|| format!("{port} has no hardware address"))?;
         let after = match self.by {
             Manager::Ifupdown => ifupdown::take_over(&self.files, port, bridge, mac)?,
+            Manager::Networkd | Manager::Netplan => networkd::take_over(self, port, bridge, mac)?,
             Manager::NetworkManager => {
                 let active = self.holders.iter().find_map(|holder| match holder {
                     Holder::NetworkManager(active) => Some(active),
@@ -208,7 +230,7 @@ impl Managed {
                 let of = |(path, text): &(String, String)| (path.clone(), for_bridge_utils(text, port, bridge));
                 self.files.iter().map(of).collect()
             }
-            Manager::Networkd => networkd(&self.files, port, bridge, mac),
+            Manager::Networkd => networkd::for_bridge(&self.files, port, bridge, mac),
             _ => Vec::new(),
         }
     }
@@ -262,40 +284,6 @@ fn for_bridge_utils(text: &str, port: &IfName, bridge: &IfName) -> String {
     out
 }
 
-/// systemd.network(5), systemd.netdev(5). The files that stand stay: they may be other interfaces', too. The new ones come
-/// before them, for the first that matches is followed.
-fn networkd(files: &[(String, String)], port: &IfName, bridge: &IfName, mac: Option<Mac>) -> Vec<(String, String)> {
-    let name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
-    let is_first = |prefix: &&str| files.iter().all(|(path, _)| format!("{prefix}-{bridge}.network") < name(path));
-    let prefix = ["05", "00", "000"].into_iter().find(|prefix| is_first(prefix)).unwrap_or("000");
-    let path = |rest: &str| format!("/etc/systemd/network/{prefix}-{bridge}{rest}");
-    let address = mac.map(|mac| format!("MACAddress={mac}\n")).unwrap_or_default();
-    let device = format!("[NetDev]\nName={bridge}\nKind=bridge\n{address}\n[Bridge]\nSTP=no\nForwardDelaySec=0\n");
-    let plugged = format!("[Match]\nName={port}\n\n[Network]\nBridge={bridge}\n");
-    let mut after = vec![(path(".netdev"), device), (path(&format!("-{port}.network")), plugged)];
-    // One file is followed for one interface.
-    if let Some((_, text)) = files.first() {
-        let mut section = "";
-        let mut out = String::new();
-        for line in text.lines() {
-            let trimmed = line.trim();
-            if trimmed.starts_with('[') {
-                section = trimmed;
-                let _ = writeln!(out, "{line}");
-                if section == "[Match]" {
-                    let _ = writeln!(out, "Name={bridge}");
-                }
-            } else if section != "[Match]" {
-                let _ = writeln!(out, "{line}");
-            } else if trimmed.is_empty() {
-                out.push('\n');
-            }
-        }
-        after.push((path(".network"), out));
-    }
-    after
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -329,23 +317,6 @@ mod tests {
             after.starts_with("allow-hotplug eth1\nauto br0\niface br0 inet dhcp\n    bridge_ports eth0\n"),
             "{after}"
         );
-    }
-
-    #[test]
-    fn networkd_is_told_in_three_files() {
-        let before = "[Match]\nName=eth0\nMACAddress=02:00:00:00:00:01\n\n[Network]\nDHCP=yes\n";
-        let found = managed(Manager::Networkd, "/run/systemd/network/10-lan.network", before);
-        let mac = "02:00:00:00:00:01".parse().ok();
-        let after = found.for_bridge(&name("eth0"), &name("br0"), mac);
-        assert_eq!(after.len(), 3);
-        assert!(after[0].1.contains("Kind=bridge\nMACAddress=02:00:00:00:00:01\n"), "{}", after[0].1);
-        assert_eq!(after[1].1, "[Match]\nName=eth0\n\n[Network]\nBridge=br0\n");
-        assert_eq!(after[2].0, "/etc/systemd/network/05-br0.network");
-        assert_eq!(after[2].1, "[Match]\nName=br0\n\n[Network]\nDHCP=yes\n");
-        // Before the file that was followed, and that one is not touched: others may follow it.
-        let early = managed(Manager::Networkd, "/etc/systemd/network/01-all.network", "[Match]\nName=e*\n");
-        let paths: Vec<String> = early.for_bridge(&name("eth0"), &name("br0"), mac).into_iter().map(|f| f.0).collect();
-        assert!(paths.iter().all(|path| path.starts_with("/etc/systemd/network/00-br0")), "{paths:?}");
     }
 
     #[test]

@@ -201,6 +201,7 @@ pub fn plan(from: &State, to: &State) -> Plan {
     planner.add_mends(Mend::is_twin);
     planner.foreign_sysctls();
     planner.pause();
+    planner.let_go();
     planner.remove();
     planner.create();
     planner.begin_anew();
@@ -463,6 +464,7 @@ impl Planner<'_> {
         }
         self.holds(true);
         self.files();
+        self.readers();
     }
 
     fn link(&mut self, name: &IfName, link: &Link) {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::address::{IfName, Mac};
 use model::foreign::{Layer, Mend};
-use model::manager::{Holder, networkmanager::Active};
+use model::manager::{Holder, networkd::Follows, networkmanager::Active};
 use model::plan::{Plan, plan, undo};
 use model::ruleset::{Element, Family, Set, Table, Type, Value};
 use model::simulate::simulate;
@@ -45,7 +45,7 @@ prop_compose! {
         guests in btree_map(prop::sample::select(&GUESTS[..]), (any::<usize>(), any::<bool>(), btree_set(1u8..9, 0..3), any::<bool>()), 0..4),
         proxies in btree_set((prop::sample::select(&["br1", "br2", "eth0"][..]), 1u16..4), 0..4),
         switches in (any::<bool>(), any::<bool>(), any::<bool>(), 1u8..3),
-        taken in (btree_map(0u8..3, 0u8..3, 0..3), btree_map(0u8..2, 0u8..3, 0..3), btree_set(1u64..4, 0..3)),
+        taken in (btree_map(0u8..3, 0u8..3, 0..3), btree_map(0u8..3, 0u8..3, 0..3), btree_set(1u64..4, 0..3)),
         table in prop::option::of((0u8..3, btree_set((1u16..9, 1u8..5), 0..5), any::<bool>())),
     ) -> State {
         let mut state = State::default();
@@ -84,8 +84,10 @@ prop_compose! {
             state.files.insert(format!("/etc/file{file}"), format!("text {text}\n"));
         }
         for (port, side) in taken.1 {
-            let holders = [Holder::Ifstate, Holder::NetworkManager(Active::default())];
-            let (port, holder) = (name(&format!("en{port}")), holders[usize::from(port) % 2].clone());
+            let follows = Follows { files: vec!["/etc/file1".to_owned()], iaid: None, iaid6: None };
+            let holders =
+                [Holder::Ifstate, Holder::NetworkManager(Active::default()), Holder::Networkd(follows)];
+            let (port, holder) = (name(&format!("en{port}")), holders[usize::from(port) % 3].clone());
             let on = [Side::Port, Side::Bridge, Side::Between][usize::from(side)];
             let hold = Hold { port: port.clone(), bridge: name("br9"), holder: holder.clone(), on };
             state.holds.insert(TakenOver::key(&holder, &port), hold);

@@ -53,7 +53,7 @@ fn network(call: &Call<'_>) -> String {
          Description=The network of {config}\n\
          After={FIREWALLS}\n\
          # It makes the bridge where its configuration was taken over.\n\
-         After=networking.service NetworkManager.service\n\
+         After=networking.service NetworkManager.service systemd-networkd.service dbus.service\n\
          Before=network.target network-online.target\n\
          \n\
          [Service]\n\

@@ -46,6 +46,7 @@ impl Engine {
 
     /// Undoes what a run that did not end had begun, and what nobody has confirmed in time; says so.
     pub(super) fn recover(&self) -> Result<Option<String>, ApplyError> {
+        crate::takeover::adopt(&self.store.taken()?)?;
         let unfinished = self.recover_journal()?;
         let overdue = match self.pending()? {
             Some(pending) => self.judge(&pending)?,

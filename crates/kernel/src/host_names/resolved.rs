@@ -4,23 +4,19 @@
 use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt as _;
-use std::time::Duration;
 
 use ipnet::IpNet;
 use model::address::IfName;
 use model::services::LanServices;
-use zbus::blocking::fdo::DBusProxy;
-use zbus::blocking::{Connection, Proxy, connection};
-use zbus::names::BusName;
+use zbus::blocking::{Connection, Proxy};
 
+use crate::bus;
 use crate::error::{Context as _, Result};
 use crate::listen::index;
 
 const SERVICE: &str = "org.freedesktop.resolve1";
 const PATH: &str = "/org/freedesktop/resolve1";
 const INTERFACE: &str = "org.freedesktop.resolve1.Manager";
-const PATIENCE: Duration = Duration::from_secs(5);
 /// Where it answers programs that ask by DNS (systemd-resolved.service(8)).
 const STUBS: [&str; 2] = ["127.0.0.53", "127.0.0.54"];
 /// So many zones of a subnet that ends within a label are named; beyond, its addresses have no names here.
@@ -64,16 +60,9 @@ impl Told {
 impl Resolved {
     /// None where none runs; it is never started by being asked.
     pub fn find() -> Result<Option<Self>> {
-        let Ok(bus) = bus() else { return Ok(None) };
+        let Ok(bus) = bus::system() else { return Ok(None) };
         let find = |bus: &Connection| -> zbus::Result<Option<Self>> {
-            let name = BusName::try_from(SERVICE)?;
-            let names = DBusProxy::new(bus)?;
-            if !names.name_has_owner(name.clone())?
-                || !is_in_our_network(names.get_connection_unix_process_id(name.clone())?)
-            {
-                return Ok(None);
-            }
-            let owner = names.get_name_owner(name)?.to_string();
+            let Some(owner) = bus::owner(bus, SERVICE)? else { return Ok(None) };
             Ok(Some(Self { manager: Proxy::new(bus, SERVICE, PATH, INTERFACE)?, owner }))
         };
         find(&bus).map_err(io::Error::other).context("ask for", "systemd-resolved")
@@ -114,17 +103,6 @@ impl Resolved {
             }
         }
     }
-}
-
-fn bus() -> zbus::Result<Connection> {
-    connection::Builder::system()?.method_timeout(PATIENCE).build()
-}
-
-/// Interfaces are told by their numbers, which another namespace has too.
-fn is_in_our_network(pid: u32) -> bool {
-    let inode = |path: String| fs::metadata(path).map(|meta| meta.ino()).ok();
-    let own = inode("/proc/thread-self/ns/net".to_owned());
-    own.is_some() && own == inode(format!("/proc/{pid}/ns/net"))
 }
 
 /// Whether names go to it by nss-resolve(8), or by DNS.

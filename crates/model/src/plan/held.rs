@@ -38,10 +38,51 @@ impl Planner<'_> {
     /// What goes to a bridge goes once that stands in the interface's place; what leaves one, before it goes.
     pub(super) fn holds(&mut self, to_bridges: bool) {
         for (_, from, to) in self.moving(false) {
-            if to.as_ref().is_some_and(|hold| hold.on == Side::Bridge) == to_bridges {
+            let reads = to.as_ref().or(from.as_ref()).is_some_and(|hold| hold.holder.reads_files());
+            if !reads && to.as_ref().is_some_and(|hold| hold.on == Side::Bridge) == to_bridges {
                 self.push(Step::SetHold { from, to });
             }
         }
+    }
+
+    /// Who reads the files by itself would plug an interface in again, or take off it what comes back to it: it leaves
+    /// that one alone meanwhile.
+    pub(super) fn let_go(&mut self) {
+        for (key, from) in self.now.holds.clone().into_iter().filter(|(_, hold)| hold.holder.reads_files()) {
+            let stays = self.to.holds.get(&key).is_some_and(|hold| hold.on == Side::Bridge);
+            let leaves = self.now.ports.contains_key(&from.port) && !self.to.ports.contains_key(&from.port);
+            let meanwhile = Hold { on: Side::Between, ..from.clone() };
+            if !stays && (from.on == Side::Bridge || leaves) && self.to.holds.get(&key) != Some(&meanwhile) {
+                self.push(Step::SetHold { from: Some(from), to: Some(meanwhile) });
+            }
+        }
+    }
+
+    fn each_hold(&mut self, goes: impl Fn(Option<&Hold>, Option<&Hold>) -> bool) {
+        let keys: BTreeSet<String> = self.now.holds.keys().chain(self.to.holds.keys()).cloned().collect();
+        for key in keys {
+            let (from, to) = (self.now.holds.get(&key).cloned(), self.to.holds.get(&key).cloned());
+            if goes(from.as_ref(), to.as_ref()) {
+                self.push(Step::SetHold { from, to });
+            }
+        }
+    }
+
+    /// Who reads the files by itself is told of them: when they are written, and again when they are written anew.
+    pub(super) fn readers(&mut self) {
+        let written: BTreeSet<String> = self
+            .steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::SetFile { path, .. } => Some(path.clone()),
+                _ => None,
+            })
+            .collect();
+        self.each_hold(|from, to| {
+            let Some(hold) = to.or(from) else { return false };
+            let is_written = || hold.holder.files_of(&hold.bridge).iter().any(|path| written.contains(path));
+            hold.holder.reads_files() && (from != to || (hold.on == Side::Bridge && is_written()))
+        });
     }
 
     /// Last, when all stands that they tell of. What merely begins something comes before what it begins, and goes

@@ -30,7 +30,7 @@ pub enum Side {
     Port,
     /// On the bridge.
     Bridge,
-    /// On none, or on both: it was ended on its way.
+    /// On none, or on both: it was ended on its way, or leaves both alone for as long as they change.
     Between,
 }
 
@@ -124,6 +124,9 @@ pub fn leave_edited<'a>(
 impl fmt::Display for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { port, bridge, holder, on } = self;
+        if *on == Side::Between && holder.reads_files() {
+            return write!(f, "{} leaves {port} alone meanwhile", holder.words());
+        }
         write!(f, "{} ", holder.words())?;
         match on {
             Side::Port => write!(f, "on {port}"),

@@ -72,6 +72,7 @@ pub fn leases(scene: &Scene) -> Running {
         "--conf-file=/dev/null",
     ]);
     dnsmasq.args(["--dhcp-range=10.0.0.150,10.0.0.180,255.255.255.0,1h", "--no-ping", "--user=root", "--log-dhcp"]);
+    dnsmasq.arg(format!("--log-facility={folder}/heard"));
     dnsmasq.arg(format!("--dhcp-leasefile={folder}/leases")).arg(format!("--pid-file={folder}/dnsmasq.pid"));
     dnsmasq.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     Running::start(&mut dnsmasq)

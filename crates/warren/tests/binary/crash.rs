@@ -11,7 +11,7 @@ use model::plan::Step;
 use crate::common::snapshot::{Snapshot, assert_same, take, take_here};
 use crate::common::{lab, without_detection};
 use crate::support::{PATIENCE, Ran, Scene, bare, examples, settle, which};
-use crate::takeover;
+use crate::{networkd, takeover};
 
 /// The examples, as far as a lab can carry them: what a rehearsal stands in for is stood in for.
 fn networks() -> Vec<(String, Network)> {
@@ -334,6 +334,69 @@ fn an_uplink_that_is_taken_over_killed_after_any_step() {
     });
 }
 
+/// And where that is networkd's: what it follows is where the addresses are, and it never takes them off.
+#[test]
+fn an_uplink_of_networkds_killed_where_it_is_taken_over() {
+    lab(|| {
+        let (scene, _networkd) = networkd::by_networkd(networkd::LEASED);
+        let server = Server::of(scene);
+        let address = takeover::lease(&server.scene).1[1].clone();
+        let network: Network = told_apart(&server, || {
+            let facts = server.engine().facts().unwrap();
+            model::network::load(&takeover::with_take_over(), &facts).unwrap().1
+        });
+        let on = |link: &str, file: &str, what: &str| {
+            let (state, follows) = networkd::state("eth0");
+            assert!(state != "failed" && follows.ends_with(file), "{what}: {state}, {follows}");
+            let seen = crate::common::tool(&format!("ip -o -4 address show {link}"));
+            assert!(seen.contains(&format!(" {address}/24")), "{what}: {seen}");
+        };
+        let is_up = |what: &str| on("br0", "05-br0.port.network", what);
+        let is_back = |what: &str| {
+            on("eth0", "20-office.network", what);
+            assert_eq!(takeover::only(networkd::FOLDER), ["20-office.network"], "{what}");
+            assert_eq!(takeover::only("/run/systemd/network"), Vec::<String>::new(), "{what}");
+        };
+        let ups = touching(&server, &|watch| drop(server.up(&network, watch).unwrap()));
+        is_up("up");
+        let downs = touching(&server, &|watch| drop(server.engine().down(watch).unwrap()));
+        is_back("down");
+        // Plugged in, three files, told; and back: alone, pulled out, three files, told.
+        assert!(ups.len() == 5 && downs.len() == 6, "{ups:?} {downs:?}");
+        for at in ups.iter().skip(1).chain(ups.last().map(|last| last + 1).iter()) {
+            server.killed_in_up(&network, *at);
+            apart(|| assert!(server.goes_down().recovered.is_some()));
+            is_back(&format!("up, killed before step {at}"));
+        }
+        // Undone at once, where somebody does not answer any more.
+        apart(|| {
+            let mut holds = || Err("nobody answers".to_owned());
+            let confirm = Confirm { patience: Duration::from_secs(1000), arm: &mut |_| Ok(()), holds: &mut holds };
+            let config = Path::new("/warren.toml");
+            let network = &network;
+            let wish =
+                Wish { network, config, text: "", facts: None, replace: false, lenient: false, confirm: Some(confirm) };
+            let lost = server.engine().carry(wish, &mut |_, _| Ok(())).unwrap_err();
+            assert!(matches!(&lost, ApplyError::Lost { leftovers, .. } if leftovers.is_empty()), "{lost}");
+        });
+        is_back("undone");
+        apart(|| drop(server.goes_up(&network)));
+        for at in &downs[1..] {
+            assert!(!server.killed_in_down(*at), "{at}");
+            let what = format!("down, killed before step {at}");
+            apart(|| {
+                let report = server.goes_up(&network);
+                assert!(report.recovered.is_some() && report.done.is_empty(), "{what}: {}", report.done);
+            });
+            is_up(&what);
+        }
+        apart(|| drop(server.goes_down()));
+        is_back("down");
+        let heard = std::fs::read_to_string(server.scene.folder().join("heard")).unwrap();
+        assert!(heard.contains("DHCPACK") && !heard.contains("DHCPRELEASE"), "{heard}");
+    });
+}
+
 /// The same where it is NetworkManager's, which is stopped meanwhile: killed between all that has to do with it.
 #[test]
 fn an_uplink_of_networkmanagers_killed_where_it_is_taken_over() {
@@ -344,16 +407,10 @@ fn an_uplink_of_networkmanagers_killed_where_it_is_taken_over() {
         takeover::eventually("a lease", || crate::common::tool("ip -4 route").contains("default"));
         settle(&[]);
         let (nothing, text) = (take_here(), takeover::whole(FILE));
-        let network = || {
+        let network: Network = told_apart(&server, || {
             let facts = server.engine().facts().unwrap();
             model::network::load(&takeover::with_take_over(), &facts).unwrap().1
-        };
-        let network = {
-            // What asks over D-Bus leaves threads behind, which those that are forked later would lack.
-            let file = server.folder.path().join("network.json");
-            apart(|| std::fs::write(&file, serde_json::to_vec(&network()).unwrap()).unwrap());
-            serde_json::from_slice::<Network>(&std::fs::read(&file).unwrap()).unwrap()
-        };
+        });
         let is_back = |what: &str| {
             is(&nothing, what);
             assert_eq!(takeover::whole(FILE), text, "{what}");
@@ -363,25 +420,9 @@ fn an_uplink_of_networkmanagers_killed_where_it_is_taken_over() {
             assert_ne!(takeover::whole(FILE), text, "{what}");
             assert!(active().contains(&"office:br0:activated".to_owned()), "{what}: {:?}", active());
         };
-        let touching = |run: &dyn Fn(Watch)| -> Vec<usize> {
-            let file = server.folder.path().join("touching");
-            apart(|| {
-                let mut touching = Vec::new();
-                run(&mut |index, step| {
-                    let is_it = matches!(
-                        step,
-                        Step::SetHold { .. } | Step::SetFile { .. } | Step::PlugPort { .. } | Step::UnplugPort { .. }
-                    );
-                    touching.extend(is_it.then_some(index));
-                    Ok(())
-                });
-                std::fs::write(&file, serde_json::to_vec(&touching).unwrap()).unwrap();
-            });
-            serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap()
-        };
-        let ups = touching(&|watch| drop(server.up(&network, watch).unwrap()));
+        let ups = touching(&server, &|watch| drop(server.up(&network, watch).unwrap()));
         is_up("up");
-        let downs = touching(&|watch| drop(server.engine().down(watch).unwrap()));
+        let downs = touching(&server, &|watch| drop(server.engine().down(watch).unwrap()));
         is_back("down");
         // Stopped; plugged in; two files; begun anew.
         assert!(ups.len() == 5 && downs.len() == 5, "{ups:?} {downs:?}");
@@ -414,6 +455,30 @@ fn an_uplink_of_networkmanagers_killed_where_it_is_taken_over() {
         apart(|| drop(server.goes_down()));
         is_back("down");
     });
+}
+
+/// The steps, by their numbers, that touch an uplink or what its manager has there.
+fn touching(server: &Server, run: &dyn Fn(Watch)) -> Vec<usize> {
+    told_apart(server, || {
+        let mut touching = Vec::new();
+        run(&mut |index, step| {
+            let is_it = matches!(
+                step,
+                Step::SetHold { .. } | Step::SetFile { .. } | Step::PlugPort { .. } | Step::UnplugPort { .. }
+            );
+            touching.extend(is_it.then_some(index));
+            Ok(())
+        });
+        touching
+    })
+}
+
+/// What is found out in a process of its own: what asks over D-Bus leaves threads behind, which those that are forked
+/// later would lack.
+fn told_apart<T: serde::Serialize + serde::de::DeserializeOwned>(server: &Server, body: impl FnOnce() -> T) -> T {
+    let file = server.folder.path().join("told.json");
+    apart(|| std::fs::write(&file, serde_json::to_vec(&body()).unwrap()).unwrap());
+    serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap()
 }
 
 /// In a process of its own.

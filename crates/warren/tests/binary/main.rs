@@ -35,6 +35,7 @@ mod limits;
 mod load;
 mod machines;
 mod mutations;
+mod networkd;
 mod networkmanager;
 mod qemu;
 mod rehearse;

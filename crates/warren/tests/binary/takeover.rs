@@ -72,7 +72,7 @@ pub fn whole(path: &str) -> (Vec<u8>, u32, u32, u32) {
     (fs::read(path).unwrap(), meta.mode(), meta.uid(), meta.gid())
 }
 
-fn only(folder: &str) -> Vec<String> {
+pub fn only(folder: &str) -> Vec<String> {
     let mut names: Vec<String> =
         fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();

@@ -14,6 +14,7 @@ mod debian;
 mod lab;
 mod limits;
 mod live;
+mod networkd;
 mod outer;
 mod page;
 mod takeover;

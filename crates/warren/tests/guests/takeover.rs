@@ -12,7 +12,7 @@ use crate::common::tool;
 use crate::lab::lab;
 use crate::support::{Running, Talk};
 
-const FILE: &str = r#"
+pub const FILE: &str = r#"
 [host]
 uplink = "eth0"
 take-over = true
@@ -26,13 +26,13 @@ address = ["203.0.113.104"]
 const INTERFACES: &str = "# The server's.\nauto lo\niface lo inet loopback\n\nauto eth0\niface eth0 inet dhcp\n";
 
 /// The router's leases; who asked, as it heard them.
-struct Router {
+pub struct Router {
     folder: PathBuf,
     _dnsmasq: Running,
 }
 
 impl Router {
-    fn start(server: &Server) -> Self {
+    pub fn start(server: &Server) -> Self {
         let folder = server.folder.path().to_owned();
         let mut dnsmasq = Command::new("dnsmasq");
         dnsmasq.args(["--keep-in-foreground", "--port=0", "--interface=segment", "--bind-interfaces"]);
@@ -46,7 +46,7 @@ impl Router {
     }
 
     /// Hardware address, address, name and client identifier of the one that leases.
-    fn lease(&self) -> Vec<String> {
+    pub fn lease(&self) -> Vec<String> {
         let text = fs::read_to_string(self.folder.join("leases")).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines.len() <= 1, "one server, one lease: {lines:?}");
@@ -72,7 +72,7 @@ fn ifupdown() {
 }
 
 #[track_caller]
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
         assert!(begun.elapsed() < PATIENCE, "{what} did not come about");
