@@ -19,7 +19,7 @@ const BIG: u32 = 1_000;
 /// counts: a few hundredths of what a proxy could do.
 const RATE: u32 = 50;
 const CLIENTS: &str = "32";
-const PACED: u32 = 8_000;
+const PACED: u32 = 4_800;
 /// The processor of both proxies, and that of who asks and who answers.
 const PROXY: &str = "0";
 const OTHERS: &str = "1";
