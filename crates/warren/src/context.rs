@@ -255,7 +255,7 @@ impl Context {
     pub fn read(&self) -> Result<Source, Failure> {
         let path = self.config.clone();
         match fs::read_to_string(&path) {
-            Ok(text) => Ok(Source { path, text, warnings: Vec::new() }),
+            Ok(text) => Ok(Source { path, text: crate::written::whole(text), warnings: Vec::new() }),
             Err(e) => Err(unreadable(&path, &e)),
         }
     }

@@ -92,6 +92,23 @@ impl Appended {
     }
 }
 
+/// What the file says, but for an addition that a power cut left torn: some file systems put a file's new length on the
+/// disk before what it counts, and zeros stand there. Nobody was told that it is there, so it is left out where it is not
+/// whole.
+#[must_use]
+pub fn whole(text: String) -> String {
+    const HEADER: &str = "[[forward]]";
+    let said = text.trim_end_matches('\0');
+    if said.len() == text.len() {
+        return text;
+    }
+    let Some(at) = said.rfind("\n\n") else { return said.to_owned() };
+    let last = &said[at + 2..];
+    let begun = !last.is_empty() && (last.starts_with(HEADER) || HEADER.starts_with(last));
+    let ended = last.ends_with('\n') && last.lines().any(|line| line.trim_start().starts_with("to"));
+    if begun && !ended { said[..=at].to_owned() } else { said.to_owned() }
+}
+
 /// Puts the text in the file's place at once, with its owner and mode: who reads it meanwhile reads the one or the other.
 pub fn write(path: &Path, text: &str) -> Result<(), Failure> {
     let beside = path.with_extension("toml.new");
@@ -137,6 +154,19 @@ mod tests {
             appended.take_back().unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), text, "{length}");
             assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+        }
+    }
+
+    #[test]
+    fn an_addition_that_was_torn_is_left_out_and_what_stood_before_stays() {
+        for file in ["[host]\n\n[[forward]]\nlisten = \"80\"\nto=\"a\"\n", "[lan.br1]\naddress = [\"10.1.1.1/24\"]\n"] {
+            assert_eq!(whole(file.to_owned()), file);
+            let added = format!("{file}\n[[forward]]\nlisten = \"81\"\nto = \"b\"\n");
+            for cut in file.len()..=added.len() {
+                let read = whole(format!("{}{}", &added[..cut], "\0".repeat(added.len() + 1 - cut)));
+                let wanted = if cut == added.len() { added.as_str() } else { file };
+                assert_eq!(read.trim_end(), wanted.trim_end(), "{cut}");
+            }
         }
     }
 
