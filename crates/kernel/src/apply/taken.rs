@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 
 use model::facts::HostFacts;
 use model::foreign::{Mend, naming};
+use model::manager::Holder;
 use model::network::Network;
 use model::state::{Baseline, Side, State, TakenFile, TakenOver, desired, leave_edited};
 
 use super::{ApplyError, Engine, PATIENCE, Report, Watch, ids_of};
 use crate::carry;
 use crate::files;
+use crate::holders::networkd;
 use crate::mends;
 use crate::observe::Conflict;
 use crate::rtnl::Rtnl;
@@ -52,10 +54,17 @@ impl Engine {
     pub fn put_back_taken(&self, watch: Watch) -> Result<Option<Report>, ApplyError> {
         let _lock = self.store.lock(PATIENCE)?;
         // Somebody has brought it up in this boot, and may yet confirm it.
-        if self.store.record()?.is_some() || self.store.taken()?.is_empty() {
+        let taken = self.store.taken()?;
+        if self.store.record()?.is_some() || taken.is_empty() {
             return Ok(None);
         }
-        self.take_away(watch).map(Some)
+        let report = self.take_away(watch)?;
+        // Nobody talks by it yet, and what waits for the network to be online waits for it to be whole.
+        let of_networkd = |taken: &TakenOver| taken.holders.iter().any(|holder| matches!(holder, Holder::Networkd(_)));
+        for (port, _) in taken.iter().filter(|(_, taken)| of_networkd(taken)) {
+            networkd::begin_anew(port)?;
+        }
+        Ok(Some(report))
     }
 
     /// `down` puts no file back that somebody else has written since, and keeps what it said before.

@@ -203,6 +203,20 @@ pub fn await_made(bridge: &IfName) -> Result<()> {
     Ok(())
 }
 
+/// Has it do on the interface what its files say now, as if that had only come: a link-local address that stood before it
+/// looked it would else wait for, and whatever waits for it to be online with it. One that does not run will do so.
+pub fn begin_anew(port: &IfName) -> Result<()> {
+    if !bus::is_served(SERVICE).unwrap_or(false) {
+        return Ok(());
+    }
+    reload()?;
+    let mut rtnl = Rtnl::open()?;
+    for up in [false, true] {
+        rtnl.set_link(port, &LinkChange { up: Some(up), ..LinkChange::default() })?;
+    }
+    Ok(())
+}
+
 fn reload() -> Result<()> {
     bus::call(SERVICE, PATH, INTERFACE, "Reload")
         .map_err(io::Error::other)

@@ -20,6 +20,8 @@ const STATIC: &str = "# The office\n[Match]\nName=eth0\n\n[Network]\nAddress=10.
                       Gateway=10.0.0.1\nGateway=2001:db8:a::1\nIPv6AcceptRA=no\nIPv6DuplicateAddressDetection=0\n\n\
                       [Route]\nDestination=10.9.0.0/16\nGateway=10.0.0.1\n";
 pub const LEASED: &str = "[Match]\nName=eth0\n\n[Network]\nDHCP=ipv4\nIPv6AcceptRA=no\n";
+/// Its IPv6 learnt from the office's router.
+const LEARNT: &str = "[Match]\nName=eth0\n\n[Network]\nAddress=10.0.0.100/24\nGateway=10.0.0.1\nIPv6AcceptRA=yes\n";
 /// As an installer writes it.
 const NETPLAN: &str = "network:\n  version: 2\n  ethernets:\n    eth0:\n      dhcp4: true\n      accept-ra: false\n";
 const YAML: &str = "/etc/netplan/50-cloud-init.yaml";
@@ -55,7 +57,13 @@ fn by_netplan() -> (Scene, Networkd) {
 }
 
 fn configured(write: impl FnOnce()) -> (Scene, Networkd) {
+    configured_beside(write, |_| ())
+}
+
+/// Beside what else is there when networkd begins.
+fn configured_beside(write: impl FnOnce(), beside: impl FnOnce(&Scene)) -> (Scene, Networkd) {
     let scene = office();
+    beside(&scene);
     fs::create_dir_all("/run/etc/upper").unwrap();
     fs::create_dir_all("/run/etc/work").unwrap();
     tool("mount -t overlay overlay -o lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work /etc");
@@ -298,5 +306,52 @@ fn a_lease_of_networkds_goes_on_on_the_bridge() {
         same(&unended, "after down");
         let heard = fs::read_to_string(scene.folder().join("heard")).unwrap();
         assert!(heard.contains("DHCPACK") && !heard.contains("DHCPRELEASE"), "{heard}");
+    });
+}
+
+/// The office's router tells of itself and of its prefix.
+fn advertised(scene: &Scene) -> Running {
+    // The laptop keeps to the address that it was given.
+    tool("ip netns exec laptop sysctl --quiet --write net.ipv6.conf.eth0.accept_ra=0");
+    let folder = scene.folder().display();
+    let mut dnsmasq = crate::support::at("router", "dnsmasq");
+    dnsmasq.args(["--keep-in-foreground", "--port=0", "--interface=office", "--bind-interfaces", "--user=root"]);
+    dnsmasq.args(["--conf-file=/dev/null", "--enable-ra", "--dhcp-range=2001:db8:a::,ra-only,64,10m"]);
+    dnsmasq.arg(format!("--pid-file={folder}/advertised.pid")).arg(format!("--dhcp-leasefile={folder}/none"));
+    Running::start(dnsmasq.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))
+}
+
+#[test]
+fn what_networkd_learnt_of_a_router_goes_with_the_uplink() {
+    lab(|| {
+        let mut router = None;
+        let (scene, _networkd) =
+            configured_beside(|| fs::write(FOLLOWED, LEARNT).unwrap(), |scene| router = Some(advertised(scene)));
+        let learnt = |link: &str| {
+            let addresses = tool(&format!("ip -6 -o address show dev {link} scope global"));
+            let routes = tool(&format!("ip -6 route show default dev {link}"));
+            addresses.contains("2001:db8:a::ff:fe00:164/64").then_some(()).filter(|()| routes.contains("via fe80::"))
+        };
+        eventually("a learnt address and router", || learnt("eth0").is_some());
+        let _host = serve(&scene, "server", 8000);
+        let tries = [
+            reaches("laptop", "[2001:db8:a::ff:fe00:164]:8000", "server", "2001:db8:a::20"),
+            silent("laptop", "[2001:db8:a::ff:fe00:165]:8000"),
+        ];
+        all("before", &tries);
+        scene.up(&with_take_over(), &["rest"]);
+        scene.warren("confirm").ends(0);
+        assert_eq!(state("br0").1, "/etc/systemd/network/05-br0.network");
+        assert!(
+            learnt("br0").is_some() && learnt("eth0").is_none(),
+            "{}{}",
+            tool("ip -6 address"),
+            tool("ip -6 route")
+        );
+        all("on the bridge", &tries);
+        scene.warren("down").ends(0);
+        assert!(learnt("eth0").is_some(), "{}{}", tool("ip -6 address"), tool("ip -6 route"));
+        all("and back", &tries);
+        drop(router);
     });
 }
