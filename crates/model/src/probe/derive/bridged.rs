@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use super::{Asking, HTTPS, METADATA, SSH, Version};
+use crate::address::Transport;
 use crate::network::{Guest, Lan};
 use crate::probe::{Expect, PacketKind, Spot};
 
@@ -26,13 +27,14 @@ impl<'a> Asking<'a> {
     fn ask_host_beside(&mut self, guest: &Guest, lan: &Lan, own: IpAddr, in_full: bool) {
         let Some(host) = host_beside(lan, own) else { return };
         let (name, over) = (&guest.name, Version::of(own).word());
+        let own_port = !self.taken(host, Transport::Tcp, SSH);
         let mut ask = |row: &str, what: &str, kind, port| {
             let source = Self::source(guest, Version::of(own));
             let expect = Expect::Arrives { at: Spot::Host, address: Some(host), port, source };
             self.ask(row, format!("{name} to the host{what}{over}"), Spot::Guest(name.clone()), host, kind, expect);
         };
         ask("G-H-gateway", "", PacketKind::Echo, None);
-        if in_full {
+        if in_full && own_port {
             ask("G-H-other", &format!("'s port {SSH}"), PacketKind::Tcp(SSH), Some(SSH));
         }
     }

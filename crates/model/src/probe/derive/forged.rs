@@ -3,9 +3,12 @@
 use std::net::IpAddr;
 
 use super::{Asking, DNS, Version};
-use crate::address::Mac;
+use crate::address::{Mac, Transport};
 use crate::network::{Guest, Lan};
 use crate::probe::{Content, Expect, Frame, PacketKind, Spot};
+
+/// The last port that is tried at the host where those before it are handed on.
+const LAST_TRIED: u16 = DNS + 32;
 
 /// Who would see such a frame.
 struct Victim {
@@ -13,6 +16,8 @@ struct Victim {
     name: String,
     mac: Mac,
     address: IpAddr,
+    /// The UDP port that it is sent to.
+    port: u16,
     /// Whether every frame that comes in is seen there: at the host only what its sockets get.
     sees_frames: bool,
 }
@@ -39,21 +44,27 @@ impl<'a> Asking<'a> {
             self.ask("G-G-apart", title, Spot::Guest(guest.name.clone()), to, PacketKind::Frame(frame), expect);
         }
         let Some(host) = self.mac_of(lan) else { return };
-        let victim = match beside {
-            Some((other, address)) => Victim {
+        // On the outer network a forward or DMZ may hand on what comes to the host; a gateway answers for names itself.
+        let handed_on = |port: &u16| lan.is_bridged() && self.taken(gateway, Transport::Udp, *port);
+        let free = (DNS..=LAST_TRIED).find(|port| !handed_on(port));
+        let victim = match (beside, free) {
+            (Some((other, address)), _) => Victim {
                 spot: Spot::Guest(other.name.clone()),
                 name: other.name.clone(),
                 mac: other.mac,
                 address,
+                port: DNS,
                 sees_frames: true,
             },
-            None => Victim {
+            (None, Some(port)) => Victim {
                 spot: Spot::Host,
                 name: if lan.is_bridged() { "the host" } else { "its gateway" }.to_owned(),
                 mac: host,
                 address: gateway,
+                port,
                 sees_frames: false,
             },
+            (None, None) => return,
         };
         let (name, over) = (&guest.name, version.word());
         let mut send = |row: &str, what: &str, ether_source: Mac, content: Content, passes: bool| {
@@ -66,15 +77,16 @@ impl<'a> Asking<'a> {
             let title = format!("{name} to {} {what}{over}", victim.name);
             self.ask(row, title, Spot::Guest(name.clone()), victim.address, PacketKind::Frame(frame), expect);
         };
-        let datagram = Content::Datagram { source: own, port: DNS };
-        let from = |source| Content::Datagram { source, port: DNS };
+        let port = victim.port;
+        let datagram = Content::Datagram { source: own, port };
+        let from = |source| Content::Datagram { source, port };
         let row = if victim.sees_frames { "G-G-same" } else { "G-H-gateway" };
         send(row, "by a frame of its own", guest.mac, datagram, true);
         // The gateway's own address is never taken in by the gateway, whoever sends it.
         let anothers = if victim.sees_frames { gateway } else { victim_like(own) };
         send("G-spoof-ip", &format!("not from {anothers}"), guest.mac, from(anothers), false);
         send("G-spoof-mac", "not with another's hardware address", victim_mac(&victim, lan, host), datagram, false);
-        let tagged = Content::Tagged { source: own, port: DNS };
+        let tagged = Content::Tagged { source: own, port };
         send("G-ethertype", "not behind a tag", guest.mac, tagged, false);
         if !victim.sees_frames {
             return;
