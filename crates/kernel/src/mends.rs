@@ -2,7 +2,7 @@
 //! firewalld's, which is asked over D-Bus (org.fedoraproject.FirewallD1.zone, firewalld.dbus(5)), since a reload takes
 //! away what it does not know.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
@@ -14,7 +14,6 @@ use zbus::blocking::{Connection, Proxy, connection};
 use zbus::names::BusName;
 
 use crate::error::{Context as _, KernelError, Result, explained};
-use crate::rtnl::Rtnl;
 use crate::{legacy, nft};
 
 const SERVICE: &str = "org.fedoraproject.FirewallD1";
@@ -54,14 +53,6 @@ pub fn conditions() -> Result<Vec<Conditions>> {
     Ok(rules)
 }
 
-/// The handle of each like of a rule of nf_tables that stands, with the handle of the rule.
-///
-/// # Errors
-/// The kernel's refusal.
-pub fn likes() -> Result<BTreeMap<u64, u64>> {
-    nft::likes_there()
-}
-
 /// Makes a mend.
 ///
 /// # Errors
@@ -74,18 +65,11 @@ pub fn add(mend: &Mend) -> Result<()> {
             None => Err(KernelError::new("change", "firewalld's zones", io::Error::other("firewalld does not run"))),
         },
         Mend::Legacy { family, table, chain, way } => legacy::add_mend(*family, table, chain, way),
-        Mend::Twin { port, .. } => nft::add_twin(mend, Rtnl::open()?.index_of(port)?),
+        Mend::Twin { .. } => nft::add_twin(mend),
+        Mend::Except { .. } => nft::add_except(mend),
         Mend::Element { .. } => nft::add_element(mend),
         Mend::LegacyTwin { .. } => legacy::add_twin(mend),
     }
-}
-
-/// Makes the like of a rule in which the interface has the number `index`, as in a copy of a table from elsewhere.
-///
-/// # Errors
-/// As [`add`].
-pub fn add_like(mend: &Mend, index: u32) -> Result<()> {
-    if matches!(mend, Mend::Twin { .. }) { nft::add_twin(mend, index) } else { add(mend) }
 }
 
 /// Takes a mend back.
@@ -94,7 +78,7 @@ pub fn add_like(mend: &Mend, index: u32) -> Result<()> {
 /// The refusal of the kernel, firewalld or iptables-legacy. One that is gone is no error.
 pub fn delete(mend: &Mend) -> Result<()> {
     match mend {
-        Mend::Accept { .. } | Mend::Twin { .. } | Mend::Element { .. } => nft::delete_mend(mend),
+        Mend::Accept { .. } | Mend::Twin { .. } | Mend::Except { .. } | Mend::Element { .. } => nft::delete_mend(mend),
         Mend::Zone { zone, interface } => match Firewalld::find()? {
             Some(firewalld) if firewalld.zone_of(interface)? == *zone => {
                 firewalld.call("removeInterface", zone, interface)

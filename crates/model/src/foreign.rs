@@ -138,6 +138,30 @@ pub enum Mend {
         handle: u64,
         /// The interface.
         port: IfName,
+        /// Its number here, by which rules may name it.
+        index: u32,
+        /// The bridge.
+        bridge: IfName,
+    },
+    /// The bridge excepted as well by the rules that except the interface: they are written anew in their places, with one
+    /// condition more, since nothing beside them could keep them from the bridge.
+    Except {
+        /// The table's family.
+        family: Layer,
+        /// The table.
+        table: String,
+        /// The chain.
+        chain: String,
+        /// What the rule asks and does, told apart from any other: its handle is another once it is written anew.
+        print: String,
+        /// The same, for people.
+        text: String,
+        /// How often the rule stands in the chain.
+        count: usize,
+        /// The interface.
+        port: IfName,
+        /// Its number here, by which rules may name it.
+        index: u32,
         /// The bridge.
         bridge: IfName,
     },
@@ -173,6 +197,35 @@ pub enum Mend {
     },
 }
 
+/// Which rule a rule of ours is the like of, or stands in the place of, and for the sake of which interface and bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marked {
+    /// The rule's handle.
+    pub handle: u64,
+    /// The interface.
+    pub port: IfName,
+    /// Its number.
+    pub index: u32,
+    /// The bridge.
+    pub bridge: IfName,
+}
+
+impl Marked {
+    fn parse(words: &str) -> Option<Self> {
+        let (handle, rest) = words.split_once(", ")?;
+        let (bridge, rest) = rest.split_once(" for ")?;
+        let (port, index) = rest.split_once(' ')?;
+        let (port, bridge) = (IfName::new(port).ok()?, IfName::new(bridge).ok()?);
+        Some(Self { handle: handle.parse().ok()?, port, index: index.parse().ok()?, bridge })
+    }
+}
+
+impl fmt::Display for Marked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {} for {} {}", self.handle, self.bridge, self.port, self.index)
+    }
+}
+
 impl Mend {
     /// The comment of a key for a bridge, beside the one for an interface.
     #[must_use]
@@ -189,22 +242,38 @@ impl Mend {
 
     /// The comment of a rule that is another's twin.
     #[must_use]
-    pub fn twin_mark(handle: u64, port: &IfName, bridge: &IfName) -> String {
-        format!("{RULE_MARK}as {handle}, {bridge} for {port}")
+    pub fn twin_mark(of: &Marked) -> String {
+        format!("{RULE_MARK}as {of}")
     }
 
-    /// The handle, interface and bridge that [`Self::twin_mark`] was made of; none where it is no mark of ours.
+    /// What [`Self::twin_mark`] was made of; none where it is no mark of ours.
     #[must_use]
-    pub fn of_twin_mark(comment: &str) -> Option<(u64, IfName, IfName)> {
-        let (handle, names) = comment.strip_prefix(RULE_MARK)?.strip_prefix("as ")?.split_once(", ")?;
-        let (bridge, port) = names.split_once(" for ")?;
-        Some((handle.parse().ok()?, IfName::new(port).ok()?, IfName::new(bridge).ok()?))
+    pub fn of_twin_mark(comment: &str) -> Option<Marked> {
+        Marked::parse(comment.strip_prefix(RULE_MARK)?.strip_prefix("as ")?)
+    }
+
+    /// The comment of a rule that excepts the bridge by what its expressions `at` those places ask, and before that had the
+    /// comment `own`.
+    #[must_use]
+    pub fn except_mark(of: &Marked, at: &[usize], own: Option<&str>) -> String {
+        let at = at.iter().map(usize::to_string).collect::<Vec<_>>().join(".");
+        let own = own.map(|own| format!("; {own}")).unwrap_or_default();
+        format!("{RULE_MARK}but {of} at {at}{own}")
+    }
+
+    /// What [`Self::except_mark`] was made of; none where it is no mark of ours.
+    #[must_use]
+    pub fn of_except_mark(comment: &str) -> Option<(Marked, Vec<usize>, Option<String>)> {
+        let words = comment.strip_prefix(RULE_MARK)?.strip_prefix("but ")?;
+        let (ours, own) = words.split_once("; ").map_or((words, None), |(ours, own)| (ours, Some(own.to_owned())));
+        let (of, at) = ours.split_once(" at ")?;
+        Some((Marked::parse(of)?, at.split('.').map(|at| at.parse().ok()).collect::<Option<_>>()?, own))
     }
 
     /// Whether it is the like, for a bridge, of another's rule or key for an interface.
     #[must_use]
     pub fn is_twin(&self) -> bool {
-        matches!(self, Self::Twin { .. } | Self::Element { .. } | Self::LegacyTwin { .. })
+        matches!(self, Self::Twin { .. } | Self::Except { .. } | Self::Element { .. } | Self::LegacyTwin { .. })
     }
 
     /// The line that makes it, for a person to type.
@@ -230,6 +299,9 @@ impl Mend {
             Self::Twin { family, table, chain, handle, bridge, .. } => {
                 format!("nft add rule {} {table} {chain} position {handle} … \"{bridge}\" …", family.word())
             }
+            Self::Except { family, table, chain, text, bridge, .. } => {
+                format!("nft replace rule {} {table} {chain} handle … {text} (and != \"{bridge}\")", family.word())
+            }
             Self::Element { family, table, set, bridge, .. } => {
                 format!("nft add element {} {table} {set} {{ … \"{bridge}\" … }}", family.word())
             }
@@ -253,11 +325,18 @@ impl fmt::Display for Mend {
                 let family = family.word();
                 write!(f, "accept {way} in chain {chain} of table {family} {table} of iptables-legacy, another's")
             }
-            Self::Twin { family, table, chain, handle, port, bridge } => {
+            Self::Twin { family, table, chain, handle, port, bridge, .. } => {
                 let family = family.word();
                 write!(
                     f,
                     "the same for {bridge} as rule {handle} of chain {chain} of table {family} {table} has for {port}"
+                )
+            }
+            Self::Except { family, table, chain, text, port, bridge, .. } => {
+                let family = family.word();
+                write!(
+                    f,
+                    "{bridge} excepted beside {port} by the rule \"{text}\" of chain {chain} of table {family} {table}, written anew"
                 )
             }
             Self::Element { family, table, set, port, bridge, .. } => {

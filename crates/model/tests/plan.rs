@@ -95,7 +95,8 @@ prop_compose! {
         for handle in taken.2 {
             let (table, chain) = ("site".to_owned(), "in".to_owned());
             let (port, bridge) = (name("en0"), name("br9"));
-            state.mends.insert(Mend::Twin { family: Layer::Inet, table, chain, handle, port, bridge });
+            let index = 2;
+            state.mends.insert(Mend::Twin { family: Layer::Inet, table, chain, handle, port, index, bridge });
         }
         for (link, host) in proxies {
             if link == "eth0" || bridges.contains_key(link) {

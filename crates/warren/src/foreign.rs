@@ -203,7 +203,7 @@ pub fn look_and_mend(network: &mut Network, engine: &Engine) -> Result<Findings,
         Mend::Legacy { .. } => findings.failed || findings.legacy_failed,
         Mend::Accept { .. } => findings.failed,
         // They are made of what the kernel holds, each time anew.
-        Mend::Twin { .. } | Mend::Element { .. } | Mend::LegacyTwin { .. } => false,
+        Mend::Twin { .. } | Mend::Except { .. } | Mend::Element { .. } | Mend::LegacyTwin { .. } => false,
     }));
     mends.extend(findings.stops.iter().filter_map(|stop| stop.mend.clone()));
     mends.sort();

@@ -10,7 +10,7 @@ use model::state::Dump;
 use super::batch::Prepared;
 use super::encode::message;
 use super::uapi::*;
-use super::{Nft, TableName, family_word, header, kind};
+use super::{Nft, TableName, except, family_word, header, kind};
 use crate::netlink::{Message, NetlinkError, Result, Writer, attrs, be_u32, be_u64, find_attr, flags, text};
 
 /// A dumped message or list of elements ends before this: a nested attribute's length has 16 bits.
@@ -198,6 +198,14 @@ impl RawTable {
     /// Leaves out the rules and elements whose comment `is_it`, with the sets that such a rule alone has.
     pub(super) fn leave_out(&mut self, is_it: &impl Fn(Option<&str>) -> bool) {
         let mut theirs = BTreeSet::new();
+        // A rule of theirs that was written anew is what it was.
+        for object in self.objects.iter_mut().filter(|object| object.kind == NFT_MSG_NEWRULE) {
+            if is_it(comment(&object.attrs, NFTA_RULE_USERDATA).as_deref())
+                && let Some((_, was)) = except::restored(&object.attrs)
+            {
+                object.attrs = was;
+            }
+        }
         self.objects.retain(|object| {
             if object.kind != NFT_MSG_NEWRULE || !is_it(comment(&object.attrs, NFTA_RULE_USERDATA).as_deref()) {
                 return true;
@@ -543,7 +551,7 @@ fn place(rule: Vec<u8>, inner: &mut BTreeMap<String, Vec<Vec<u8>>>, out: &mut Ve
 
 /// NFTA_RULE_COMPAT, which the kernel does not dump: x_tables' matches and targets ask for the protocol that the
 /// rule is about (nft_compat.c, nft_parse_compat), which earlier expressions of it compare.
-fn write_compat(w: &mut Writer, rule: &[u8]) {
+pub(super) fn write_compat(w: &mut Writer, rule: &[u8]) {
     const IP_PROTOCOL_AT: u32 = 9;
     const IP6_NEXTHDR_AT: u32 = 6;
     if !rule_expressions(rule).any(|(name, _)| name == "match" || name == "target") {

@@ -3,14 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use model::foreign::naming::{Part, hex, moved_key};
-use model::foreign::{Layer, Mend};
+use model::address::IfName;
+use model::foreign::naming::{Part, hex, is_broken, moved_key};
+use model::foreign::{Layer, Marked, Mend};
 
 use super::batch::Prepared;
-use super::dump::{RawTable, body, comment, copy, number as be, write_expression};
+use super::dump::{RawTable, body, comment, copy, number as be, write_compat, write_expression};
 use super::encode::{self, message};
 use super::mends::{number, place};
-use super::naming::{Load, compared, is_ours, key, load};
+use super::naming::{Load, compared, is_ours, key, load, parts, sets};
 use super::uapi::*;
 use super::{Nft, Transaction};
 use crate::error::{Context as _, KernelError, Result};
@@ -26,12 +27,12 @@ const WIDTH: usize = 16;
 const WIDE_REGISTERS: std::ops::RangeInclusive<u32> = 1..=4;
 
 /// Puts the like of a rule behind it, which asks for the bridge where that asks for the interface; in sets of its own
-/// where that has such. In it the interface has the number `index`.
+/// where that has such.
 ///
 /// # Errors
 /// The kernel's refusal, such as ENOENT where the rule is gone.
-pub fn add_twin(mend: &Mend, index: u32) -> Result<()> {
-    let Mend::Twin { family, table, chain, handle, port, bridge } = mend else { return Ok(()) };
+pub fn add_twin(mend: &Mend) -> Result<()> {
+    let Mend::Twin { family, table, chain, handle, port, index, bridge } = mend else { return Ok(()) };
     let what = place(*family, table, chain);
     let operation = "put the like of a rule into";
     let mut nft = Nft::open().context("open", "the firewall")?;
@@ -45,10 +46,17 @@ pub fn add_twin(mend: &Mend, index: u32) -> Result<()> {
         let gone = std::io::Error::from_raw_os_error(libc::ENOENT);
         return Err(KernelError::new(operation, what, gone));
     };
-    let ends = Ends { port: port.as_str(), index, bridge: bridge.as_str() };
-    let mut like = Like { ends, raw: &raw, family: *family, sets: Vec::new(), several: false };
+    let ends = Ends { port: port.as_str(), index: *index, bridge: bridge.as_str() };
+    let mut like = Like::new(ends, &raw, *family);
+    let all = parts(original, &sets(&raw));
+    let bare: Vec<Part> = all.iter().map(|(_, part)| part.clone()).collect();
+    let by_name = |part: &Part| {
+        !part.is_exception() && part.is_told_by_name_alone() && is_broken(part, &bare, port, *index, bridge)
+    };
+    let by_name = all.iter().filter(|(_, part)| by_name(part)).filter_map(|(at, part)| Some((*at, part.side()?)));
     let list = find_attr(original, NFTA_RULE_EXPRESSIONS).unwrap_or(&[]);
-    let expressions = like.expressions(list);
+    let expressions = like.expressions(list, &by_name.collect(), bridge);
+    let mark = Marked { handle: *handle, port: port.clone(), index: *index, bridge: bridge.clone() };
     let bytes = message(NFT_MSG_NEWRULE, flags::CREATE | flags::APPEND, of, |w| {
         w.attr_str(NFTA_RULE_TABLE, table);
         w.attr_str(NFTA_RULE_CHAIN, chain);
@@ -61,10 +69,8 @@ pub fn add_twin(mend: &Mend, index: u32) -> Result<()> {
             }
         });
         // What iptables-nft says of a rule of its own (its protocol, for instance) holds for its like.
-        if let Some(compat) = find_attr(original, NFTA_RULE_COMPAT) {
-            w.attr(NFTA_RULE_COMPAT, compat);
-        }
-        w.attr(NFTA_RULE_USERDATA, &encode::comment(&Mend::twin_mark(*handle, port, bridge)));
+        write_compat(w, original);
+        w.attr(NFTA_RULE_USERDATA, &encode::comment(&Mend::twin_mark(&mark)));
     });
     let mut all: Vec<Prepared> = like.sets.into_iter().map(|bytes| Prepared::new(bytes, what.clone())).collect();
     all.push(Prepared::new(bytes, what.clone()));
@@ -73,10 +79,11 @@ pub fn add_twin(mend: &Mend, index: u32) -> Result<()> {
     nft.commit(&transaction).map_err(|e| KernelError::new(operation, what, e))
 }
 
-struct Ends<'a> {
-    port: &'a str,
-    index: u32,
-    bridge: &'a str,
+/// Who is named, and who is to be.
+pub(super) struct Ends<'a> {
+    pub port: &'a str,
+    pub index: u32,
+    pub bridge: &'a str,
 }
 
 impl Ends<'_> {
@@ -92,19 +99,34 @@ impl Ends<'_> {
 }
 
 /// A rule's like in the making.
-struct Like<'a> {
+pub(super) struct Like<'a> {
     ends: Ends<'a>,
-    raw: &'a RawTable,
+    pub raw: &'a RawTable,
     family: Layer,
     /// The messages that make its own sets.
-    sets: Vec<Vec<u8>>,
+    pub sets: Vec<Vec<u8>>,
     /// Whether more than one of its conditions is about the interface.
     several: bool,
 }
 
-impl Like<'_> {
-    /// The rule's expressions, as they are to be.
-    fn expressions(&mut self, list: &[u8]) -> Vec<Vec<u8>> {
+impl<'a> Like<'a> {
+    pub(super) fn new(ends: Ends<'a>, raw: &'a RawTable, family: Layer) -> Self {
+        Self { ends, raw, family, sets: Vec::new(), several: false }
+    }
+
+    /// An expression as it is; of a look into a set that is the rule's own, into one that holds the same.
+    pub(super) fn copied(&mut self, expression: &[u8]) -> Vec<u8> {
+        let mut w = Writer::new();
+        match split(expression) {
+            (name, data) if name == "lookup" => self.write_lookup(&mut w, expression, data, false),
+            _ => write_expression(&mut w, expression),
+        }
+        w.into_bytes()
+    }
+
+    /// The rule's expressions, as they are to be. Instead of those at the places of `by_name` it is asked for the bridge's
+    /// name; is it that of the interface which a packet came by?
+    fn expressions(&mut self, list: &[u8], by_name: &BTreeMap<usize, bool>, bridge: &IfName) -> Vec<Vec<u8>> {
         let all: Vec<&[u8]> = attrs(list).map(|(_, expression)| expression).collect();
         self.several = self.hits(&all) > 1;
         let mut out: Vec<Vec<u8>> = Vec::new();
@@ -113,9 +135,14 @@ impl Like<'_> {
         for (at, expression) in all.into_iter().enumerate() {
             let (name, data) = split(expression);
             let mut w = Writer::new();
+            if let Some(inward) = by_name.get(&at) {
+                out.extend(asked(*inward, NFT_CMP_EQ, bridge));
+                loads.clear();
+                continue;
+            }
             match name.as_str() {
                 "meta" => {
-                    loads.extend(load(data).map(|load| (at, load)));
+                    loads.extend(load(data).map(|load| (out.len(), load)));
                     w.raw(expression);
                 }
                 "cmp" => {
@@ -253,7 +280,7 @@ impl Like<'_> {
         }
     }
 
-    fn elements<'a>(&'a self, set: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    fn elements<'b>(&'b self, set: &'b str) -> impl Iterator<Item = &'b [u8]> {
         elements_of(self.raw, set)
     }
 
@@ -297,6 +324,23 @@ fn moved(element: &[u8], port: &str, bridge: &str, words: Option<&str>) -> Optio
         w.attr(NFTA_SET_ELEM_USERDATA, &encode::comment(words));
     }
     Some(w.into_bytes())
+}
+
+/// Whether a packet comes (or leaves) by the bridge, or, of NFT_CMP_NEQ, does not: in the register that others use last.
+pub(super) fn asked(inward: bool, operation: u32, bridge: &IfName) -> [Vec<u8>; 2] {
+    let register = *WIDE_REGISTERS.end();
+    let mut name = bridge.as_str().as_bytes().to_vec();
+    name.resize(WIDTH, 0);
+    let mut w = Writer::new();
+    w.attr_str(NFTA_EXPR_NAME, "cmp");
+    w.nest(NFTA_EXPR_DATA, |w| {
+        w.attr_be32(NFTA_CMP_SREG, register);
+        w.attr_be32(NFTA_CMP_OP, operation);
+        w.nest(NFTA_CMP_DATA, |w| {
+            w.attr(NFTA_DATA_VALUE, &name);
+        });
+    });
+    [read_name(Load { register, inward, number: false }), w.into_bytes()]
 }
 
 /// An expression that reads an interface's name where another read its number.

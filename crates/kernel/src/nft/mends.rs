@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::foreign::{Layer, Mend, RULE_MARK, RuleRef, Way};
+use model::foreign::{Layer, Marked, Mend, RULE_MARK, RuleRef, Way};
 use model::ruleset::{Field, Operand, Rule, Statement, Value, Verdict};
 
 use super::batch::Prepared;
 use super::dump::{RawTable, body, comment};
 use super::encode::{self, message};
 use super::uapi::*;
-use super::{Nft, TableName, Transaction, expressions, family_word, likes, words};
+use super::{Nft, TableName, Transaction, except, expressions, family_word, likes, words};
 use crate::error::{Context as _, KernelError, Result};
 use crate::netlink::{self, be_u64, find_attr, flags, text};
 
@@ -63,16 +63,30 @@ impl Nft {
         let mut out = Vec::new();
         for (table, family) in self.others()? {
             let Some(mut raw) = self.dump_table(table.family, &table.name)? else { continue };
+            // By their handles, what is theirs and was written anew.
+            let restored = self.restored(&table)?;
             raw.leave_out(&left_out);
             let mut rules: BTreeMap<String, Vec<RuleRef>> = BTreeMap::new();
             for rule in self.listed(&table)? {
-                if !left_out(rule.comment.as_deref()) {
-                    rules.entry(rule.chain).or_default().push(RuleRef { handle: rule.handle, text: rule.text });
-                }
+                let is_ours = left_out(rule.comment.as_deref());
+                let text = match restored.get(&rule.handle) {
+                    Some(text) if is_ours => text.clone(),
+                    _ if is_ours => continue,
+                    _ => rule.text,
+                };
+                rules.entry(rule.chain).or_default().push(RuleRef { handle: rule.handle, text });
             }
             out.push(ForeignTable { family, raw, rules });
         }
         Ok(out)
+    }
+
+    /// What others' rules that were written anew for a bridge said before, by their handles.
+    fn restored(&mut self, table: &TableName) -> netlink::Result<BTreeMap<u64, String>> {
+        let messages = self.dump_of(NFT_MSG_GETRULE, table.family, NFTA_RULE_TABLE, &table.name)?;
+        let handle = |rule: &[u8]| find_attr(rule, NFTA_RULE_HANDLE).map_or(0, be_u64);
+        let restored = messages.iter().map(body).filter_map(|rule| Some((handle(rule), except::restored(rule)?.1)));
+        Ok(restored.map(|(handle, rule)| (handle, words::rule(&rule))).collect())
     }
 
     pub(super) fn others(&mut self) -> netlink::Result<Vec<(TableName, Layer)>> {
@@ -115,24 +129,33 @@ pub(super) fn number(family: Layer) -> u8 {
     }
 }
 
-/// A rule of ours in another's table.
-struct Marked {
+/// A rule of ours in another's table, or of another's that was written anew.
+struct Found {
     mend: Mend,
     handle: u64,
+    /// The rule that it is the like of, or was.
+    of: Option<u64>,
 }
 
-fn marked(nft: &mut Nft) -> netlink::Result<Vec<Marked>> {
+fn marked(nft: &mut Nft) -> netlink::Result<Vec<Found>> {
     let mut out = Vec::new();
     for (table, family) in nft.others()? {
-        for rule in nft.listed(&table)? {
+        let all = nft.listed(&table)?;
+        if all.iter().any(|rule| rule.comment.as_deref().is_some_and(|words| Mend::of_except_mark(words).is_some())) {
+            let anew = except::standing(nft, &table, family)?;
+            out.extend(anew.into_iter().map(|(mend, handle, of)| Found { mend, handle, of: Some(of) }));
+        }
+        for rule in all {
             let Some(comment) = rule.comment.as_deref() else { continue };
             let (table, chain) = (table.name.clone(), rule.chain);
-            let mend = match (Mend::of_twin_mark(comment), Way::of_mark(comment)) {
-                (Some((handle, port, bridge)), _) => Mend::Twin { family, table, chain, handle, port, bridge },
-                (None, Some(way)) => Mend::Accept { family, table, chain, way },
+            let (mend, of) = match (Mend::of_twin_mark(comment), Way::of_mark(comment)) {
+                (Some(Marked { handle, port, index, bridge }), _) => {
+                    (Mend::Twin { family, table, chain, handle, port, index, bridge }, Some(handle))
+                }
+                (None, Some(way)) => (Mend::Accept { family, table, chain, way }, None),
                 (None, None) => continue,
             };
-            out.push(Marked { mend, handle: rule.handle });
+            out.push(Found { mend, handle: rule.handle, of });
         }
     }
     Ok(out)
@@ -150,16 +173,16 @@ pub fn mends() -> Result<BTreeSet<Mend>> {
     Ok(found)
 }
 
-/// The handle of each like of a rule that stands in others' tables, with the handle of the rule.
+/// The handle of each like of a rule that stands in others' tables, and of each rule that was written anew, with the handle
+/// of the rule that it is the like of, or was.
 ///
 /// # Errors
 /// The kernel's refusal.
-pub fn likes() -> Result<BTreeMap<u64, u64>> {
+pub fn handles_of_likes() -> Result<BTreeMap<u64, u64>> {
     let what = "others' firewall rules";
     let mut nft = Nft::open().context("look at", what)?;
     let all = marked(&mut nft).context("look at", what)?;
-    let of = |m: Marked| if let Mend::Twin { handle, .. } = m.mend { Some((m.handle, handle)) } else { None };
-    Ok(all.into_iter().filter_map(of).collect())
+    Ok(all.into_iter().filter_map(|found| Some((found.handle, found.of?))).collect())
 }
 
 /// Puts the rule first in its chain.
@@ -197,6 +220,7 @@ pub fn add_mend(family: Layer, table: &str, chain: &str, way: &Way) -> Result<()
 pub fn delete_mend(mend: &Mend) -> Result<()> {
     let (family, table, chain) = match mend {
         Mend::Accept { family, table, chain, .. } | Mend::Twin { family, table, chain, .. } => (family, table, chain),
+        Mend::Except { .. } => return except::delete(mend),
         Mend::Element { .. } => return likes::delete_element(mend),
         Mend::Zone { .. } | Mend::Legacy { .. } | Mend::LegacyTwin { .. } => return Ok(()),
     };

@@ -37,7 +37,9 @@ pub(super) fn rule(attrs: &[u8]) -> String {
             "lookup" => {
                 let set = find_attr(data, NFTA_LOOKUP_SET).map(text).unwrap_or_default();
                 let not = if number(data, NFTA_LOOKUP_FLAGS) & NFT_LOOKUP_F_INV != 0 { "!= " } else { "" };
-                words.push(format!("{loaded} {not}@{set}"));
+                // A set without a name has another one each time that the rule is written.
+                let set = if set.starts_with("__") { "{ … }".to_owned() } else { format!("@{set}") };
+                words.push(format!("{loaded} {not}{set}"));
             }
             "immediate" => words.extend(find_attr(data, NFTA_IMMEDIATE_DATA).and_then(verdict).map(ending)),
             "reject" => words.push("reject".to_owned()),

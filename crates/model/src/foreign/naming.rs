@@ -32,12 +32,18 @@ pub enum Part {
     },
     /// One of a set or map, whose keys hold a name or number among others, as the kernel has them.
     Within {
+        /// As of a name.
+        inward: bool,
         /// Whether the keys hold numbers (four bytes), not names.
         numbers: bool,
         /// Whether all but these are meant.
         not: bool,
+        /// Whether a key is the name or number alone, and nothing is found by it.
+        plain: bool,
         /// The keys.
         keys: Vec<Vec<u8>>,
+        /// Ranges of keys, the first and the last of each: `"eth*"` is one.
+        spans: Vec<(Vec<u8>, Vec<u8>)>,
         /// Whose they are.
         of: Keys,
     },
@@ -52,7 +58,9 @@ pub enum Keys {
     Rule,
     /// It has a name, and takes another key at any time.
     Set(String),
-    /// Its keys stand for ranges of names, end by themselves, or are never to change.
+    /// Its keys stand for ranges.
+    Ranges,
+    /// Its keys end by themselves, or are never to change.
     Fixed,
 }
 
@@ -63,6 +71,8 @@ pub struct Conditions {
     pub place: Culprit,
     /// What it asks, and does.
     pub parts: Vec<Part>,
+    /// The same in a few letters that no other rule has; of iptables-legacy's empty.
+    pub print: String,
 }
 
 /// The rules that would not do any more what they do, once `bridge` takes the place of `port`, whose number is `index`.
@@ -72,9 +82,9 @@ pub fn lost<'a>(rules: &'a [Conditions], port: &IfName, index: u32, bridge: &IfN
     made_good(rules, port, index, bridge).into_iter().map(|(place, _)| place).collect()
 }
 
-/// The same, each with what makes it good: the like of the rule, behind it, that asks for the bridge, and keys for the
-/// bridge in sets that have a name. None where nothing of that kind does: exceptions (`!= "eth0"`), interfaces by their
-/// numbers in sets, and what can be used once alone (maps and chains without names that are not about interfaces).
+/// The same, each with what makes it good: the like of the rule, behind it, that asks for the bridge; the rule written anew
+/// with the bridge excepted as well; keys for the bridge in sets that have a name. None where nothing of that kind does:
+/// exceptions of keys of several parts, and of iptables-legacy's; maps that tell numbers apart, and chains without names.
 #[must_use]
 pub fn made_good<'a>(
     rules: &'a [Conditions],
@@ -84,7 +94,16 @@ pub fn made_good<'a>(
 ) -> Vec<(&'a Culprit, Option<Vec<Mend>>)> {
     let ends = Ends { port: port.as_str(), index, bridge: bridge.as_str() };
     let seen = rules.iter().filter(|rule| rule.place.family != Layer::Bridge);
-    seen.filter(|rule| ends.loses(rule, rules)).map(|rule| (&rule.place, likes(rule, &ends, port, bridge))).collect()
+    let lost = seen.filter(|rule| ends.loses(rule, rules));
+    lost.map(|rule| (&rule.place, Likes { ends: &ends, port, bridge, rules }.of(rule))).collect()
+}
+
+/// Whether a condition would not hold of `bridge` as it does of `port`, whose number is `index`, and no other of `parts`
+/// makes up for it.
+#[must_use]
+pub fn is_broken(part: &Part, parts: &[Part], port: &IfName, index: u32, bridge: &IfName) -> bool {
+    let ends = Ends { port: port.as_str(), index, bridge: bridge.as_str() };
+    ends.breaks(part) && !(part.is_exception() && ends.excepted(part, parts))
 }
 
 /// All that makes something good.
@@ -98,44 +117,137 @@ pub fn twins(rules: &[Conditions], port: &IfName, index: u32, bridge: &IfName) -
     all
 }
 
-fn likes(rule: &Conditions, ends: &Ends<'_>, port: &IfName, bridge: &IfName) -> Option<Vec<Mend>> {
-    let Culprit { family, table, chain, rule: told, legacy } = &rule.place;
-    let (family, table, chain) = (*family, table.clone(), chain.clone());
-    let (port, bridge) = (port.clone(), bridge.clone());
-    let once = |bytes: &[u8]| [&b"__map"[..], b"__chain"].iter().any(|n| bytes.windows(n.len()).any(|w| w == *n));
-    let mut out = Vec::new();
-    // Whether something stands in the rule itself.
-    let mut within = false;
-    for part in &rule.parts {
-        match part {
-            Part::Other(bytes) if once(bytes) => return None,
-            Part::Other(_) => {}
-            part if !ends.breaks(part) => {}
-            Part::Name { not: true, .. } | Part::Index { not: true, .. } => return None,
-            Part::Name { .. } | Part::Index { .. } => within = true,
-            Part::Within { numbers: true, .. } | Part::Within { of: Keys::Fixed, .. } => return None,
-            Part::Within { not: true, of: Keys::Rule, .. } => return None,
-            Part::Within { of: Keys::Rule, .. } => within = true,
-            Part::Within { of: Keys::Set(set), keys, .. } => {
-                for key in keys.iter().filter_map(|key| ends.missing(key, keys)) {
-                    let (table, set, port, bridge) = (table.clone(), set.clone(), port.clone(), bridge.clone());
-                    out.push(Mend::Element { family, table, set, key: hex(&key), port, bridge });
-                }
-            }
+/// What is asked for: what makes a rule good for a bridge.
+struct Likes<'a> {
+    ends: &'a Ends<'a>,
+    port: &'a IfName,
+    bridge: &'a IfName,
+    rules: &'a [Conditions],
+}
+
+impl Likes<'_> {
+    fn of(&self, rule: &Conditions) -> Option<Vec<Mend>> {
+        let once = |bytes: &[u8]| [&b"__map"[..], b"__chain"].iter().any(|n| bytes.windows(n.len()).any(|w| w == *n));
+        if rule.parts.iter().any(|part| matches!(part, Part::Other(bytes) if once(bytes))) {
+            return None;
+        }
+        let broken = || rule.parts.iter().filter(|part| self.ends.breaks(part));
+        let (of_sets, in_rule): (Vec<&Part>, Vec<&Part>) = broken().partition(|part| part.takes_keys());
+        let mut out: Vec<Mend> = of_sets.into_iter().flat_map(|part| self.keys(rule, part)).collect();
+        let (not, asked): (Vec<&Part>, Vec<&Part>) = in_rule.into_iter().partition(|part| part.is_exception());
+        let not: Vec<&Part> = not.into_iter().filter(|part| !self.ends.excepted(part, &rule.parts)).collect();
+        if !asked.is_empty() {
+            // The rule itself holds of nothing any more, so what it excepts is its like's matter.
+            let can =
+                asked.iter().all(|part| part.can_be_asked()) && not.iter().all(|part| part.can_be_excepted_anew());
+            out.push(self.twin(rule).filter(|_| can)?);
+        } else if !not.is_empty() {
+            out.push(self.except(rule).filter(|_| not.iter().all(|part| part.can_be_excepted()))?);
+        }
+        Some(out)
+    }
+
+    fn keys(&self, rule: &Conditions, part: &Part) -> Vec<Mend> {
+        let Part::Within { of: Keys::Set(set), keys, .. } = part else { return Vec::new() };
+        let Culprit { family, table, .. } = &rule.place;
+        let missing = keys.iter().filter_map(|key| self.ends.missing(key, keys));
+        let key = |key: Vec<u8>| Mend::Element {
+            family: *family,
+            table: table.clone(),
+            set: set.clone(),
+            key: hex(&key),
+            port: self.port.clone(),
+            bridge: self.bridge.clone(),
+        };
+        missing.map(key).collect()
+    }
+
+    fn twin(&self, rule: &Conditions) -> Option<Mend> {
+        let Culprit { family, table, chain, rule: told, legacy } = &rule.place;
+        let (family, table, chain) = (*family, table.clone(), chain.clone());
+        let (port, index, bridge) = (self.port.clone(), self.ends.index, self.bridge.clone());
+        let RuleRef { handle, text } = told.as_ref()?;
+        if !legacy {
+            return Some(Mend::Twin { family, table, chain, handle: *handle, port, index, bridge });
+        }
+        // Its like is to be told from it again.
+        let line = text.clone();
+        saved::like(&line, &port, &bridge).filter(|like| saved::original(like).is_some_and(|o| o.0 == line))?;
+        Some(Mend::LegacyTwin { family, table, chain, line, port, bridge })
+    }
+
+    fn except(&self, rule: &Conditions) -> Option<Mend> {
+        let Culprit { family, table, chain, rule: told, legacy } = &rule.place;
+        // A rule of iptables-legacy's names one interface a side.
+        let text = told.as_ref().filter(|_| !legacy)?.text.clone();
+        let same = |other: &&Conditions| same_chain(&other.place, &rule.place) && other.print == rule.print;
+        Some(Mend::Except {
+            family: *family,
+            table: table.clone(),
+            chain: chain.clone(),
+            print: rule.print.clone(),
+            text,
+            count: self.rules.iter().filter(same).count(),
+            port: self.port.clone(),
+            index: self.ends.index,
+            bridge: self.bridge.clone(),
+        })
+    }
+}
+
+impl Part {
+    /// Whether it holds of all but what it names.
+    #[must_use]
+    pub fn is_exception(&self) -> bool {
+        matches!(self, Self::Name { not: true, .. } | Self::Index { not: true, .. } | Self::Within { not: true, .. })
+    }
+
+    /// Whether it asks a set that can be given another name.
+    fn takes_keys(&self) -> bool {
+        matches!(self, Self::Within { numbers: false, of: Keys::Set(_), spans, .. } if spans.is_empty())
+    }
+
+    /// Whether a set of the rule's own holds the names, one by one.
+    fn holds_names(&self) -> bool {
+        matches!(self, Self::Within { numbers: false, of: Keys::Rule, spans, .. } if spans.is_empty())
+    }
+
+    /// Whether the bridge can be asked for in its place.
+    fn can_be_asked(&self) -> bool {
+        !matches!(self, Self::Within { .. }) || self.holds_names() || self.is_plain()
+    }
+
+    /// Whether a rule that asks for the bridge can except it here.
+    fn can_be_excepted_anew(&self) -> bool {
+        !matches!(self, Self::Within { .. }) || self.holds_names()
+    }
+
+    /// Whether a condition behind it can except the bridge as well.
+    fn can_be_excepted(&self) -> bool {
+        !matches!(self, Self::Within { .. }) || self.is_plain()
+    }
+
+    /// Whether it asks for the interface alone, and for it to be among some.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        matches!(self, Self::Within { plain: true, .. })
+    }
+
+    /// Whether its set tells of the bridge by nothing that can be put beside what it tells of the interface.
+    #[must_use]
+    pub fn is_told_by_name_alone(&self) -> bool {
+        self.is_plain() && !self.holds_names() && !self.takes_keys()
+    }
+
+    /// Whether it is about the interface that a packet came by, not about the one that it leaves by; none where it is about
+    /// neither.
+    #[must_use]
+    pub fn side(&self) -> Option<bool> {
+        match self {
+            Self::Name { inward, .. } | Self::Index { inward, .. } | Self::Within { inward, .. } => Some(*inward),
+            Self::Other(_) => None,
         }
     }
-    if within {
-        let RuleRef { handle, text } = told.as_ref()?;
-        out.push(if *legacy {
-            // Its like is to be told from it again.
-            let line = text.clone();
-            saved::like(&line, &port, &bridge).filter(|like| saved::original(like).is_some_and(|o| o.0 == line))?;
-            Mend::LegacyTwin { family, table, chain, line, port, bridge }
-        } else {
-            Mend::Twin { family, table, chain, handle: *handle, port, bridge }
-        });
-    }
-    Some(out)
 }
 
 /// A key, as text of two digits a byte.
@@ -150,14 +262,28 @@ pub fn advice(rule: &Culprit, port: &IfName, bridge: &IfName) -> String {
     let text = rule.rule.as_ref().map(|rule| rule.text.as_str()).unwrap_or_default();
     let (table, chain, family) = (&rule.table, &rule.chain, rule.family.word());
     let why = format!("it names {port}, whose place {bridge} takes, so it would not match as it does");
+    let program = if rule.family == Layer::Ip6 { "ip6tables-legacy" } else { "iptables-legacy" };
+    if rule.legacy && text.contains("! -") {
+        // It takes one interface a side.
+        let side = if text.contains("! -o ") { "-o" } else { "-i" };
+        return format!(
+            "{why}; have it jump to a chain of its own that begins with `{side} {port} -j RETURN` and `{side} {bridge} -j RETURN` \
+             and then does what it does (`{program} -t {table} -N …`), then try again"
+        );
+    }
     let except = text.contains("!=") || text.contains("! -");
     let line = named(text, port.as_str(), bridge.as_str());
+    if text.contains("__chain") {
+        return format!(
+            "{why}; give the chain in it a name (`nft add chain {family} {table} …`), and put the same for {bridge} beside it, \
+             then try again"
+        );
+    }
     // Of a set's keys nothing stands in the text.
-    if except || text.contains("name @") || line == text {
+    if except || text.contains("name @") || text.contains("name {") || line == text {
         return format!("{why}; let it, or its set, name {bridge} as well, then try again");
     }
     if rule.legacy {
-        let program = if rule.family == Layer::Ip6 { "ip6tables-legacy" } else { "iptables-legacy" };
         return format!("{why}; put the same for {bridge} beside it, `{program} -t {table} {line}`, then try again");
     }
     format!("{why}; put the same for {bridge} beside it, `{line}` in chain {chain} of {family} {table}, then try again")
@@ -191,16 +317,16 @@ struct Ends<'a> {
 impl Ends<'_> {
     /// Whether a rule does not do any more what it does, beside all that stand.
     fn loses(&self, rule: &Conditions, rules: &[Conditions]) -> bool {
-        let hit: Vec<&Part> = rule.parts.iter().filter(|part| self.breaks(part)).collect();
-        if hit.is_empty() {
-            return false;
+        let hit = rule.parts.iter().filter(|part| self.breaks(part));
+        let (not, asked): (Vec<&Part>, Vec<&Part>) = hit.partition(|part| part.is_exception());
+        if asked.is_empty() {
+            return !not.iter().all(|part| self.excepted(part, &rule.parts));
         }
-        let except = |part: &&Part| matches!(part, Part::Name { not: true, .. } | Part::Index { not: true, .. });
-        if hit.iter().any(|part| matches!(part, Part::Within { .. })) {
+        if asked
+            .iter()
+            .any(|part| matches!(part, Part::Within { plain: false, .. } | Part::Within { of: Keys::Set(_), .. }))
+        {
             return true;
-        }
-        if hit.iter().any(except) {
-            return !hit.iter().filter(|part| except(part)).all(|part| self.excepted(part, &rule.parts));
         }
         let twin: Vec<Part> = rule.parts.iter().map(|part| self.moved(part)).collect();
         !rules.iter().any(|other| same_chain(&other.place, &rule.place) && other.parts == twin)
@@ -216,7 +342,10 @@ impl Ends<'_> {
             Part::Within { numbers: true, keys, .. } => {
                 keys.iter().any(|key| words(key, 4).any(|(_, word)| word == self.index.to_ne_bytes()))
             }
-            Part::Within { numbers: false, keys, .. } => keys.iter().any(|key| self.missing(key, keys).is_some()),
+            Part::Within { numbers: false, plain, keys, spans, .. } => {
+                let within = |name: &str| spans.iter().any(|span| spanned(span, name, *plain));
+                keys.iter().any(|key| self.missing(key, keys).is_some()) || (within(self.port) && !within(self.bridge))
+            }
             Part::Other(_) => false,
         }
     }
@@ -228,13 +357,9 @@ impl Ends<'_> {
 
     /// Whether a rule that excepts the port excepts the bridge too.
     fn excepted(&self, part: &Part, parts: &[Part]) -> bool {
-        let side = |part: &Part| match part {
-            Part::Name { inward, .. } | Part::Index { inward, .. } => Some(*inward),
-            Part::Within { .. } | Part::Other(_) => None,
-        };
         parts.iter().any(|other| match other {
             Part::Name { not: true, name, begins, .. } => {
-                side(other) == side(part) && matches(name, *begins, self.bridge)
+                other.side() == part.side() && matches(name, *begins, self.bridge)
             }
             _ => false,
         })
@@ -245,6 +370,9 @@ impl Ends<'_> {
         match part {
             Part::Name { inward, not, .. } | Part::Index { inward, not, .. } if self.breaks(part) => {
                 Part::Name { inward: *inward, not: *not, name: self.bridge.to_owned(), begins: false }
+            }
+            Part::Within { inward, not: false, plain: true, .. } if self.breaks(part) => {
+                Part::Name { inward: *inward, not: false, name: self.bridge.to_owned(), begins: false }
             }
             _ => part.clone(),
         }
@@ -264,6 +392,16 @@ pub fn moved_key(key: &[u8], port: &str, bridge: &str) -> Option<Vec<u8>> {
         twin.get_mut(at..at + WIDTH)?.copy_from_slice(&bridge);
     }
     (twin != key).then_some(twin)
+}
+
+/// Whether a name lies in a range of keys; of keys with several parts, in a range of names that begin alike.
+fn spanned((first, last): &(Vec<u8>, Vec<u8>), name: &str, plain: bool) -> bool {
+    let name = padded(name);
+    let mut places = words(first, WIDTH).zip(words(last, WIDTH)).filter(|((at, _), _)| !plain || *at == 0);
+    places.any(|((_, first), (_, last))| {
+        let alike = plain || (first != last && first[0] != 0 && first[0] == last[0]);
+        alike && first <= &name[..] && &name[..] <= last
+    })
 }
 
 fn padded(name: &str) -> [u8; WIDTH] {
@@ -294,6 +432,7 @@ pub fn of_saved(saved: &Saved) -> Vec<Conditions> {
                     rule: Some(RuleRef { handle: rule.number, text: rule.text.clone() }),
                 },
                 parts: of_line(&rule.text),
+                print: String::new(),
             }));
         }
     }
@@ -359,8 +498,10 @@ mod tests {
         let (port, bridge): (IfName, IfName) = ("eth0".parse().unwrap(), "br0".parse().unwrap());
         let place = Culprit { legacy: false, family: Layer::Inet, table: "t".into(), chain: "c".into(), rule: None };
         let lost = |numbers, keys: Vec<Vec<u8>>| {
-            let part = Part::Within { numbers, not: false, keys, of: Keys::Rule };
-            lost(&[Conditions { place: place.clone(), parts: vec![part] }], &port, 7, &bridge).len()
+            let spans = Vec::new();
+            let part = Part::Within { inward: true, numbers, not: false, plain: false, keys, spans, of: Keys::Rule };
+            let rule = Conditions { place: place.clone(), parts: vec![part], print: String::new() };
+            lost(&[rule], &port, 7, &bridge).len()
         };
         let key = |name: &str, rest: &[u8]| [&padded(name)[..], rest].concat();
         assert_eq!(lost(false, vec![key("eth0", &[]), key("lo", &[])]), 1);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use kernel::apply::Engine;
-use kernel::nft::{Dropped, Nft, RawTable, Tracer, Transaction};
+use kernel::nft::{Dropped, Nft, RawTable, Tracer, Transaction, handles_of_likes};
 use kernel::rtnl::Rtnl;
 use kernel::{legacy, mends};
 use lab::{Lab, LabPlan, Prober};
@@ -120,12 +120,13 @@ fn add_likes(
         let Some((port, index)) = outer.carries.as_ref().and_then(|port| uplinks.get_key_value(port)) else { continue };
         // Rules that name an interface by its number have the host's.
         for like in naming::twins(&mends::conditions()?, port, *index, &lan.bridge) {
-            if let Err(e) = mends::add_like(&like, *index) {
+            if let Err(e) = mends::add(&like) {
                 notes.push(format!("{like}: not in a lab, so what it lets pass or stops is not known: {e}"));
             }
         }
     }
-    Ok(mends::likes()?)
+    // Where theirs were copied with ours, the marks tell the host's handles.
+    if uplinks.is_empty() { Ok(Likes::new()) } else { Ok(handles_of_likes()?) }
 }
 
 /// Makes iptables-legacy's tables; says which could not be made, or not be heard. Those that could.

@@ -177,14 +177,22 @@ fn rules_of_others_that_name_a_taken_over_uplink_hold_for_its_bridge() {
         scene.warren("down").ends(0);
         crate::support::settle(&[]);
         assert_same(&before, &take(), "after down");
-        // What excepts the uplink would have to be written anew, not once more.
-        for rule in ["iifname != \"eth0\" tcp dport 84 drop", "iifname != { \"eth0\", \"lo\" } tcp dport 84 drop"] {
-            tool(&format!("nft insert rule inet site in {rule} comment \"t\""));
-            scene.warren("plan").says(5, &["it names eth0, whose place br0 takes", "name br0 as well"]);
+        // What nothing can be put beside is refused, with what to write.
+        for (rule, said) in [
+            ("iifname . tcp dport != { \"eth0\" . 84, \"lo\" . 84 } drop", "name br0 as well"),
+            ("iifname \"eth0\" jump { tcp dport 84 drop ; }", "give the chain in it a name"),
+        ] {
+            let mut quoted = std::process::Command::new("nft");
+            quoted.arg(format!("insert rule inet site in {rule} comment \"t\""));
+            assert!(quoted.status().unwrap().success(), "{rule}");
+            scene.warren("plan").says(5, &["it names eth0, whose place br0 takes", said]);
             let listed = tool("nft -a list chain inet site in");
             let handle = listed.lines().find(|line| line.contains("\"t\"")).unwrap().rsplit(' ').next().unwrap();
             tool(&format!("nft delete rule inet site in handle {handle}"));
         }
+        tool("iptables-legacy -A INPUT ! -i eth0 -p tcp --dport 84 -j DROP");
+        scene.warren("plan").says(5, &["it names eth0", "`-i eth0 -j RETURN` and `-i br0 -j RETURN`"]);
+        tool("iptables-legacy -F INPUT");
         scene.warren("plan").ends(0);
     });
 }
@@ -297,5 +305,86 @@ fn what_a_taken_over_firewall_lets_in_is_not_told_to_be_stopped() {
         tool("nft flush chain inet site way");
         scene.warren("plan").says(0, &["policy of chain way of table inet site (drop) stops"]);
         scene.warren("down").ends(0);
+    });
+}
+
+/// What holds of all but the uplink holds of all but its bridge: such rules are written anew in their places, and again as
+/// they were.
+#[test]
+fn rules_that_except_a_taken_over_uplink_except_its_bridge() {
+    lab(|| {
+        let scene = office();
+        let text = crate::takeover::with_take_over();
+        for line in [
+            "add table inet site",
+            "add set inet site inner { type ifname ; elements = { \"eth0\", \"tun0\" } ; }",
+            "add chain inet site in { type filter hook input priority 0 ; policy accept ; }",
+            "add rule inet site in iifname != \"eth0\" tcp dport { 80, 81 } counter drop comment \"not from within\"",
+            "add rule inet site in iif != \"eth0\" tcp dport 82 drop",
+            "add rule inet site in iifname != { \"eth0\", \"lo\" } tcp dport 83 drop",
+            "add rule inet site in iifname != \"eth*\" tcp dport 84 reject",
+            "add rule inet site in iif != { \"eth0\", \"lo\" } tcp dport 85 drop",
+            "add rule inet site in iifname != @inner tcp dport 86 drop",
+            "add rule inet site in iifname \"eth0\" oifname != \"eth0\" tcp dport 91 drop",
+            // Those that name it, and that no key or name could be put beside.
+            "add rule inet site in iif { \"eth0\", \"lo\" } tcp dport 87 drop",
+            "add rule inet site in iifname { \"eth*\", \"lo\" } tcp dport 88 drop",
+            "add chain inet site moved { type nat hook prerouting priority -100 ; }",
+            "add rule inet site moved iifname \"eth0\" meta l4proto tcp ip daddr 10.0.0.100 redirect to : tcp dport map { 90 : 80, 92-93 : 81 }",
+        ] {
+            tool(&format!("nft {line}"));
+        }
+        tool("iptables-nft -A INPUT ! -i eth0 -p tcp --dport 89 -j DROP");
+        tool("iptables-nft -A INPUT -p tcp --dport 95 -m multiport --dports 94,95 ! -i eth0 -j DROP");
+        let before = take();
+        let listed = tool("iptables-nft -S INPUT");
+        scene.write(OFFICE);
+        scene.warren("up").says(5, &["it names eth0, whose place br0 takes", "name br0 as well"]);
+        scene.write(&text);
+        scene.warren("plan").says(0, &["br0 excepted beside eth0 by the rule"]);
+        assert_same(&before, &take(), "after a look");
+        up(&scene, &text, &["rest"]);
+        let open = [80, 81, 82, 83, 84, 85, 86, 89, 95];
+        let _servers: Vec<_> = open.iter().chain(&[87, 88, 91]).map(|port| serve(&scene, "server", *port)).collect();
+        let mut tries: Vec<_> = open
+            .iter()
+            .map(|port| reaches("laptop", &format!("10.0.0.100:{port}"), "server", "10.0.0.20"))
+            .chain([87, 88].iter().map(|port| silent("laptop", &format!("10.0.0.100:{port}"))))
+            .collect();
+        tries.push(reaches("laptop", "10.0.0.100:90", "server", "10.0.0.20"));
+        all("on br0", &tries);
+        // They go on keeping out whom they kept out: by the loopback, which is not excepted here.
+        let here = |port: u16| {
+            let line = format!("timeout 2 socat -u OPEN:/dev/null TCP4:127.0.0.1:{port},connect-timeout=1");
+            std::process::Command::new("sh").args(["-c", &line]).status().unwrap().success()
+        };
+        assert!(here(83) && here(85), "excepted by name");
+        assert!(!here(80) && !here(82) && !here(84) && !here(89));
+        let rules = tool("nft list chain inet site in");
+        assert!(rules.contains("; not from within\""), "its own comment is kept: {rules}");
+        assert!(tool("iptables-nft -S INPUT").contains("--dport 89"), "iptables reads it");
+        scene.warren("plan --exit-code").ends(0);
+        // A rule that comes later is written anew by the next `up`; one that is put in once more, too.
+        for _ in 0..2 {
+            tool("nft add rule inet site in iifname != \"eth0\" tcp dport 96 drop");
+            scene.warren("plan --exit-code").says(3, &["br0 excepted"]);
+            scene.warren("up").ends(0);
+        }
+        scene.warren("plan --exit-code").ends(0);
+        let twice = tool("nft -a list chain inet site in");
+        let later = twice.lines().filter(|line| line.contains("tcp dport 96"));
+        for handle in later.map(|line| line.rsplit(' ').next().unwrap()) {
+            tool(&format!("nft delete rule inet site in handle {handle}"));
+        }
+        scene.warren("up").ends(0);
+        scene.warren("down").ends(0);
+        crate::support::settle(&[]);
+        assert_same(&before, &take(), "after down");
+        assert_eq!(tool("iptables-nft -S INPUT"), listed);
+        // Put back by a rollback, too.
+        scene.warren("up --confirm 3000").ends(0);
+        scene.warren("rollback").ends(0);
+        crate::support::settle(&[]);
+        assert_same(&before, &take(), "after a rollback");
     });
 }
