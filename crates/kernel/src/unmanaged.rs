@@ -92,8 +92,8 @@ fn await_unmanaged(links: &[&IfName]) -> Result<()> {
 /// What stands there of ours.
 fn told() -> BTreeMap<String, String> {
     let entries = fs::read_dir(FOLDER).into_iter().flatten().flatten();
-    let texts = entries.filter_map(|entry| Some((entry.path().display().to_string(), entry.path())));
-    let texts = texts.filter_map(|(name, path)| Some((name, fs::read_to_string(path).ok()?)));
+    let paths = entries.map(|entry| entry.path().display().to_string());
+    let texts = paths.filter_map(|path| fs::read_to_string(&path).ok().map(|text| (path, text)));
     texts.filter(|(_, text)| is_unmanaged(text)).collect()
 }
 
