@@ -1,6 +1,7 @@
 //! From what is to what should be: one lock, one journal, one plan, done in order; undone where it fails; looked at
 //! again when it is done.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::execute::Executor;
 use crate::journal::{NewJournal, Prior, Record, Store, StoreError, WrittenTable, boot_clock};
 use crate::observe::{Conflict, Observation, observe_limits, switches};
 use crate::takeover::adopt;
-use crate::{carry, nft, tap};
+use crate::{carry, nft, tap, unmanaged};
 
 mod add;
 mod confirm;
@@ -219,9 +220,12 @@ impl Engine {
         report.kept.extend(without.iter().flat_map(|(_, notes)| notes.clone()));
         let baseline = self.baseline_for(network)?;
         let mut goal = taken::goal_of(network, &baseline)?;
-        let found = self.observe(&goal)?;
+        let mut found = self.observe(&goal)?;
         if !found.conflicts.is_empty() {
             return Err(ApplyError::Conflicts(found.conflicts));
+        }
+        if self.quieten(network, &baseline, &mut report)? {
+            found = self.observe(&goal)?;
         }
         report.kept.extend(taken::leave(&mut goal, &found.state, &baseline));
         let (config, network_then) = (config.to_owned(), Some(network.clone()));
@@ -286,8 +290,10 @@ impl Engine {
         report.kept = self.keep_what_others_use(&baseline, &found.state, &mut goal)?;
         report.kept.extend(self.keep_what_others_wrote(&baseline, &found.state, &mut goal)?);
         let prior = Prior { run: run_number(), state: found.state, record: self.store.record()?, baseline: known };
+        self.stay_quiet(&prior);
         report.done = self.converge(&prior, &goal, None, watch, &mut None)?;
         self.forget_all()?;
+        report.kept.extend(unmanaged::write(&[], &BTreeMap::new()).err().map(|e| e.to_string()));
         if let Some(network) = prior.record.and_then(|record| record.network) {
             report.end_flows(conntrack::end_all(&network));
         }
@@ -398,6 +404,7 @@ impl Engine {
             Some(baseline) => self.store.write_baseline(baseline)?,
             None => self.store.remove_baseline()?,
         }
+        self.stay_quiet(prior);
         self.store.remove_journal()
     }
 
@@ -433,42 +440,6 @@ impl Engine {
             baseline.global_forwarding = switches([&global_forwarding()])?.into_values().next().as_deref() == Some("1");
         }
         Ok(baseline)
-    }
-
-    /// `down` leaves what has found another user meanwhile: a switch that is no longer what we made it, and
-    /// forwarding where somebody switched it on for the whole host after us.
-    fn keep_what_others_use(
-        &self,
-        baseline: &Baseline,
-        now: &State,
-        goal: &mut State,
-    ) -> Result<Vec<String>, ApplyError> {
-        let ours = match self.store.record()?.and_then(|r| r.network) {
-            Some(network) => without_rules(&network, baseline, &Ids::default()).sysctls,
-            None => baseline.sysctls.clone(),
-        };
-        let globally = switches([&global_forwarding()])?.into_values().next().as_deref() == Some("1");
-        let mut kept = Vec::new();
-        goal.sysctls.retain(|sysctl, prior| {
-            let Some(value) = now.sysctls.get(sysctl) else {
-                // Its interface is gone.
-                return false;
-            };
-            if value == prior {
-                return true;
-            }
-            let changed_since = ours.get(sysctl).is_some_and(|made| made != value);
-            let forwarding = sysctl.family == IpFamilyWord::Ipv4 && sysctl.key == "forwarding";
-            let taken_over = forwarding && globally && !baseline.global_forwarding;
-            if changed_since || taken_over {
-                let who =
-                    if taken_over { "forwarding was switched on for the whole host" } else { "somebody changed it" };
-                kept.push(format!("{sysctl} stays {value}: {who} meanwhile"));
-                value.clone_into(prior);
-            }
-            true
-        });
-        Ok(kept)
     }
 }
 
