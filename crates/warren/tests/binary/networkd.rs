@@ -42,19 +42,24 @@ pub fn by_networkd(text: &str) -> (Scene, Networkd) {
     configured(|| fs::write(FOLLOWED, text).unwrap())
 }
 
+/// As a boot does it: what netplan makes of `text`.
+pub fn generate(text: &str) {
+    let unpacked = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/netplan").canonicalize();
+    let unpacked = unpacked.expect("`cargo xtask test` unpacks netplan");
+    fs::create_dir_all("/etc/netplan").unwrap();
+    fs::write(YAML, text).unwrap();
+    fs::set_permissions(YAML, fs::Permissions::from_mode(0o600)).unwrap();
+    let mut generate = Command::new(unpacked.join("usr/libexec/netplan/generate"));
+    let library = fs::read_dir(unpacked.join("usr/lib")).unwrap().map(|entry| entry.unwrap().path());
+    let library = library.map(|path| path.display().to_string()).collect::<Vec<_>>().join(":");
+    let ran = generate.env("LD_LIBRARY_PATH", library).output().unwrap();
+    assert!(ran.status.success(), "{ran:?}");
+}
+
 /// The same, told by netplan, whose generator runs before networkd at a boot.
 fn by_netplan() -> (Scene, Networkd) {
     configured(|| {
-        let unpacked = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/netplan").canonicalize();
-        let unpacked = unpacked.expect("`cargo xtask test` unpacks netplan");
-        fs::create_dir_all("/etc/netplan").unwrap();
-        fs::write(YAML, NETPLAN).unwrap();
-        fs::set_permissions(YAML, fs::Permissions::from_mode(0o600)).unwrap();
-        let mut generate = Command::new(unpacked.join("usr/libexec/netplan/generate"));
-        let library = fs::read_dir(unpacked.join("usr/lib")).unwrap().map(|entry| entry.unwrap().path());
-        let library = library.map(|path| path.display().to_string()).collect::<Vec<_>>().join(":");
-        let ran = generate.env("LD_LIBRARY_PATH", library).output().unwrap();
-        assert!(ran.status.success(), "{ran:?}");
+        generate(NETPLAN);
         // A veth has no permanent address: it is matched as by earlier netplans, by the one that its bridge has, too.
         let made = "/run/systemd/network/10-netplan-eth0.network";
         let text = fs::read_to_string(made).unwrap();

@@ -14,6 +14,7 @@ use crate::bridged::{OFFICE, Transfer, advertised, leases, office, ssh_line, ssh
 use crate::common::snapshot::{assert_same, take};
 use crate::common::{lab, tool};
 use crate::foreign::bus;
+use crate::networkd::generate;
 use crate::support::{PATIENCE, Running, Scene, Talk, all, reaches, serve, silent};
 use crate::takeover::{eventually, is_learnt, lease, same, whole, with_take_over};
 
@@ -266,5 +267,30 @@ fn what_networkmanager_learnt_of_a_router_goes_with_the_uplink() {
         let heard = fs::read_to_string(scene.folder().join("heard6")).unwrap();
         assert!(heard.contains("DHCPREPLY") && !heard.contains("DHCPRELEASE"), "{heard}");
         drop(router);
+
+        // What netplan tells it is netplan's to be told of the bridge, which is refused with what to write.
+        let is = "addresses: [10.0.0.100/24], routes: [{ to: default, via: 10.0.0.1 }]";
+        let yaml = |rest: &str| format!("network:\n  version: 2\n  renderer: NetworkManager\n  ethernets:\n{rest}");
+        fs::remove_file(FILE).unwrap();
+        generate(&yaml(&format!("    eth0: {{ {is} }}\n")));
+        tool("nmcli connection reload");
+        tool("nmcli connection up netplan-eth0");
+        is_active("netplan-eth0", "eth0");
+        let said = ["eth0 is configured by netplan", "netplan wrote /run/NetworkManager", "interfaces: [eth0]"];
+        scene.warren("up").says(5, &said);
+        // Written as it is told, it makes the bridge, into which guests are plugged.
+        let told = "    eth0: { dhcp4: false, dhcp6: false }\n  bridges:\n    br0:\n      interfaces: [eth0]\n      \
+                    macaddress: 02:00:00:00:01:64\n      parameters: { stp: false, forward-delay: 0 }\n";
+        generate(&yaml(&format!(
+            "{told}      addresses: [10.0.0.100/24]\n      routes: [{{ to: default, via: 10.0.0.1 }}]\n"
+        )));
+        tool("nmcli connection reload");
+        tool("nmcli connection up netplan-br0");
+        tool("nmcli connection up netplan-eth0");
+        is_active("netplan-br0", "br0");
+        let external = OFFICE.replace("uplink = \"eth0\"", "uplink = \"br0\"");
+        scene.up(&external.replace("ports = [\"eth0\"]", "external = true"), &["rest"]);
+        let _guest = serve(&scene, "rest", 80);
+        all("netplan's", &[reaches("laptop", "10.0.0.104", "rest", "10.0.0.20"), silent("laptop", "10.0.0.109")]);
     });
 }
