@@ -33,4 +33,5 @@ pub mod sysctl;
 pub mod systemd;
 pub mod takeover;
 pub mod tap;
+pub mod unmanaged;
 pub mod watch;

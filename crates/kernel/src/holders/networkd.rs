@@ -4,6 +4,7 @@
 //! Reading them again, it takes off an interface all that the file which it follows now does not say itself, a lease that
 //! has not been given anew included. So for as long as that takes, a file in /run tells it to keep what is there.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,7 +12,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use model::address::IfName;
-use model::manager::networkd::{Follows, Names, alone, interim, kept, stood_for};
+use model::manager::networkd::{Follows, Names, alone, interim, interim_again, kept, leases, stood_for};
 use model::manager::{Holder, Managed, Manager};
 use model::state::{Hold, Side};
 
@@ -31,8 +32,8 @@ const FOLDERS: [&str; 4] =
     ["/etc/systemd/network", "/run/systemd/network", "/usr/local/lib/systemd/network", "/usr/lib/systemd/network"];
 
 /// What it notes of a link.
-struct Note {
-    state: String,
+pub(crate) struct Note {
+    pub(crate) state: String,
     file: Option<String>,
 }
 
@@ -42,7 +43,7 @@ fn note(index: u32) -> Option<Note> {
     Some(Note { state: value("ADMIN_STATE")?, file: value("NETWORK_FILE") })
 }
 
-fn note_of(name: &IfName) -> Result<Option<Note>> {
+pub(crate) fn note_of(name: &IfName) -> Result<Option<Note>> {
     match Rtnl::open()?.index_of(name) {
         Ok(index) => Ok(note(index)),
         Err(e) if e.is_absent() => Ok(None),
@@ -88,13 +89,25 @@ pub fn texts(paths: &[String]) -> Vec<(String, String)> {
     paths.iter().filter_map(read).collect()
 }
 
+/// Whether it runs for this network.
+pub(crate) fn runs() -> bool {
+    bus::is_served(SERVICE).unwrap_or(false)
+}
+
+/// Every .network file that it reads.
+pub(crate) fn all() -> Vec<String> {
+    let entries = FOLDERS.iter().flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten());
+    let names: BTreeSet<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.iter().filter(|name| name.ends_with(".network")).filter_map(|name| find(name)).collect()
+}
+
 /// The file of that name that it reads.
 fn find(base: &str) -> Option<String> {
     FOLDERS.iter().map(|folder| format!("{folder}/{base}")).find(|path| Path::new(path).exists())
 }
 
 /// A file and its drop-ins, in the order that they are read in (systemd.network(5)).
-fn with_drop_ins(path: &str) -> Vec<String> {
+pub(crate) fn with_drop_ins(path: &str) -> Vec<String> {
     let base = path.rsplit('/').next().unwrap_or(path);
     let mut drop_ins: Vec<(String, String)> = Vec::new();
     for folder in FOLDERS {
@@ -130,7 +143,7 @@ fn names(hold: &Hold, follows: &Follows) -> Result<Names> {
 /// Where it does what the interface's file says. Where it does not run, it will do what its files say.
 pub fn side(hold: &Hold, follows: &Follows) -> Result<Side> {
     let names = names(hold, follows)?;
-    if !bus::is_served(SERVICE).unwrap_or(false) {
+    if !runs() {
         return Ok(hold.on);
     }
     let (port, bridge) = (note_of(&hold.port)?, note_of(&hold.bridge)?);
@@ -156,7 +169,8 @@ pub fn set(hold: &Hold, follows: &Follows) -> Result<()> {
             await_follow(&hold.bridge, Some(&names.network))?;
             await_follow(&hold.port, Some(&names.port))?;
             be_seen(&hold.bridge)?;
-            settle(&hold.port)
+            settle(&hold.port)?;
+            await_lease(&hold.bridge, &texts(&follows.files))
         }
         Side::Between => {
             write(&names.interim, &alone(&hold.port))?;
@@ -180,9 +194,30 @@ fn put_back(hold: &Hold, follows: &Follows, names: &Names) -> Result<()> {
     write(&names.interim, &interim(&texts, &hold.port))?;
     reload()?;
     await_follow(&hold.port, Some(&names.interim))?;
+    await_lease(&hold.port, &texts)?;
     // Only now, for the bridge may still bear all of it.
     remove(&names.kept)?;
     remove(&names.interim)
+}
+
+/// Has it read its files again. An interface that it follows by what stood for another file's text, for a moment, it
+/// follows so once more: it would else take a lease off that, until it has it anew.
+pub(crate) fn read_again() -> Result<()> {
+    let mut written = Vec::new();
+    for link in Rtnl::open()?.links()? {
+        let Some(path) = note(link.index).and_then(|note| note.file) else { continue };
+        let texts = stood_for(&path).and_then(find).map(|path| texts(&with_drop_ins(&path))).unwrap_or_default();
+        if let (false, Ok(port)) = (texts.is_empty(), IfName::new(link.name)) {
+            write(&path, &interim_again(&texts, &port))?;
+            written.push((path, port));
+        }
+    }
+    reload()?;
+    for (path, port) in written {
+        await_follow(&port, Some(&path))?;
+        remove(&path)?;
+    }
+    Ok(())
 }
 
 /// That a bridge is there already which it was just told of, it finds out once something is said of that.
@@ -192,12 +227,18 @@ fn be_seen(bridge: &IfName) -> Result<()> {
     rtnl.set_link(bridge, &LinkChange { alias: Some(alias), ..LinkChange::default() })
 }
 
-/// At a boot it makes the bridge in a moment, where it runs.
-pub fn await_made(bridge: &IfName) -> Result<()> {
+/// At a boot it makes the bridge in a moment, where it runs and has not come to the interface yet, or has it follow one of
+/// `files`.
+pub fn await_made(port: &IfName, bridge: &IfName, files: &[&String]) -> Result<()> {
     let begun = Instant::now();
     let is_made =
         |note: Option<Note>| note.is_some_and(|note| !["pending", "initialized"].contains(&note.state.as_str()));
-    while begun.elapsed() < SETTLED && !is_made(note_of(bridge)?) && bus::is_served(SERVICE).unwrap_or(false) {
+    let makes_it = |note: Option<Note>| match note {
+        Some(note) if note.state == "unmanaged" => false,
+        Some(Note { file: Some(file), .. }) => files.contains(&&file),
+        _ => true,
+    };
+    while begun.elapsed() < SETTLED && !is_made(note_of(bridge)?) && makes_it(note_of(port)?) && runs() {
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())
@@ -206,7 +247,7 @@ pub fn await_made(bridge: &IfName) -> Result<()> {
 /// Has it do on the interface what its files say now, as if that had only come: a link-local address that stood before it
 /// looked it would else wait for, and whatever waits for it to be online with it. One that does not run will do so.
 pub fn begin_anew(port: &IfName) -> Result<()> {
-    if !bus::is_served(SERVICE).unwrap_or(false) {
+    if !runs() {
         return Ok(());
     }
     reload()?;
@@ -245,6 +286,22 @@ fn await_follow(name: &IfName, path: Option<&str>) -> Result<()> {
     }
 }
 
+/// Waits a while until it has its lease anew: what moves the address meanwhile would find it on both sides.
+fn await_lease(name: &IfName, texts: &[(String, String)]) -> Result<()> {
+    let begun = Instant::now();
+    let path = format!("/run/systemd/netif/leases/{}", Rtnl::open()?.index_of(name)?);
+    while leases(texts) && begun.elapsed() < SETTLED && !Path::new(&path).exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// Whether it follows, on that interface, what stood for its file for a moment: it has read none since.
+pub(crate) fn is_interim(name: &IfName) -> bool {
+    let note = note_of(name).ok().flatten();
+    note.and_then(|note| note.file).is_some_and(|file| stood_for(&file).is_some())
+}
+
 /// Waits a while until all of it stands: what becomes of that is not ours to wait for longer.
 fn settle(name: &IfName) -> Result<()> {
     let begun = Instant::now();
@@ -255,7 +312,7 @@ fn settle(name: &IfName) -> Result<()> {
 }
 
 /// A file in /run, for networkd's user to read.
-fn write(path: &str, text: &str) -> Result<()> {
+pub(crate) fn write(path: &str, text: &str) -> Result<()> {
     let at = Path::new(path);
     let run = Path::new("/run");
     let folders: Vec<&Path> = at.ancestors().skip(1).take_while(|folder| *folder != run).collect();
@@ -269,7 +326,7 @@ fn write(path: &str, text: &str) -> Result<()> {
     files::set(path, files::read(path)?.as_deref(), Some(text))
 }
 
-fn remove(path: &str) -> Result<()> {
+pub(crate) fn remove(path: &str) -> Result<()> {
     files::set(path, files::read(path)?.as_deref(), None)?;
     // A folder for drop-ins goes with the last one.
     if let Some(folder) = Path::new(path).parent().filter(|folder| folder.extension().is_some_and(|end| end == "d")) {
