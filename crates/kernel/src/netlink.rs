@@ -127,7 +127,7 @@ impl Writer {
         self
     }
 
-    /// The family's fixed header, or any other plain bytes.
+    /// The family's fixed header, or any other plain bytes; zeros follow up to a multiple of four.
     pub fn raw(&mut self, bytes: &[u8]) -> &mut Self {
         self.bytes.extend_from_slice(bytes);
         self.pad();

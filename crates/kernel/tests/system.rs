@@ -357,6 +357,32 @@ fn listeners_are_found_with_their_owners() {
     });
 }
 
+#[test]
+fn who_has_opened_a_connection_is_found_and_nobody_of_none() {
+    lab(|| {
+        let mut asked = sockdiag::SockDiag::open().unwrap();
+        for to in ["127.0.0.1:8080", "[::1]:8080"] {
+            let listener = TcpListener::bind(to).unwrap();
+            let client = std::net::TcpStream::connect(to).unwrap();
+            let (accepted, from) = listener.accept().unwrap();
+            let own = rustix::process::getuid().as_raw();
+            assert_eq!(asked.user_of(from, accepted.local_addr().unwrap()).unwrap(), Some(own));
+            // A socket that takes both families says so of IPv4 in IPv6's clothes (RFC 4291, 2.5.5.2).
+            if let IpAddr::V4(four) = from.ip() {
+                let mapped = SocketAddr::new(four.to_ipv6_mapped().into(), from.port());
+                assert_eq!(asked.user_of(mapped, accepted.local_addr().unwrap()).unwrap(), Some(own));
+            }
+            let other = SocketAddr::new(from.ip(), 1);
+            assert_eq!(asked.user_of(other, accepted.local_addr().unwrap()).unwrap(), None);
+            let elsewhere = Netns::unnamed("other").unwrap();
+            let there =
+                elsewhere.run(|| sockdiag::SockDiag::open().unwrap().user_of(from, listener.local_addr().unwrap()));
+            assert_eq!(there.unwrap().unwrap(), None);
+            drop(client);
+        }
+    });
+}
+
 /// Sends a datagram to `to` from a socket of its own, and waits until `server` has it.
 fn flow(server: &UdpSocket, to: &str) -> (UdpSocket, SocketAddr) {
     let client = UdpSocket::bind(if to.starts_with('[') { "[::1]:0" } else { "127.0.0.1:0" }).unwrap();
