@@ -34,3 +34,4 @@ pub mod systemd;
 pub mod takeover;
 pub mod tap;
 pub mod watch;
+pub mod ways;

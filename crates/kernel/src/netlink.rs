@@ -330,7 +330,10 @@ impl Socket {
             match self.raw.recv(&mut bytes, flags | libc::MSG_TRUNC) {
                 Ok(length) => break length,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e.into()),
+                Err(e) => {
+                    BUFFER.set(bytes);
+                    return Err(e.into());
+                }
             }
         };
         let Some(mut rest) = bytes.get(..length) else {
