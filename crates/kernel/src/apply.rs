@@ -1,32 +1,34 @@
 //! From what is to what should be: one lock, one journal, one plan, done in order; undone where it fails; looked at
 //! again when it is done.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::facts::HostFacts;
 use model::network::{GuestKind, Network};
 use model::plan::{Plan, Step, plan, undo};
-use model::state::{
-    Baseline, Ids, IpFamilyWord, PortWas, State, Sysctl, TableState, leave_edited, nothing, without_rules,
-};
+use model::state::{Baseline, Ids, IpFamilyWord, PortWas, State, Sysctl, TableState, nothing, without_rules};
 
 use crate::conntrack;
 use crate::error::KernelError;
 use crate::execute::Executor;
 use crate::journal::{NewJournal, Prior, Record, Store, StoreError, WrittenTable, boot_clock};
-use crate::observe::{Conflict, Observation, observe, observe_limits, switches};
+use crate::observe::{Conflict, Observation, observe_limits, switches};
 use crate::takeover::adopt;
-use crate::{carry, nft, tap};
+use crate::{carry, nft, tap, unmanaged};
 
 mod add;
 mod confirm;
 mod recover;
 mod repair;
+mod survey;
 mod taken;
 pub use add::Adding;
 pub use confirm::{Answer, Confirm, Vigil};
 pub use recover::PutBack;
+pub use survey::Survey;
 
 /// How long one warren waits for another.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -152,19 +154,6 @@ impl Report {
     }
 }
 
-/// What would have to be done.
-#[derive(Debug)]
-pub struct Survey {
-    /// What is ours, as it is.
-    pub observed: State,
-    /// What should be.
-    pub desired: State,
-    /// The difference.
-    pub plan: Plan,
-    /// What stands in the way.
-    pub conflicts: Vec<Conflict>,
-}
-
 /// What `up` is asked for.
 pub struct Wish<'a> {
     /// The network.
@@ -209,55 +198,6 @@ impl Engine {
         }
     }
 
-    /// What `up` would do for `network`; changes nothing.
-    pub fn survey(&self, network: &Network) -> Result<Survey, ApplyError> {
-        let baseline = self.baseline_for(network)?;
-        self.survey_state(taken::goal_of(network, &baseline)?, &baseline)
-    }
-
-    /// What `down` would do; changes nothing.
-    pub fn survey_down(&self) -> Result<Survey, ApplyError> {
-        let baseline = self.store.baseline()?.unwrap_or_default();
-        self.survey_state(nothing(&baseline), &baseline)
-    }
-
-    fn survey_state(&self, mut desired: State, baseline: &Baseline) -> Result<Survey, ApplyError> {
-        let Observation { state: observed, conflicts } = self.observe(&desired)?;
-        leave_edited(&mut desired, &observed, baseline.files());
-        let plan = plan(&observed, &desired);
-        Ok(Survey { observed, desired, plan, conflicts })
-    }
-
-    /// Looks at what `wanted` names, and at the switches of what was applied last: what goes with a link of ours must
-    /// be known to be put back with it.
-    fn observe(&self, wanted: &State) -> Result<Observation, ApplyError> {
-        self.observe_by(wanted, &self.store.record()?.unwrap_or_default())
-    }
-
-    /// The same where `record` is what was applied last.
-    fn observe_by(&self, wanted: &State, record: &Record) -> Result<Observation, ApplyError> {
-        let mut wanted = wanted.clone_without_tables();
-        let baseline = self.store.baseline()?.unwrap_or_default();
-        taken::look_at(&mut wanted, &baseline);
-        if let Some(network) = &record.network {
-            let applied = without_rules(network, &baseline, &Ids::default());
-            for (sysctl, value) in applied.sysctls {
-                wanted.sysctls.entry(sysctl).or_insert(value);
-            }
-            wanted.mends.extend(applied.mends);
-            // What we put on a bridge that an interface's addresses stand on, too.
-            wanted.addresses.extend(applied.addresses);
-            for (name, port) in applied.ports {
-                wanted.ports.entry(name).or_insert(port);
-            }
-            wanted.files.extend(applied.files);
-            for (key, hold) in applied.holds {
-                wanted.holds.entry(key).or_insert(hold);
-            }
-        }
-        Ok(observe(&wanted, &record.tables)?)
-    }
-
     /// Makes the kernel carry `network`: all, or nothing. Nothing of it is remembered for the next boot.
     pub fn up(&self, network: &Network, config: &Path, replace: bool, watch: Watch) -> Result<Report, ApplyError> {
         self.carry(Wish { network, config, text: "", facts: None, replace, lenient: false, confirm: None }, watch)
@@ -268,19 +208,24 @@ impl Engine {
         let Wish { network, config, text, facts, replace, lenient, mut confirm } = wish;
         let _lock = self.store.lock(PATIENCE)?;
         let mut report = Report { recovered: self.recover()?, ..Report::default() };
-        if let Some(running) = self.store.record()?.map(|r| r.config).filter(|running| running != config && !replace) {
+        if let Some(running) =
+            self.store.recorded()?.map(|r| r.config.clone()).filter(|running| running != config && !replace)
+        {
             return Err(ApplyError::OtherConfig { running: running.display().to_string() });
         }
         self.settle()?;
         let known = self.store.baseline()?;
-        let (network, notes) = if lenient { self.without_lost_ports(network)? } else { (network.clone(), Vec::new()) };
-        let network = &network;
-        report.kept.extend(notes);
+        let without = if lenient { Some(self.without_lost_ports(network)?) } else { None };
+        let network = without.as_ref().map_or(network, |(without, _)| without);
+        report.kept.extend(without.iter().flat_map(|(_, notes)| notes.clone()));
         let baseline = self.baseline_for(network)?;
         let mut goal = taken::goal_of(network, &baseline)?;
-        let found = self.observe(&goal)?;
+        let mut found = self.observe(&goal)?;
         if !found.conflicts.is_empty() {
             return Err(ApplyError::Conflicts(found.conflicts));
+        }
+        if self.quieten(network, &baseline, &mut report)? {
+            found = self.observe(&goal)?;
         }
         report.kept.extend(taken::leave(&mut goal, &found.state, &baseline));
         let (config, network_then) = (config.to_owned(), Some(network.clone()));
@@ -301,7 +246,7 @@ impl Engine {
             // The file may mean something new without anything to do in the kernel.
             let record = self.with_tables(record, &goal)?;
             if prior.record.as_ref() != Some(&record) {
-                self.store.write_record(&record)?;
+                self.store.write_record(Arc::new(record))?;
             }
         }
         report.confirm = self.keep(&vigil, text, &report)?;
@@ -345,8 +290,10 @@ impl Engine {
         report.kept = self.keep_what_others_use(&baseline, &found.state, &mut goal)?;
         report.kept.extend(self.keep_what_others_wrote(&baseline, &found.state, &mut goal)?);
         let prior = Prior { run: run_number(), state: found.state, record: self.store.record()?, baseline: known };
+        self.stay_quiet(&prior);
         report.done = self.converge(&prior, &goal, None, watch, &mut None)?;
         self.forget_all()?;
+        report.kept.extend(unmanaged::write(&[], &BTreeMap::new()).err().map(|e| e.to_string()));
         if let Some(network) = prior.record.and_then(|record| record.network) {
             report.end_flows(conntrack::end_all(&network));
         }
@@ -418,7 +365,7 @@ impl Engine {
             // What we wrote is only known as ours once its dump's fingerprint is kept.
             if let Some(record) = record {
                 let record = self.with_tables(record.clone(), goal)?;
-                self.store.write_record(&record).map_err(ApplyError::from)?;
+                self.store.write_record(Arc::new(record)).map_err(ApplyError::from)?;
             }
             seen = Some(self.observe(goal)?.state);
         }
@@ -450,13 +397,14 @@ impl Engine {
     /// they had, so the old record is right again.
     fn forget(&self, prior: &Prior) -> Result<(), StoreError> {
         match &prior.record {
-            Some(record) => self.store.write_record(record)?,
+            Some(record) => self.store.write_record(Arc::new(record.clone()))?,
             None => self.store.remove_record()?,
         }
         match &prior.baseline {
             Some(baseline) => self.store.write_baseline(baseline)?,
             None => self.store.remove_baseline()?,
         }
+        self.stay_quiet(prior);
         self.store.remove_journal()
     }
 
@@ -492,42 +440,6 @@ impl Engine {
             baseline.global_forwarding = switches([&global_forwarding()])?.into_values().next().as_deref() == Some("1");
         }
         Ok(baseline)
-    }
-
-    /// `down` leaves what has found another user meanwhile: a switch that is no longer what we made it, and
-    /// forwarding where somebody switched it on for the whole host after us.
-    fn keep_what_others_use(
-        &self,
-        baseline: &Baseline,
-        now: &State,
-        goal: &mut State,
-    ) -> Result<Vec<String>, ApplyError> {
-        let ours = match self.store.record()?.and_then(|r| r.network) {
-            Some(network) => without_rules(&network, baseline, &Ids::default()).sysctls,
-            None => baseline.sysctls.clone(),
-        };
-        let globally = switches([&global_forwarding()])?.into_values().next().as_deref() == Some("1");
-        let mut kept = Vec::new();
-        goal.sysctls.retain(|sysctl, prior| {
-            let Some(value) = now.sysctls.get(sysctl) else {
-                // Its interface is gone.
-                return false;
-            };
-            if value == prior {
-                return true;
-            }
-            let changed_since = ours.get(sysctl).is_some_and(|made| made != value);
-            let forwarding = sysctl.family == IpFamilyWord::Ipv4 && sysctl.key == "forwarding";
-            let taken_over = forwarding && globally && !baseline.global_forwarding;
-            if changed_since || taken_over {
-                let who =
-                    if taken_over { "forwarding was switched on for the whole host" } else { "somebody changed it" };
-                kept.push(format!("{sysctl} stays {value}: {who} meanwhile"));
-                value.clone_into(prior);
-            }
-            true
-        });
-        Ok(kept)
     }
 }
 

@@ -6,14 +6,14 @@
 //! of; the record and the lock lie in the run folder, which a boot empties as it empties the kernel. All bear
 //! the [`Identity`] of the network namespace that they are about: what another one left is of no use, and is not
 //! believed. Only [`Boot`], which says what a boot brings up, is about no namespace. Every file is written beside its
-//! place, synced and renamed, and bears a checksum, so that a torn write is seen.
+//! place and renamed, those of the state folder synced before, and bears a checksum, so that a torn write is seen.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use model::address::IfName;
@@ -24,15 +24,18 @@ use model::state::{Baseline, State, TakenOver};
 use rustix::fs::FlockOperation;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use crate::netns::Netns;
 
-use version::{RecordVersion, Version};
+use applied::Known;
 
 mod additions;
+mod applied;
+mod hash;
 mod version;
 pub use additions::{Added, Ground};
+use hash::checksum;
+pub use hash::{TextHash, fingerprint};
 
 const BASELINE: &str = "baseline.json";
 /// What was taken over of managers: it is about files that outlive a boot, so it is about no namespace.
@@ -233,8 +236,8 @@ pub struct Store {
     state: PathBuf,
     run: PathBuf,
     identity: Identity,
-    /// The record as it was read last: a run asks for it several times, and with many forwards it is long.
-    known: Mutex<Option<(RecordVersion, Option<Record>)>>,
+    /// The record as it was read or written last: a run asks for it several times, and with many forwards it is long.
+    known: Mutex<Known>,
 }
 
 /// Held while the network is changed; let go with the descriptor, also by a crash.
@@ -363,7 +366,8 @@ impl Store {
     pub fn keep_journal(&self) -> Result<()> {
         let (from, to) = (self.state.join(JOURNAL), self.state.join(PREVIOUS));
         match fs::rename(&from, &to) {
-            Ok(()) => sync_folder(&self.state),
+            // Not synced: a power cut is a boot, and what another boot wrote is not believed, by whichever name.
+            Ok(()) => Ok(()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(e) => Err(io_error("rename", &from)(e)),
         }
@@ -430,7 +434,7 @@ impl Store {
     /// Notes why the last `up` was put back by itself.
     pub fn write_put_back(&self, why: Option<&str>) -> Result<()> {
         match why {
-            Some(why) => self.write(&self.run, PUT_BACK, &why),
+            Some(why) => self.write_passing(PUT_BACK, &why),
             None => remove(&self.run.join(PUT_BACK)),
         }
     }
@@ -443,7 +447,7 @@ impl Store {
     /// Notes which run a watchdog watches over.
     pub fn write_watched(&self, run: Option<u64>) -> Result<()> {
         match run {
-            Some(run) => self.write(&self.run, WATCHDOG, &run),
+            Some(run) => self.write_passing(WATCHDOG, &run),
             None => remove(&self.run.join(WATCHDOG)),
         }
     }
@@ -461,32 +465,6 @@ impl Store {
         }
     }
 
-    /// What was applied last; a damaged record counts as none, for everything in it can be had again.
-    pub fn record(&self) -> Result<Option<Record>> {
-        let path = self.run.join(RECORD);
-        // Before it is read: what is put in its place meanwhile is read the next time.
-        let version = Version::of(&path).map(|version| (version, Version::of(&self.additions_path())));
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, record)) = known.as_ref().filter(|(of, _)| Some(*of) == version) {
-            return Ok(record.clone());
-        }
-        let record = self.undamaged(&path)?.map(|record| self.with_added(record));
-        *known = version.map(|version| (version, record.clone()));
-        Ok(record)
-    }
-
-    /// Notes what was applied.
-    pub fn write_record(&self, record: &Record) -> Result<()> {
-        self.write(&self.run, RECORD, record)?;
-        self.forget_added()
-    }
-
-    /// Nothing is applied any more.
-    pub fn remove_record(&self) -> Result<()> {
-        remove(&self.run.join(RECORD))?;
-        self.forget_added()
-    }
-
     /// Where the journal lies, to be named to people.
     #[must_use]
     pub fn journal_path(&self) -> PathBuf {
@@ -501,6 +479,11 @@ impl Store {
 
     fn write<T: Serialize>(&self, folder: &Path, name: &str, value: &T) -> Result<()> {
         write_checked(folder, name, &Stamped { identity: self.identity.clone(), value })
+    }
+
+    /// Into the run folder, unsynced: a boot empties it, and a power cut is a boot.
+    fn write_passing<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
+        put_in_place(&self.run, name, &Stamped { identity: self.identity.clone(), value }, false)
     }
 }
 
@@ -521,36 +504,36 @@ fn read_checked<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
 }
 
 fn write_checked<T: Serialize>(folder: &Path, name: &str, value: &T) -> Result<()> {
+    put_in_place(folder, name, value, true).and_then(|()| sync_folder(folder))
+}
+
+fn put_in_place<T: Serialize>(folder: &Path, name: &str, value: &T, synced: bool) -> Result<()> {
     make_folder(folder)?;
     let path = folder.join(name);
     let body = serde_json::to_vec(value)
         .map_err(|e| StoreError::Damaged { path: path.clone(), why: format!("it cannot be written: {e}") })?;
     let beside = folder.join(format!("{name}.new"));
-    let written = write_synced(&beside, &[checksum(&body).as_bytes(), b"\n", &body])
+    let written = write_parts(&beside, &[checksum(&body).as_bytes(), b"\n", &body], synced)
         .and_then(|()| fs::rename(&beside, &path).map_err(io_error("put in place", &path)));
     if written.is_err() {
         // The failure is what must be told; what is left beside is overwritten the next time.
         let _ = fs::remove_file(&beside);
     }
-    written.and_then(|()| sync_folder(folder))
+    written
 }
 
 fn write_synced(path: &Path, parts: &[&[u8]]) -> Result<()> {
+    write_parts(path, parts, true)
+}
+
+fn write_parts(path: &Path, parts: &[&[u8]], synced: bool) -> Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
     let mut file = options.open(path).map_err(io_error("write", path))?;
     for part in parts {
         file.write_all(part).map_err(io_error("write", path))?;
     }
-    file.sync_all().map_err(io_error("sync", path))
-}
-
-fn checksum(body: &[u8]) -> String {
-    hexadecimal(&Sha256::digest(body))
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    if synced { file.sync_all().map_err(io_error("sync", path)) } else { Ok(()) }
 }
 
 fn make_folder(folder: &Path) -> Result<()> {
@@ -577,38 +560,6 @@ fn sync_folder(folder: &Path) -> Result<()> {
 /// The same where the folder may not be there.
 fn sync_folder_if_any(folder: &Path) -> Result<()> {
     if folder.is_dir() { sync_folder(folder) } else { Ok(()) }
-}
-
-/// The SHA-256 of a configuration's text, to which more may come: for a forward more it is not begun anew.
-#[derive(Clone, Debug)]
-pub struct TextHash(Sha256);
-
-impl TextHash {
-    /// Of that text.
-    #[must_use]
-    pub fn of(text: &str) -> Self {
-        Self(Sha256::new_with_prefix(text))
-    }
-
-    /// Of the text with `tail` behind it.
-    #[must_use]
-    pub fn and(&self, tail: &str) -> Self {
-        let mut hash = self.0.clone();
-        hash.update(tail);
-        Self(hash)
-    }
-
-    /// As [`fingerprint`] writes it.
-    #[must_use]
-    pub fn hex(&self) -> String {
-        hexadecimal(&self.0.clone().finalize())
-    }
-}
-
-/// The SHA-256 of a configuration's text, as [`Boot`] knows one that awaits its confirmation.
-#[must_use]
-pub fn fingerprint(text: &str) -> String {
-    checksum(text.as_bytes())
 }
 
 #[cfg(test)]

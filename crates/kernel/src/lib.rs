@@ -33,5 +33,6 @@ pub mod sysctl;
 pub mod systemd;
 pub mod takeover;
 pub mod tap;
+pub mod unmanaged;
 pub mod watch;
 pub mod ways;

@@ -4,11 +4,13 @@
 //! of the caller's ever changes its place. A netlink socket stays in the namespace that it was opened in, so
 //! `netns.run(Rtnl::open)` gives a handle that is used from anywhere.
 
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
@@ -140,6 +142,42 @@ impl Netns {
             move_into_link_name_space(fd, Some(LinkNameSpaceType::Network))?;
             Ok(f())
         })?
+    }
+
+    /// Runs `f` in each of the namespaces of these names, in whatever order, by as many threads as there are processors:
+    /// one for each namespace would be made and awaited longer than most take to be looked into. What became of each, in
+    /// the order of the names; EINVAL and ENOENT where a name has just gone.
+    ///
+    /// # Errors
+    /// Where no thread can be started.
+    pub fn visit<T: Send>(names: &[String], f: impl Fn(&str) -> Result<T> + Sync) -> io::Result<Vec<Result<T>>> {
+        /// Fewer are no reason for another thread.
+        const EACH: usize = 8;
+        let most = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let (next, f) = (AtomicUsize::new(0), &f);
+        let enter = |name: &str| {
+            let netns = Self::open(name)?;
+            let entered = move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network));
+            entered.map_err(io::Error::from).context("enter", format!("the network namespace {name}"))?;
+            f(name)
+        };
+        let work = || {
+            let mine = || names.get(next.fetch_add(1, Ordering::Relaxed));
+            let places = std::iter::from_fn(|| mine().map(|name| (name, enter(name))));
+            places.collect::<Vec<_>>()
+        };
+        let mut done = std::thread::scope(|scope| {
+            let threads = (0..most.min(names.len().div_ceil(EACH)))
+                .map(|_| std::thread::Builder::new().name("netns".to_owned()).spawn_scoped(scope, work))
+                .collect::<io::Result<Vec<_>>>()?;
+            let all = threads
+                .into_iter()
+                .flat_map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            Ok::<_, io::Error>(all.collect::<Vec<_>>())
+        })?;
+        let order: HashMap<&str, usize> = names.iter().enumerate().map(|(at, name)| (name.as_str(), at)).collect();
+        done.sort_by_key(|(name, _)| order.get(name.as_str()));
+        Ok(done.into_iter().map(|(_, result)| result).collect())
     }
 
     /// The number that tells namespaces apart while they live: the inode below nsfs, as `readlink /proc/PID/ns/net`

@@ -1,6 +1,6 @@
 //! The kernel as it is: what of it is ours, and what of another's stands where ours should.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use model::address::IfName;
@@ -11,11 +11,11 @@ use model::state::{
     Sysctl, in_place_of,
 };
 
-use crate::error::{KernelError, Result};
+use crate::error::{Context as _, KernelError, Result};
 use crate::facts::is_ours;
 use crate::journal::WrittenTable;
 use crate::netns::{GUEST_MARK, Netns};
-use crate::rtnl::{AddressInfo, ControlInfo, LinkInfo, PROTOCOL, Rtnl};
+use crate::rtnl::{AddressInfo, ControlInfo, LinkInfo, NeighbourInfo, PROTOCOL, RouteInfo, Rtnl};
 use crate::{files, holders, mends, nft, sysctl};
 
 /// What was found.
@@ -46,36 +46,85 @@ impl Conflict {
     }
 }
 
+/// What the kernel tells of the calling thread's network namespace and of the guests'. What of it is ours, or in the way,
+/// is said by [`Self::judged`]; so one may look before one knows what is wanted.
+pub struct Look {
+    links: Vec<LinkInfo>,
+    controls: Vec<ControlInfo>,
+    addresses: Vec<AddressInfo>,
+    routes: Vec<RouteInfo>,
+    proxies: Vec<NeighbourInfo>,
+    /// Every namespace by a name, looked into where it is a guest's of ours.
+    namespaces: Vec<(String, Result<Option<Inside>>)>,
+    tables: [(Family, Result<nft::Found>); 2],
+}
+
 /// Looks at the calling thread's network namespace. `wanted` says which names matter that do not bear our mark, and
 /// which switches are looked at; `written` what our tables were when we wrote them.
 pub fn observe(wanted: &State, written: &BTreeMap<Family, WrittenTable>) -> Result<Observation> {
-    let mut found = Observation::default();
-    let mut rtnl = Rtnl::open()?;
-    let links = rtnl.links()?;
-    let guests = namespaces(wanted, &mut found)?;
-    observe_links(wanted, &links, &guests, &mut found);
-    observe_shapers(wanted, &rtnl.controls()?, &links, &mut found);
-    observe_addresses(&mut rtnl, &links, wanted, &mut found)?;
-    observe_routes(&mut rtnl, &links, &mut found)?;
-    observe_proxies(wanted, &mut rtnl, &links, &mut found)?;
-    for guest in &guests {
-        observe_guest(guest, wanted, &mut found);
+    Look::take(|| Ok::<_, KernelError>(written.clone()))?.judged(wanted)
+}
+
+impl Look {
+    /// Looks; `written` reads what our tables were when we wrote them.
+    pub fn take<E: From<KernelError> + Send>(
+        written: impl FnOnce() -> std::result::Result<BTreeMap<Family, WrittenTable>, E> + Send,
+    ) -> std::result::Result<Self, E> {
+        // With many guests and many forwards the one takes as long as the other.
+        std::thread::scope(|scope| {
+            let look = || {
+                let written = written()?;
+                let both = [Family::Inet, Family::Bridge];
+                Ok::<_, E>(both.map(|family| (family, nft::look(family, written.get(&family)))))
+            };
+            let tables = std::thread::Builder::new().name("tables".to_owned()).spawn_scoped(scope, look);
+            let tables = tables.context("look at", "our tables")?;
+            let mut rtnl = Rtnl::open()?;
+            let names = Netns::list()?;
+            let looks = Netns::visit(&names, look_inside).context("look into", "the guests' network namespaces")?;
+            Ok(Self {
+                links: rtnl.links()?,
+                controls: rtnl.controls()?,
+                addresses: rtnl.addresses()?,
+                routes: rtnl.routes()?,
+                proxies: rtnl.neighbour_proxies()?,
+                namespaces: names.into_iter().zip(looks).collect(),
+                tables: tables.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
+            })
+        })
     }
-    for sysctl in wanted.sysctls.keys() {
-        if let Some(value) = sysctl::read(sysctl)? {
-            found.state.sysctls.insert(sysctl.clone(), value);
+
+    /// What of it is ours, and what is in the way of `wanted`; which switches, files and rules of others' are looked at
+    /// besides, follows from that.
+    pub fn judged(self, wanted: &State) -> Result<Observation> {
+        let mut found = Observation::default();
+        let Self { links, controls, addresses, routes, proxies, namespaces, tables } = self;
+        let guests = observe_namespaces(namespaces, wanted, &mut found)?;
+        observe_links(wanted, &links, &guests, &mut found);
+        observe_shapers(wanted, &controls, &links, &mut found);
+        observe_addresses(addresses, &links, wanted, &mut found);
+        observe_routes(routes, &links, &mut found);
+        observe_proxies(wanted, proxies, &links, &mut found);
+        let given = wanted.addresses.iter().map(|a| (&a.at, a.net.addr().is_ipv4())).collect();
+        for guest in &guests {
+            observe_guest(guest, &given, &mut found);
         }
+        for sysctl in wanted.sysctls.keys() {
+            if let Some(value) = sysctl::read(sysctl)? {
+                found.state.sysctls.insert(sysctl.clone(), value);
+            }
+        }
+        observe_tables(tables, &mut found)?;
+        found.state.mends = mends::observe(&wanted.mends)?;
+        for path in wanted.files.keys() {
+            found.state.files.extend(files::read(path)?.map(|text| (path.clone(), text)));
+        }
+        for (key, hold) in &wanted.holds {
+            found.state.holds.insert(key.clone(), Hold { on: holders::side(hold)?, ..hold.clone() });
+        }
+        observe_names(wanted, &links, &mut found)?;
+        Ok(found)
     }
-    observe_tables(written, &mut found)?;
-    found.state.mends = mends::observe(&wanted.mends)?;
-    for path in wanted.files.keys() {
-        found.state.files.extend(files::read(path)?.map(|text| (path.clone(), text)));
-    }
-    for (key, hold) in &wanted.holds {
-        found.state.holds.insert(key.clone(), Hold { on: holders::side(hold)?, ..hold.clone() });
-    }
-    observe_names(wanted, &links, &mut found)?;
-    Ok(found)
 }
 
 /// Others' rules that name an interface whose place a bridge of ours is about to take. Once it has, who writes rules
@@ -105,8 +154,8 @@ fn observe_names(wanted: &State, links: &[LinkInfo], found: &mut Observation) ->
 struct Inside {
     name: String,
     links: Vec<LinkInfo>,
-    addresses: Vec<crate::rtnl::AddressInfo>,
-    routes: Vec<crate::rtnl::RouteInfo>,
+    addresses: Vec<AddressInfo>,
+    routes: Vec<RouteInfo>,
 }
 
 impl Inside {
@@ -115,15 +164,14 @@ impl Inside {
     }
 }
 
-/// Every namespace by a name, looked into where it is a guest's of ours.
-fn namespaces(wanted: &State, found: &mut Observation) -> Result<Vec<Inside>> {
+/// The guests' namespaces among those that were looked into.
+fn observe_namespaces(
+    looks: Vec<(String, Result<Option<Inside>>)>,
+    wanted: &State,
+    found: &mut Observation,
+) -> Result<Vec<Inside>> {
     let mut ours = Vec::new();
-    for name in Netns::list()? {
-        let looked = Netns::open(&name).and_then(|netns| {
-            netns
-                .run(|| look_inside(&name))
-                .map_err(|e| KernelError::new("enter", format!("the network namespace {name}"), e))?
-        });
+    for (name, looked) in looks {
         match looked {
             Ok(Some(inside)) => {
                 found.state.namespaces.insert(name);
@@ -275,9 +323,8 @@ fn observe_shapers(wanted: &State, controls: &[ControlInfo], links: &[LinkInfo],
     }
 }
 
-fn observe_addresses(rtnl: &mut Rtnl, links: &[LinkInfo], wanted: &State, found: &mut Observation) -> Result<()> {
+fn observe_addresses(addresses: Vec<AddressInfo>, links: &[LinkInfo], wanted: &State, found: &mut Observation) {
     let by_index: BTreeMap<u32, &LinkInfo> = links.iter().map(|link| (link.index, link)).collect();
-    let addresses = rtnl.addresses()?;
     observe_ports(&by_index, &addresses, wanted, found);
     for address in addresses {
         let Some(link) = by_index.get(&address.index) else { continue };
@@ -293,7 +340,6 @@ fn observe_addresses(rtnl: &mut Rtnl, links: &[LinkInfo], wanted: &State, found:
             found.state.addresses.insert(Address { at: Place::host(&name), net: address.net });
         }
     }
-    Ok(())
 }
 
 /// Interfaces of the host's that are plugged into bridges of ours. One whose place the bridge takes has nothing left;
@@ -333,9 +379,9 @@ fn found_bridge(found: &Observation, name: &IfName) -> bool {
 }
 
 /// Host routes by our links, to what lies behind guests.
-fn observe_routes(rtnl: &mut Rtnl, links: &[LinkInfo], found: &mut Observation) -> Result<()> {
+fn observe_routes(routes: Vec<RouteInfo>, links: &[LinkInfo], found: &mut Observation) {
     let names: BTreeMap<u32, &str> = links.iter().map(|link| (link.index, link.name.as_str())).collect();
-    for route in rtnl.routes()?.into_iter().filter(|route| route.protocol == PROTOCOL) {
+    for route in routes.into_iter().filter(|route| route.protocol == PROTOCOL) {
         let Some(name) = route.oif.and_then(|oif| names.get(&oif)).and_then(|name| IfName::new(*name).ok()) else {
             continue;
         };
@@ -343,13 +389,12 @@ fn observe_routes(rtnl: &mut Rtnl, links: &[LinkInfo], found: &mut Observation) 
             found.state.routes.insert(Route { at: Place::host(&name), to: route.to, via: route.via });
         }
     }
-    Ok(())
 }
 
 /// For whom we answer, on whatever link: by the mark of the entry. Another's entry that we need is not taken over.
-fn observe_proxies(wanted: &State, rtnl: &mut Rtnl, links: &[LinkInfo], found: &mut Observation) -> Result<()> {
+fn observe_proxies(wanted: &State, proxies: Vec<NeighbourInfo>, links: &[LinkInfo], found: &mut Observation) {
     let names: BTreeMap<u32, &str> = links.iter().map(|link| (link.index, link.name.as_str())).collect();
-    for entry in rtnl.neighbour_proxies()? {
+    for entry in proxies {
         let Some(link) = names.get(&entry.index).and_then(|name| IfName::new(*name).ok()) else { continue };
         let proxy = Proxy { link, address: entry.address };
         if entry.protocol == PROTOCOL {
@@ -363,18 +408,15 @@ fn observe_proxies(wanted: &State, rtnl: &mut Rtnl, links: &[LinkInfo], found: &
             });
         }
     }
-    Ok(())
 }
 
 /// Of a family of which it was given no address, a guest's are what it has from elsewhere (an outer network's leases).
-fn observe_guest(guest: &Inside, wanted: &State, found: &mut Observation) {
+/// `given` has the places of addresses that are wanted, each with whether one of IPv4 is.
+fn observe_guest(guest: &Inside, given: &BTreeSet<(&Place, bool)>, found: &mut Observation) {
     let Some(eth0) = guest.eth0() else { return };
     let Ok(name) = IfName::new(GUEST_INTERFACE) else { return };
     let at = Place::guest(&guest.name, &name);
-    let given = |net: &IpNet| {
-        let of_family = |a: &&Address| a.net.addr().is_ipv4() == net.addr().is_ipv4();
-        wanted.addresses.iter().filter(of_family).any(|a| a.at == at)
-    };
+    let given = |net: &IpNet| given.contains(&(&at, net.addr().is_ipv4()));
     for address in guest.addresses.iter().filter(|a| a.index == eth0.index && given(&a.net)) {
         if !address.is_link_local() && address.is_permanent() {
             found.state.addresses.insert(Address { at: at.clone(), net: address.net });
@@ -385,9 +427,9 @@ fn observe_guest(guest: &Inside, wanted: &State, found: &mut Observation) {
     }
 }
 
-fn observe_tables(written: &BTreeMap<Family, WrittenTable>, found: &mut Observation) -> Result<()> {
-    for family in [Family::Inet, Family::Bridge] {
-        match nft::look(family, written.get(&family))? {
+fn observe_tables(looks: [(Family, Result<nft::Found>); 2], found: &mut Observation) -> Result<()> {
+    for (family, look) in looks {
+        match look? {
             nft::Found::Nothing => {}
             nft::Found::Ours(table) => {
                 found.state.tables.insert(family, table);

@@ -102,6 +102,23 @@ fn a_namespace_ends_with_its_name_and_takes_its_cables_along() {
 }
 
 #[test]
+fn every_namespace_is_visited_and_one_that_has_gone_is_told_as_such() {
+    lab(|| {
+        let names: Vec<String> = (0..40).map(|n| format!("g{n}")).collect();
+        let inodes: Vec<u64> = names.iter().map(|name| Netns::create(name).unwrap().inode().unwrap()).collect();
+        let outside = own_inode();
+        let asked: Vec<String> = names.iter().cloned().chain(["gone".to_owned()]).collect();
+        let mut seen = Netns::visit(&asked, |name| Ok((name.to_owned(), own_inode()))).unwrap();
+        assert!(seen.pop().unwrap().unwrap_err().is_absent());
+        let seen: Vec<(String, u64)> = seen.into_iter().map(Result::unwrap).collect();
+        assert_eq!(seen, names.iter().cloned().zip(inodes).collect::<Vec<_>>());
+        assert_eq!(own_inode(), outside);
+        assert!(Netns::visit(&[], |_| Ok(())).unwrap().is_empty());
+        names.iter().for_each(|name| Netns::delete(name).unwrap());
+    });
+}
+
+#[test]
 fn what_a_killed_maker_left_is_no_namespace_and_no_hindrance() {
     lab(|| {
         fs::create_dir_all("/run/netns").unwrap();

@@ -190,7 +190,9 @@ pub enum TableChange {
 /// what something hangs on is there before it, and goes after it.
 #[must_use]
 pub fn plan(from: &State, to: &State) -> Plan {
-    let mut planner = Planner { now: from.clone(), to, steps: Vec::new(), begun: BTreeMap::new() };
+    // Nothing but the rules depends on the tables, which are by far the largest part where there are many forwards.
+    let (now, tables) = (from.clone_without_tables(), &from.tables);
+    let mut planner = Planner { now, tables, to, steps: Vec::new(), begun: BTreeMap::new() };
     let going = to.tables.is_empty();
     if !going {
         planner.rules();
@@ -239,7 +241,9 @@ fn is_same_device(a: &LinkKind, b: &LinkKind) -> bool {
 
 /// Emits steps and keeps account of what the state is after them.
 struct Planner<'a> {
+    /// Without the tables.
     now: State,
+    tables: &'a BTreeMap<Family, TableState>,
     to: &'a State,
     steps: Vec<Step>,
     /// What was paused, and where it shall be at work in the end.
@@ -269,10 +273,10 @@ impl Planner<'_> {
     }
 
     fn rules(&mut self) {
-        let families: BTreeSet<Family> = self.now.tables.keys().chain(self.to.tables.keys()).copied().collect();
+        let families: BTreeSet<Family> = self.tables.keys().chain(self.to.tables.keys()).copied().collect();
         let mut changes = Vec::new();
         for family in families {
-            match (self.now.tables.get(&family), self.to.tables.get(&family)) {
+            match (self.tables.get(&family), self.to.tables.get(&family)) {
                 (Some(TableState::Intact(from)), Some(TableState::Intact(to))) if from.same_skeleton(to) => {
                     changes.extend(element_changes(from, to));
                 }
@@ -281,7 +285,7 @@ impl Planner<'_> {
             }
         }
         if !changes.is_empty() {
-            self.push(Step::Rules { changes });
+            self.steps.push(Step::Rules { changes });
         }
     }
 
@@ -504,13 +508,12 @@ impl Planner<'_> {
 fn element_changes(from: &Table, to: &Table) -> Vec<TableChange> {
     let mut changes = Vec::new();
     for (set, target) in &to.sets {
-        let Some(current) = from.sets.get(set) else { continue };
+        // Most are the same, which is told in one go.
+        let Some(current) = from.sets.get(set).filter(|current| current.elements != target.elements) else { continue };
         let remove: BTreeSet<Element> = current.elements.difference(&target.elements).cloned().collect();
         let add: BTreeSet<Element> = target.elements.difference(&current.elements).cloned().collect();
-        if !remove.is_empty() || !add.is_empty() {
-            let declared = Set { elements: BTreeSet::new(), ..target.clone() };
-            changes.push(TableChange::Elements { family: to.family, set: set.clone(), declared, remove, add });
-        }
+        let (family, set, declared) = (to.family, set.clone(), target.declared());
+        changes.push(TableChange::Elements { family, set, declared, remove, add });
     }
     changes
 }

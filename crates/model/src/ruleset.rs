@@ -416,6 +416,13 @@ impl Set {
             elements: BTreeSet::new(),
         }
     }
+
+    /// What it is, without what is in it.
+    #[must_use]
+    pub fn declared(&self) -> Self {
+        let Self { interval, counted, held, .. } = *self;
+        Self { interval, counted, held, ..Self::map(&self.key, &self.data) }
+    }
 }
 
 impl Element {
@@ -444,11 +451,8 @@ impl Table {
     /// in elements alone.
     #[must_use]
     pub fn skeleton(&self) -> Self {
-        let mut table = self.clone();
-        for set in table.sets.values_mut() {
-            set.elements.clear();
-        }
-        table
+        let sets = self.sets.iter().map(|(name, set)| (name.clone(), set.declared())).collect();
+        Self { family: self.family, sets, chains: self.chains.clone() }
     }
 
     /// Whether the two differ at most in elements.

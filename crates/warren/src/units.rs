@@ -79,7 +79,7 @@ fn serve(call: &Call<'_>) -> String {
         "{MARK}\n\
          [Unit]\n\
          Description=Names, leases and repair for the network of {config}\n\
-         Wants=warren-network.service\n\
+         # Not wanted from here: each new try of this one would try that one again.\n\
          After=warren-network.service dbus.service systemd-resolved.service\n\
          # However often it fails: what is in its way may go away.\n\
          StartLimitIntervalSec=0\n\

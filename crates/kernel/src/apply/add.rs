@@ -76,7 +76,7 @@ impl Engine {
     /// good by. Whatever hinders it, the whole way stays.
     pub(super) fn lay_ground(&self, facts: Option<&HostFacts>) {
         let Some(facts) = facts else { return };
-        if let Ok(Some(record)) = self.store.record() {
+        if let Ok(Some(record)) = self.store.recorded() {
             let _ = self.store.write_ground(&record, &Ground::of_facts(facts));
         }
     }
@@ -84,10 +84,10 @@ impl Engine {
     /// What has come one by one is written into the record, and the last of it is what `rollback` would take back.
     pub(super) fn settle(&self) -> Result<(), ApplyError> {
         let Some(previous) = self.before_last_addition()? else { return Ok(()) };
-        let record = self.store.record()?;
+        let record = self.store.recorded()?;
         self.store.write_previous(&previous)?;
         if let Some(record) = record {
-            self.store.write_record(&record)?;
+            self.store.write_record(record)?;
         }
         Ok(())
     }

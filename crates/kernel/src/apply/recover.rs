@@ -179,7 +179,7 @@ impl Engine {
         let mut done = Plan::default();
         let mut troubles = Vec::new();
         for _ in 0..ROUNDS {
-            let seen = self.observe_by(look, &record)?.state;
+            let seen = self.observe_by(look, Some(&record))?.state;
             leave_edited(&mut wanted, &seen, &taken);
             let back = plan(&seen, &wanted);
             record.clone_from(&then);
@@ -197,7 +197,7 @@ impl Engine {
                 }
             }
         }
-        let left = plan(&self.observe_by(look, &record)?.state, &wanted);
+        let left = plan(&self.observe_by(look, Some(&record))?.state, &wanted);
         if left.is_empty() {
             return Ok(done);
         }

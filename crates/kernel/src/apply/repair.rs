@@ -19,9 +19,12 @@ impl Engine {
         let (network, _told_by_up) = self.without_lost_ports(&network)?;
         let baseline = self.baseline_for(&network)?;
         let mut goal = taken::goal_of(&network, &baseline)?;
-        let found = self.observe(&goal)?;
+        let mut found = self.observe(&goal)?;
         if !found.conflicts.is_empty() {
             return Err(ApplyError::Conflicts(found.conflicts));
+        }
+        if self.quieten(&network, &baseline, &mut report)? {
+            found = self.observe(&goal)?;
         }
         // It is told by the next `up`, not by every look.
         taken::leave(&mut goal, &found.state, &baseline);

@@ -7,16 +7,16 @@ use model::facts::HostFacts;
 use model::foreign::{Mend, naming};
 use model::manager::Holder;
 use model::network::Network;
-use model::state::{Baseline, Side, State, TakenFile, TakenOver, desired, leave_edited};
+use model::state::{
+    Baseline, Ids, IpFamilyWord, Side, State, TakenFile, TakenOver, desired, leave_edited, without_rules,
+};
 
-use super::{ApplyError, Engine, PATIENCE, Report, Watch, ids_of};
-use crate::carry;
-use crate::files;
+use super::{ApplyError, Engine, PATIENCE, Prior, Report, Watch, global_forwarding, ids_of};
 use crate::holders::networkd;
-use crate::mends;
-use crate::observe::Conflict;
+use crate::observe::{Conflict, switches};
 use crate::rtnl::Rtnl;
 use crate::takeover::{adopt, look_through};
+use crate::{carry, files, mends, unmanaged};
 
 impl Engine {
     /// What this host is, where that was not rewritten by ourselves.
@@ -65,6 +65,65 @@ impl Engine {
             networkd::begin_anew(port)?;
         }
         Ok(Some(report))
+    }
+
+    /// `down` leaves what has found another user meanwhile: a switch that is no longer what we made it, and
+    /// forwarding where somebody switched it on for the whole host after us.
+    pub(super) fn keep_what_others_use(
+        &self,
+        baseline: &Baseline,
+        now: &State,
+        goal: &mut State,
+    ) -> Result<Vec<String>, ApplyError> {
+        let ours = match self.store.record()?.and_then(|r| r.network) {
+            Some(network) => without_rules(&network, baseline, &Ids::default()).sysctls,
+            None => baseline.sysctls.clone(),
+        };
+        let globally = switches([&global_forwarding()])?.into_values().next().as_deref() == Some("1");
+        let mut kept = Vec::new();
+        goal.sysctls.retain(|sysctl, prior| {
+            let Some(value) = now.sysctls.get(sysctl) else {
+                // Its interface is gone.
+                return false;
+            };
+            if value == prior {
+                return true;
+            }
+            let changed_since = ours.get(sysctl).is_some_and(|made| made != value);
+            let forwarding = sysctl.family == IpFamilyWord::Ipv4 && sysctl.key == "forwarding";
+            let taken_over = forwarding && globally && !baseline.global_forwarding;
+            if changed_since || taken_over {
+                let who =
+                    if taken_over { "forwarding was switched on for the whole host" } else { "somebody changed it" };
+                kept.push(format!("{sysctl} stays {value}: {who} meanwhile"));
+                value.clone_into(prior);
+            }
+            true
+        });
+        Ok(kept)
+    }
+
+    /// systemd-networkd leaves alone what is there and what comes. Says whether it has read its files again.
+    pub(super) fn quieten(
+        &self,
+        network: &Network,
+        baseline: &Baseline,
+        report: &mut Report,
+    ) -> Result<bool, ApplyError> {
+        let before = self.store.record()?.and_then(|record| record.network);
+        let networks: Vec<&Network> = [network].into_iter().chain(&before).collect();
+        Ok(unmanaged::tell(&networks, &baseline.taken).unwrap_or_else(|e| {
+            report.kept.push(format!("systemd-networkd is not told to leave links of ours alone: {e}"));
+            false
+        }))
+    }
+
+    /// The same of what was there before: it is told already, but for what an earlier boot took over.
+    pub(super) fn stay_quiet(&self, prior: &Prior) {
+        let network = prior.record.as_ref().and_then(|record| record.network.as_ref());
+        let taken = prior.baseline.as_ref().map(|baseline| baseline.taken.clone()).unwrap_or_default();
+        // It is no failure of what is put back.
+        let _ = unmanaged::write(network.as_slice(), &taken);
     }
 
     /// `down` puts no file back that somebody else has written since, and keeps what it said before.

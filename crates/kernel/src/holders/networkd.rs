@@ -4,6 +4,7 @@
 //! Reading them again, it takes off an interface all that the file which it follows now does not say itself, a lease that
 //! has not been given anew included. So for as long as that takes, a file in /run tells it to keep what is there.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -31,8 +32,8 @@ const FOLDERS: [&str; 4] =
     ["/etc/systemd/network", "/run/systemd/network", "/usr/local/lib/systemd/network", "/usr/lib/systemd/network"];
 
 /// What it notes of a link.
-struct Note {
-    state: String,
+pub(crate) struct Note {
+    pub(crate) state: String,
     file: Option<String>,
 }
 
@@ -42,7 +43,7 @@ fn note(index: u32) -> Option<Note> {
     Some(Note { state: value("ADMIN_STATE")?, file: value("NETWORK_FILE") })
 }
 
-fn note_of(name: &IfName) -> Result<Option<Note>> {
+pub(crate) fn note_of(name: &IfName) -> Result<Option<Note>> {
     match Rtnl::open()?.index_of(name) {
         Ok(index) => Ok(note(index)),
         Err(e) if e.is_absent() => Ok(None),
@@ -88,13 +89,25 @@ pub fn texts(paths: &[String]) -> Vec<(String, String)> {
     paths.iter().filter_map(read).collect()
 }
 
+/// Whether it runs for this network.
+pub(crate) fn runs() -> bool {
+    bus::is_served(SERVICE).unwrap_or(false)
+}
+
+/// Every .network file that it reads.
+pub(crate) fn all() -> Vec<String> {
+    let entries = FOLDERS.iter().flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten());
+    let names: BTreeSet<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.iter().filter(|name| name.ends_with(".network")).filter_map(|name| find(name)).collect()
+}
+
 /// The file of that name that it reads.
 fn find(base: &str) -> Option<String> {
     FOLDERS.iter().map(|folder| format!("{folder}/{base}")).find(|path| Path::new(path).exists())
 }
 
 /// A file and its drop-ins, in the order that they are read in (systemd.network(5)).
-fn with_drop_ins(path: &str) -> Vec<String> {
+pub(crate) fn with_drop_ins(path: &str) -> Vec<String> {
     let base = path.rsplit('/').next().unwrap_or(path);
     let mut drop_ins: Vec<(String, String)> = Vec::new();
     for folder in FOLDERS {
@@ -130,7 +143,7 @@ fn names(hold: &Hold, follows: &Follows) -> Result<Names> {
 /// Where it does what the interface's file says. Where it does not run, it will do what its files say.
 pub fn side(hold: &Hold, follows: &Follows) -> Result<Side> {
     let names = names(hold, follows)?;
-    if !bus::is_served(SERVICE).unwrap_or(false) {
+    if !runs() {
         return Ok(hold.on);
     }
     let (port, bridge) = (note_of(&hold.port)?, note_of(&hold.bridge)?);
@@ -197,7 +210,7 @@ pub fn await_made(bridge: &IfName) -> Result<()> {
     let begun = Instant::now();
     let is_made =
         |note: Option<Note>| note.is_some_and(|note| !["pending", "initialized"].contains(&note.state.as_str()));
-    while begun.elapsed() < SETTLED && !is_made(note_of(bridge)?) && bus::is_served(SERVICE).unwrap_or(false) {
+    while begun.elapsed() < SETTLED && !is_made(note_of(bridge)?) && runs() {
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())
@@ -206,7 +219,7 @@ pub fn await_made(bridge: &IfName) -> Result<()> {
 /// Has it do on the interface what its files say now, as if that had only come: a link-local address that stood before it
 /// looked it would else wait for, and whatever waits for it to be online with it. One that does not run will do so.
 pub fn begin_anew(port: &IfName) -> Result<()> {
-    if !bus::is_served(SERVICE).unwrap_or(false) {
+    if !runs() {
         return Ok(());
     }
     reload()?;
@@ -217,7 +230,7 @@ pub fn begin_anew(port: &IfName) -> Result<()> {
     Ok(())
 }
 
-fn reload() -> Result<()> {
+pub(crate) fn reload() -> Result<()> {
     bus::call(SERVICE, PATH, INTERFACE, "Reload")
         .map_err(io::Error::other)
         .context("have read its files again", "systemd-networkd")
@@ -255,7 +268,7 @@ fn settle(name: &IfName) -> Result<()> {
 }
 
 /// A file in /run, for networkd's user to read.
-fn write(path: &str, text: &str) -> Result<()> {
+pub(crate) fn write(path: &str, text: &str) -> Result<()> {
     let at = Path::new(path);
     let run = Path::new("/run");
     let folders: Vec<&Path> = at.ancestors().skip(1).take_while(|folder| *folder != run).collect();
@@ -269,7 +282,7 @@ fn write(path: &str, text: &str) -> Result<()> {
     files::set(path, files::read(path)?.as_deref(), Some(text))
 }
 
-fn remove(path: &str) -> Result<()> {
+pub(crate) fn remove(path: &str) -> Result<()> {
     files::set(path, files::read(path)?.as_deref(), None)?;
     // A folder for drop-ins goes with the last one.
     if let Some(folder) = Path::new(path).parent().filter(|folder| folder.extension().is_some_and(|end| end == "d")) {

@@ -69,6 +69,19 @@ impl Ground {
     }
 }
 
+impl Record {
+    /// The record with what has come since.
+    pub(super) fn with_added(mut self, added: Vec<Added>) -> Self {
+        for Added { tail, forwards, .. } in added {
+            self.text += &tail;
+            if let Some(network) = &mut self.network {
+                network.forwards.extend(forwards);
+            }
+        }
+        self
+    }
+}
+
 impl Store {
     /// The ground for one forward more, and the SHA-256 of what the file said after the last that has come since; nothing
     /// where the record, or what a boot brings up, is another by now, or is to be written anew.
@@ -131,17 +144,6 @@ impl Store {
     /// The forwards that have come since the record was written.
     pub fn added(&self) -> Vec<Added> {
         self.continued().map(|(_, added, _)| added).unwrap_or_default()
-    }
-
-    /// The record with what has come since.
-    pub(super) fn with_added(&self, mut record: Record) -> Record {
-        for Added { tail, forwards, .. } in self.added() {
-            record.text += &tail;
-            if let Some(network) = &mut record.network {
-                network.forwards.extend(forwards);
-            }
-        }
-        record
     }
 
     /// What a boot brings up with what has come since.

@@ -51,3 +51,24 @@ fn one_at_a_time() {
     drop(held);
     store.lock(Duration::ZERO).unwrap();
 }
+
+#[test]
+fn what_one_keeps_in_mind_of_the_record_is_what_lies_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, other) = (store(dir.path()), store(dir.path()));
+    let record = |text: &str| Record { text: text.to_owned(), ..Record::default() };
+    assert_eq!(one.record().unwrap(), None);
+    for text in ["first", "second"] {
+        one.write_record(record(text).into()).unwrap();
+        assert_eq!(one.record().unwrap(), Some(record(text)));
+        assert_eq!(other.record().unwrap(), Some(record(text)));
+        let own = format!("{text}, by the other");
+        other.write_record(record(&own).into()).unwrap();
+        assert_eq!(one.record().unwrap(), Some(record(&own)));
+    }
+    other.remove_record().unwrap();
+    assert_eq!(one.record().unwrap(), None);
+    one.write_record(record("third").into()).unwrap();
+    fs::write(dir.path().join("run").join(RECORD), "no record").unwrap();
+    assert_eq!(one.record().unwrap(), None);
+}

@@ -37,17 +37,27 @@ impl Nft {
         if set.interval && set.key.len() == 1 {
             return intervals(raw, set);
         }
-        raw.map(|element| {
-            let from = bytes(element, NFTA_SET_ELEM_KEY).ok_or(FOREIGN)?;
-            let to = bytes(element, NFTA_SET_ELEM_KEY_END).unwrap_or(from);
-            let data = bytes(element, NFTA_SET_ELEM_DATA).unwrap_or(&[]);
-            let from = unpack(from, &set.key)?;
-            let to = unpack(to, &set.key)?;
-            let key = from.into_iter().zip(to).map(|(a, b)| key_part(a, b)).collect();
-            let most = if set.held { most(element) } else { None };
-            Ok(Element { key, data: unpack(data, &set.data)?, most })
-        })
-        .collect()
+        // They come in the order of the kernel's hash. Bytes are put in order sooner than values, and their order is the
+        // values' own, so that the set finds them sorted.
+        let mut sorted = raw
+            .map(|element| Ok((bytes(element, NFTA_SET_ELEM_KEY).ok_or(FOREIGN)?, element)))
+            .collect::<Result<Vec<_>>>()?;
+        sorted.sort_unstable_by_key(|(key, _)| *key);
+        sorted
+            .into_iter()
+            .map(|(from, element)| {
+                let key = match bytes(element, NFTA_SET_ELEM_KEY_END).filter(|to| *to != from) {
+                    None => unpack(from, &set.key, KeyPart::One)?,
+                    Some(to) => {
+                        let both = values(from, &set.key)?.into_iter().zip(values(to, &set.key)?);
+                        both.map(|(from, to)| key_part(from, to)).collect()
+                    }
+                };
+                let data = values(bytes(element, NFTA_SET_ELEM_DATA).unwrap_or(&[]), &set.data)?;
+                let most = if set.held { most(element) } else { None };
+                Ok(Element { key, data, most })
+            })
+            .collect()
     }
 }
 
@@ -81,9 +91,9 @@ impl Nft {
             }
             let lists = messages.iter().filter_map(|m| find_attr(body(m), NFTA_SET_ELEM_LIST_ELEMENTS));
             for (_, element) in lists.flat_map(attrs) {
-                let from = unpack(bytes(element, NFTA_SET_ELEM_KEY).ok_or(FOREIGN)?, &set.key)?;
+                let from = values(bytes(element, NFTA_SET_ELEM_KEY).ok_or(FOREIGN)?, &set.key)?;
                 let to = match bytes(element, NFTA_SET_ELEM_KEY_END) {
-                    Some(to) => unpack(to, &set.key)?,
+                    Some(to) => values(to, &set.key)?,
                     None => from.clone(),
                 };
                 let key = from.into_iter().zip(to).map(|(a, b)| key_part(a, b)).collect();
@@ -108,7 +118,7 @@ fn interval_counts(messages: &[Message], set: &Set) -> Result<BTreeMap<Vec<KeyPa
     };
     let mut by_first = BTreeMap::new();
     for element in raw().filter(|element| number(element, NFTA_SET_ELEM_FLAGS) & NFT_SET_ELEM_INTERVAL_END == 0) {
-        let first = unpack(bytes(element, NFTA_SET_ELEM_KEY).ok_or(FOREIGN)?, &set.key)?;
+        let first = values(bytes(element, NFTA_SET_ELEM_KEY).ok_or(FOREIGN)?, &set.key)?;
         by_first.insert(first, counts(element));
     }
     let counts = |element: Element| {
@@ -153,10 +163,10 @@ fn intervals<'a>(raw: impl Iterator<Item = &'a [u8]>, set: &Set) -> Result<BTree
             Some(next) => predecessor(next.key),
             None => vec![0xff; bound.key.len()],
         };
-        let from = unpack(bound.key, &set.key)?;
-        let to = unpack(&last, &set.key)?;
+        let from = values(bound.key, &set.key)?;
+        let to = values(&last, &set.key)?;
         let key = from.into_iter().zip(to).map(|(a, b)| key_part(a, b)).collect();
-        out.insert(Element { key, data: unpack(bound.data, &set.data)?, most: None });
+        out.insert(Element { key, data: values(bound.data, &set.data)?, most: None });
     }
     Ok(out)
 }
@@ -174,7 +184,12 @@ fn predecessor(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// A value, or the padded values of a concatenation. The kernel pads what it dumps to whole registers of four bytes.
-fn unpack(bytes: &[u8], types: &[Type]) -> Result<Vec<Value>> {
+fn values(bytes: &[u8], types: &[Type]) -> Result<Vec<Value>> {
+    unpack(bytes, types, |value| value)
+}
+
+/// The same, each as `made` of it.
+fn unpack<T>(bytes: &[u8], types: &[Type], made: impl Fn(Value) -> T) -> Result<Vec<T>> {
     if bytes.len() < packed_width(types) {
         return Err(FOREIGN);
     }
@@ -184,7 +199,7 @@ fn unpack(bytes: &[u8], types: &[Type]) -> Result<Vec<Value>> {
         .map(|kind| {
             let value = value(rest, *kind).ok_or(FOREIGN)?;
             rest = rest.get(width(*kind).next_multiple_of(4)..).unwrap_or(&[]);
-            Ok(value)
+            Ok(made(value))
         })
         .collect()
 }

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::{Holder, Managed};
 use crate::address::{IfName, Mac};
 
+mod matching;
+pub use matching::may_fit;
+
 /// What networkd follows on an interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Follows {
@@ -35,6 +38,8 @@ pub struct Names {
     pub kept: String,
     /// In /run, for a moment: what moved back to the interface is not taken off it.
     pub interim: String,
+    /// In /run, while we are up: the bridge is nobody's before the first of these is there, and once it is gone.
+    pub unmanaged: String,
 }
 
 /// Where our files are kept.
@@ -42,6 +47,8 @@ const FOLDER: &str = "/etc/systemd/network";
 /// Where those are that end with the next boot.
 const RUN: &str = "/run/systemd/network";
 const INTERIM: &str = ".interim-";
+/// What a file begins with that has links of ours left alone.
+const UNMANAGED: &str = "# warren: links of its own, left alone until `warren down`\n";
 
 /// Sections that hold for a bridge as they do for an interface.
 const SECTIONS: &[&str] = &[
@@ -161,9 +168,11 @@ fn names(followed: &str, bridge: &IfName) -> Option<Names> {
             port: format!("{FOLDER}/{stem}.port.network"),
             kept: format!("{RUN}/{stem}.network.d/warren.conf"),
             interim: format!("{RUN}/{stem}{INTERIM}{followed}"),
+            unmanaged: format!("{RUN}/{stem}.unmanaged.network"),
         }
     };
-    let comes_first = |names: &Names| names.files().iter().all(|path| base(path) < followed);
+    let comes_first =
+        |names: &Names| names.files().into_iter().chain([&names.unmanaged]).all(|path| base(path) < followed);
     ["05", "00", "0", "!"].into_iter().map(of).find(comes_first)
 }
 
@@ -191,9 +200,6 @@ pub(super) fn take_over(
     let Some((path, _)) = files.first() else { return Err("the file that it follows is gone".to_owned()) };
     for (path, text) in &files {
         check(text).map_err(|why| format!("{path}: {why}"))?;
-    }
-    if may_fit(&files, bridge) {
-        return Err(format!("{path}: its [Match] fits {bridge}, too; name the interface there (Name={port})"));
     }
     let names = follows.names(bridge).ok_or_else(|| format!("{path}: no name comes before that"))?;
     Ok(texts(&files, &names, port, bridge, Some(mac), (follows.iaid, follows.iaid6)))
@@ -274,6 +280,31 @@ pub fn alone(port: &IfName) -> String {
     format!("[Match]\nName={port}\n\n[Link]\nUnmanaged=yes\n")
 }
 
+/// Has links of ours left alone, whatever else fits them: a DHCP client on a bridge or on a guest's port would take the
+/// host's addresses and routes from who sits there.
+#[must_use]
+pub fn unmanaged<'a>(links: impl IntoIterator<Item = &'a IfName>) -> String {
+    // What is more than a letter in a pattern stands for any one.
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.@+".contains(c) { c } else { '?' };
+    let names: Vec<String> = links.into_iter().map(|link| link.as_str().chars().map(plain).collect()).collect();
+    format!("{UNMANAGED}[Match]\nName={}\n\n[Link]\nUnmanaged=yes\n", names.join(" "))
+}
+
+/// Where that stands, before every one of those files.
+#[must_use]
+pub fn unmanaged_path<'a>(others: impl IntoIterator<Item = &'a String>) -> String {
+    let first = others.into_iter().map(|path| base(path)).min();
+    let comes_first = |name: &&&str| first.is_none_or(|first| **name < first);
+    let name = ["00-warren.network", "0-warren.network", "!warren.network"];
+    format!("{RUN}/{}", name.iter().find(comes_first).unwrap_or(&name[2]))
+}
+
+/// Whether a file is one of those.
+#[must_use]
+pub fn is_unmanaged(text: &str) -> bool {
+    text.starts_with(UNMANAGED)
+}
+
 /// That what moved to the bridge stays there until networkd has it from who leases.
 #[must_use]
 pub fn kept() -> &'static str {
@@ -306,55 +337,6 @@ fn check(text: &str) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// Whether the files may be taken to be about the bridge, too: `[Match]` fits where all that it says does.
-fn may_fit(files: &[(String, String)], bridge: &IfName) -> bool {
-    let all = files.iter().flat_map(|(_, text)| lines(text)).filter(|line| line.section == "Match");
-    !all.filter_map(|line| line.set).any(|(key, value)| match key {
-        "Name" => !fits(value, &[bridge.as_str()]),
-        "Kind" | "Driver" => !fits(value, &["bridge"]),
-        // With udev it is the one, without it the other.
-        "Type" => !fits(value, &["bridge", "ether"]),
-        // A bridge has none of these.
-        "Path" | "PermanentMACAddress" | "WLANInterfaceType" | "SSID" | "BSSID" => !value.is_empty(),
-        _ => false,
-    })
-}
-
-/// Whether a list of patterns may fit one of these words; one with an exclamation mark before it fits all others.
-fn fits(patterns: &str, words: &[&str]) -> bool {
-    let (inverted, patterns) = match patterns.strip_prefix('!') {
-        Some(rest) => (true, rest),
-        None => (false, patterns),
-    };
-    words.iter().any(|word| {
-        let mut all = patterns.split_whitespace().map(|pattern| glob(pattern.as_bytes(), word.as_bytes()));
-        let one = all.by_ref().find(|fits| *fits != Some(false));
-        match one {
-            None => inverted,
-            // A pattern that is not understood may fit or not.
-            Some(None) => true,
-            Some(Some(_)) => !inverted,
-        }
-    })
-}
-
-/// glob(7), but for classes of characters, which are not understood.
-fn glob(pattern: &[u8], word: &[u8]) -> Option<bool> {
-    match pattern.split_first() {
-        None => Some(word.is_empty()),
-        Some((b'[' | b'\\', _)) => None,
-        Some((b'*', rest)) => {
-            let tails: Vec<Option<bool>> = (0..=word.len()).map(|from| glob(rest, &word[from..])).collect();
-            let not_understood = || if tails.contains(&None) { None } else { Some(false) };
-            if tails.contains(&Some(true)) { Some(true) } else { not_understood() }
-        }
-        Some((first, rest)) => match word.split_first() {
-            Some((letter, left)) if first == letter || *first == b'?' => glob(rest, left),
-            _ => Some(false),
-        },
-    }
 }
 
 #[cfg(test)]
@@ -415,9 +397,26 @@ mod tests {
                 "{names:?}"
             );
             assert!(base(&names.interim) < base(&names.port), "{names:?}");
+            assert!(base(&names.unmanaged) > base(&names.network) && base(&names.unmanaged) < followed, "{names:?}");
             assert_eq!(stood_for(&names.interim), Some(followed));
         }
         assert_eq!(names("!!.network", &name("br0")), None);
+    }
+
+    #[test]
+    fn links_of_ours_are_left_alone_by_name() {
+        let text = unmanaged([&name("br1"), &name("!a[b]")]);
+        assert!(text.ends_with("[Match]\nName=br1 ?a?b?\n\n[Link]\nUnmanaged=yes\n") && is_unmanaged(&text), "{text}");
+        assert!(!is_unmanaged("[Match]\nName=br1\n[Link]\nUnmanaged=yes\n"));
+        for (others, ours) in [
+            (vec![], "00-warren.network"),
+            (vec!["/etc/systemd/network/20-a.network", "/run/systemd/network/01-b.network"], "00-warren.network"),
+            (vec!["/etc/systemd/network/00-a.network"], "0-warren.network"),
+            (vec!["/etc/systemd/network/0-a.network"], "!warren.network"),
+        ] {
+            let others: Vec<String> = others.into_iter().map(str::to_owned).collect();
+            assert_eq!(unmanaged_path(&others), format!("{RUN}/{ours}"));
+        }
     }
 
     #[test]
@@ -429,17 +428,17 @@ mod tests {
             ("[Match]\nName=eth0\n[SR-IOV]\nVirtualFunction=0\n", "[SR-IOV]"),
             ("[Match]\nName=eth0\n[IPv6AcceptRA]\nToken=prefixstable\n", "prefixstable"),
             ("[Match]\nName=eth0\n[Network]\nAddress=10.0.0.1/24 \\\n", "goes on"),
-            ("[Match]\nName=*\n[Network]\nDHCP=yes\n", "fits br0, too"),
-            ("[Match]\nMACAddress=02:00:00:00:00:01\n[Network]\nDHCP=yes\n", "fits br0, too"),
-            ("[Match]\nType=ether\n[Network]\nDHCP=yes\n", "fits br0, too"),
-            ("[Match]\nName=!eth1\n[Network]\nDHCP=yes\n", "fits br0, too"),
-            ("[Match]\nName=[a-e]*\n[Network]\nDHCP=yes\n", "fits br0, too"),
         ] {
             let said = taken(text).unwrap_err();
             assert!(said.contains(why), "{text}: {said}");
         }
-        for matches in ["Name=en* eth*", "Kind=!*", "Type=ether\nKind=!bridge veth", "Path=pci-*", "Name=!b*"] {
-            taken(&format!("[Match]\n{matches}\n[Network]\nDHCP=yes\n")).unwrap();
+        // Whatever it is that fits the interface: ours come first, for it and for the bridge alone.
+        for matches in
+            ["Name=en* eth*", "Name=*", "MACAddress=02:00:00:00:00:01", "Type=ether", "Path=pci-*", "Name=!b*"]
+        {
+            let after = taken(&format!("[Match]\n{matches}\n[Network]\nDHCP=yes\n")).unwrap();
+            assert!(after[1].1.starts_with("[Match]\nName=br0\n") && !after[1].1.contains(matches), "{}", after[1].1);
+            assert!(after[2].1.starts_with("[Match]\nName=eth0\n"), "{}", after[2].1);
         }
     }
 }

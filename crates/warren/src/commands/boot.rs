@@ -15,6 +15,12 @@ use crate::{foreign, output};
 pub fn network(context: &Context) -> Outcome {
     context.require_privilege("change this network")?;
     let engine = context.engine()?;
+    if let Some(left) = engine.pending()?.and_then(|pending| pending.left()) {
+        // Whoever asked for it decides, and the watchdog where nobody does.
+        let left = left.as_millis().div_ceil(1000);
+        output::note(&format!("what is up awaits its confirmation for another {left} s, and is left as it is"));
+        return Ok(Exit::Done);
+    }
     let boot = engine.boot()?;
     let mut why = Vec::new();
     match file(context, &engine, &boot) {

@@ -10,9 +10,15 @@ use crate::{foreign, output};
 /// The difference between what is and what the file says; changes nothing.
 pub fn run(context: &Context, exit_code: bool) -> Outcome {
     context.require_privilege("look at the firewall of this network")?;
-    let (source, mut network) = context.network_here()?;
     let engine = context.engine()?;
-    let survey = engine.survey(&network)?;
+    // What is and what should be are found out side by side: with many guests and forwards each takes a while.
+    let (look, read) = std::thread::scope(|scope| {
+        let look = scope.spawn(|| engine.look());
+        let read = context.network_here();
+        (look.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), read)
+    });
+    let (source, mut network) = read?;
+    let survey = engine.survey_seen(&network, look?)?;
     if !survey.conflicts.is_empty() {
         return Err(ApplyError::Conflicts(survey.conflicts).into());
     }
@@ -62,5 +68,7 @@ pub fn run(context: &Context, exit_code: bool) -> Outcome {
         stopped.tell(true);
         source.warn();
     }
+    // The process ends here: what it knows need not be given back piece by piece.
+    std::mem::forget((survey, network, source, engine));
     Ok(if exit_code && changes > 0 { Exit::Changes } else { Exit::Done })
 }

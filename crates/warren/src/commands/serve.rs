@@ -89,23 +89,27 @@ pub fn run(context: &Context, no_guests: bool) -> Outcome {
     control::end_orphan(&context.run_dir)?;
     // Before the first `up`, which makes them ours.
     let kept = kernel::nft::keep()?;
-    begin(context)?;
+    let notify = Notify::from_environment();
+    let is_up = begin(context, &notify)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())
         .map_err(|e| Failure::new(Exit::Failed, format!("cannot start the runtime: {e}")))?;
-    let outcome = runtime.block_on(serve(context, kept, no_guests));
+    let outcome = runtime.block_on(serve(context, kept, notify, no_guests || !is_up));
     // A job that hangs is left to its journal.
     runtime.shutdown_background();
     outcome
 }
 
 /// `up`, but for a file that nobody has confirmed, or that is wrong: nobody may sit before us. Then what is up is served
-/// as it is.
-fn begin(context: &Context) -> Result<(), Failure> {
+/// as it is. Where nothing is, a person is told; a service manager, which would only try again, has us wait for the `up`
+/// that somebody will run. Says whether a network is up.
+fn begin(context: &Context, notify: &Notify) -> Result<bool, Failure> {
     let engine = context.engine()?;
     let own = std::fs::canonicalize(&context.config).unwrap_or_else(|_| context.config.clone());
     let is_up = engine.record()?.is_some_and(|record| record.network.is_some() && record.config == own);
+    // Whether what is in the way stays there until somebody does something about it.
+    let mut waits = false;
     let failure = if is_up && engine.pending()?.is_some() {
         Failure::new(Exit::Failed, "what is up awaits its confirmation")
     } else {
@@ -113,17 +117,26 @@ fn begin(context: &Context) -> Result<(), Failure> {
             Ok(Ok((source, network))) => match up::network(context, &engine, &source, network) {
                 // What stands in the way at a boot was passed by there, as far as it could be.
                 Err(failure) if failure.exit == Exit::Conflict => failure,
-                done => return done,
+                done => return done.map(|()| true),
             },
-            Ok(Err(why)) => Failure::new(Exit::Failed, why),
-            Err(failure) => failure,
+            Ok(Err(why)) => {
+                waits = true;
+                Failure::new(Exit::Failed, why)
+            }
+            Err(failure) => {
+                waits = failure.exit == Exit::Usage;
+                failure
+            }
         }
     };
-    if !is_up {
+    if is_up {
+        log::warn(&format!("{}\nwhat is up is served as it is", failure.message));
+    } else if waits && notify.is_there() {
+        log::warn(&format!("{}\nnothing of it is served until `warren up` brings it up", failure.message));
+    } else {
         return Err(failure);
     }
-    log::warn(&format!("{}\nwhat is up is served as it is", failure.message));
-    Ok(())
+    Ok(is_up)
 }
 
 /// What the worker's process does.
@@ -173,6 +186,8 @@ struct Supervisor {
     notify: Notify,
     watchman: Watchman,
     events: mpsc::UnboundedSender<Event>,
+    /// Whether a network is up.
+    is_up: bool,
     /// Whether somebody is finding out the state, for the web page.
     looks: bool,
     /// The cables of guests that sites are on.
@@ -182,12 +197,11 @@ struct Supervisor {
     asking: Vec<mpsc::UnboundedSender<Said>>,
 }
 
-async fn serve(context: &Context, kept: bool, no_guests: bool) -> Outcome {
+async fn serve(context: &Context, kept: bool, notify: Notify, no_guests: bool) -> Outcome {
     let (events, mut happens) = mpsc::unbounded_channel();
     signals(&events)?;
     control::listen(&context.run_dir, &events)?;
     watchman::listen(events.clone())?;
-    let notify = Notify::from_environment();
     let mut supervisor = Supervisor {
         context: context.clone(),
         held: Held::default(),
@@ -196,6 +210,7 @@ async fn serve(context: &Context, kept: bool, no_guests: bool) -> Outcome {
         notify,
         watchman: Watchman::new(kept),
         events: events.clone(),
+        is_up: false,
         looks: false,
         plugs: Plugs::default(),
         certificates: Certificates::new(&context.state_dir),
@@ -207,7 +222,9 @@ async fn serve(context: &Context, kept: bool, no_guests: bool) -> Outcome {
         supervisor.end().await;
         return Err(Failure::new(Exit::Conflict, format!("{problem}\nthe network is up and stays so")));
     }
-    log::info("serving");
+    if supervisor.is_up {
+        log::info("serving");
+    }
     supervisor.notify.ready(&supervisor.words());
     supervisor.begin_jobs(no_guests);
     loop {
@@ -375,6 +392,9 @@ impl Supervisor {
 
     /// How it stands, in a line.
     fn words(&self) -> String {
+        if !self.is_up {
+            return "no network is up: waiting for `warren up`".to_owned();
+        }
         let lans = self.held.lans();
         let repairs = self.watchman.repairs.count;
         let word = |count: u64, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
@@ -395,8 +415,9 @@ impl Supervisor {
     /// Makes sockets and worker follow what was applied last; says what could not.
     async fn follow(&mut self) -> Result<Vec<String>, Failure> {
         let record = self.context.engine()?.record()?;
-        let services =
-            record.and_then(|record| record.network).map(|network| Services::of(&network)).unwrap_or_default();
+        let network = record.and_then(|record| record.network);
+        self.is_up = network.is_some();
+        let services = network.map(|network| Services::of(&network)).unwrap_or_default();
         let problems = self.held.follow(&services);
         self.certificates.follow(&services.sites);
         self.workers.serve(&services, &self.held, &self.certificates).await?;

@@ -19,11 +19,13 @@ const FOLLOWED: &str = "/etc/systemd/network/20-office.network";
 const STATIC: &str = "# The office\n[Match]\nName=eth0\n\n[Network]\nAddress=10.0.0.100/24\nAddress=2001:db8:a::100/64\n\
                       Gateway=10.0.0.1\nGateway=2001:db8:a::1\nIPv6AcceptRA=no\nIPv6DuplicateAddressDetection=0\n\n\
                       [Route]\nDestination=10.9.0.0/16\nGateway=10.0.0.1\n";
-pub const LEASED: &str = "[Match]\nName=eth0\n\n[Network]\nDHCP=ipv4\nIPv6AcceptRA=no\n";
+/// By its hardware address, which its bridge has, too.
+pub const LEASED: &str = "[Match]\nMACAddress=02:00:00:00:01:64\n\n[Network]\nDHCP=ipv4\nIPv6AcceptRA=no\n";
 /// Its IPv6 learnt from the office's router.
-const LEARNT: &str = "[Match]\nName=eth0\n\n[Network]\nAddress=10.0.0.100/24\nGateway=10.0.0.1\nIPv6AcceptRA=yes\n";
-/// As an installer writes it.
-const NETPLAN: &str = "network:\n  version: 2\n  ethernets:\n    eth0:\n      dhcp4: true\n      accept-ra: false\n";
+const LEARNT: &str = "[Match]\nType=ether\n\n[Network]\nAddress=10.0.0.100/24\nGateway=10.0.0.1\nIPv6AcceptRA=yes\n";
+/// As cloud-init writes it.
+const NETPLAN: &str = "network:\n  version: 2\n  ethernets:\n    eth0:\n      dhcp4: true\n      accept-ra: false\n      \
+                       match:\n        macaddress: \"02:00:00:00:01:64\"\n      set-name: eth0\n";
 const YAML: &str = "/etc/netplan/50-cloud-init.yaml";
 
 /// systemd-networkd and the bus that it is spoken to over; they end with it.
@@ -52,7 +54,11 @@ fn by_netplan() -> (Scene, Networkd) {
         let library = library.map(|path| path.display().to_string()).collect::<Vec<_>>().join(":");
         let ran = generate.env("LD_LIBRARY_PATH", library).output().unwrap();
         assert!(ran.status.success(), "{ran:?}");
-        assert!(Path::new("/run/systemd/network/10-netplan-eth0.network").exists());
+        // A veth has no permanent address: it is matched as by earlier netplans, by the one that its bridge has, too.
+        let made = "/run/systemd/network/10-netplan-eth0.network";
+        let text = fs::read_to_string(made).unwrap();
+        assert!(text.starts_with("[Match]\nPermanentMACAddress=02:00:00:00:01:64\nName=eth0\n"), "{text}");
+        fs::write(made, text.replace("Permanent", "").replace("Name=eth0\n", "")).unwrap();
     })
 }
 
@@ -306,6 +312,69 @@ fn a_lease_of_networkds_goes_on_on_the_bridge() {
         same(&unended, "after down");
         let heard = fs::read_to_string(scene.folder().join("heard")).unwrap();
         assert!(heard.contains("DHCPACK") && !heard.contains("DHCPRELEASE"), "{heard}");
+    });
+}
+
+/// As images for clouds have it: whatever comes is asked for a lease.
+const ALL: &str = "[Match]\nName=e* b* r* f* l*\n\n[Network]\nDHCP=yes\n";
+const NAT: &str = r#"
+[host]
+uplink = "eth0"
+[lan.br1]
+address = ["10.1.1.1/24"]
+taps = ["left"]
+[guest.rest]
+kind = "netns"
+address = ["10.1.1.5"]
+limit = "100mbit"
+"#;
+
+#[test]
+fn networkd_leaves_links_of_ours_alone_whatever_else_it_is_told() {
+    lab(|| {
+        let (scene, networkd) = configured(|| fs::write(FOLLOWED, ALL).unwrap());
+        let before = take();
+        // What it does with a bridge that nobody tells it to leave alone.
+        tool("ip link add br9 up type bridge");
+        tool("ip link add right0 up type veth peer name left0");
+        tool("ip link set left0 up master br9");
+        eventually("its bridge", || state("br9") == ("configuring".to_owned(), FOLLOWED.to_owned()));
+        for link in ["br9", "right0"] {
+            tool(&format!("ip link delete {link}"));
+        }
+        let asked = |link: &str| {
+            let heard = fs::read_to_string(&networkd.heard).unwrap();
+            heard.lines().any(|line| line.starts_with(&format!("{link}: ")) && line.contains("DHCPv4 client: STARTED"))
+        };
+        assert!(asked("br9"));
+        let is_left = || {
+            let links = tool("ip -br link");
+            let ours = ["br1", "rest", "left", "ifb-rest"];
+            for link in ours {
+                assert!(links.contains(&format!("{link} ")) || links.contains(&format!("{link}@")), "{link}: {links}");
+                eventually(link, || state(link) == ("unmanaged".to_owned(), String::new()));
+                assert!(!asked(link), "{link}");
+            }
+            assert_eq!(state("eth0").1, FOLLOWED);
+        };
+        scene.up(NAT, &["rest"]);
+        is_left();
+        scene.warren("plan --exit-code").ends(0);
+        let _guest = serve(&scene, "rest", 80);
+        let passes = [reaches("server", "10.1.1.5", "rest", "10.1.1.1"), silent("laptop", "10.1.1.5")];
+        all("beside networkd", &passes);
+        // Nor where it begins anew, or is told of something else; and a guest more is told of before it is there.
+        tool("busctl call org.freedesktop.network1 /org/freedesktop/network1 org.freedesktop.network1.Manager Reload");
+        is_left();
+        let more = format!("{NAT}[guest.fresh]\nkind = \"netns\"\naddress = [\"10.1.1.6\"]\n");
+        scene.up(&more, &["rest", "fresh"]);
+        eventually("fresh", || state("fresh").0 == "unmanaged");
+        assert!(!asked("fresh"));
+        is_left();
+        all("with one more", &passes);
+        scene.warren("down").ends(0);
+        assert_eq!(only("/run/systemd/network"), Vec::<String>::new());
+        same(&before, "after down");
     });
 }
 

@@ -51,13 +51,18 @@ impl<'a> Serve<'a> {
 
     /// The same, with these in its environment.
     pub fn start_with(scene: &'a Scene, environment: &[(&str, &str)]) -> Self {
+        Self::start_saying(scene, environment, "serving")
+    }
+
+    /// The same, once it has said `words`.
+    pub fn start_saying(scene: &'a Scene, environment: &[(&str, &str)], words: &str) -> Self {
         let mut command = scene.command();
         command.envs(environment.iter().copied());
         command.arg("serve").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = Running::start(&mut command);
         let said = lines(process.0.stderr.take().unwrap());
         let serve = Self { scene, process, said };
-        serve.hears("serving");
+        serve.hears(words);
         serve
     }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::common::snapshot::{assert_same, take};
 use crate::common::{lab, tool};
 use crate::serve::{NETWORK, Serve, short};
 use crate::support::{PATIENCE, Running, Scene, at};
@@ -175,8 +176,16 @@ fn what_nobody_has_confirmed_is_not_brought_up() {
         scene.warren("up --confirm 3000").ends(0);
         let serve = Serve::start(&scene);
         assert_eq!(short("cnx6", "cnx6.cnx.example @10.9.9.1"), "10.9.9.6");
-        assert!(scene.warren("--json status").ends(0).json()["confirm_within"].is_u64());
+        let waits = || scene.warren("--json status").ends(0).json()["confirm_within"].is_u64();
+        assert!(waits());
         drop(serve);
+        // Nor is a boot that somebody asks for by hand: neither of the same file, nor of what was kept before it.
+        for text in [&changed, NETWORK] {
+            scene.write(text);
+            scene.warren("boot").says(0, &["awaits its confirmation for another", "left as it is"]);
+            assert!(host().contains("10.9.9.1/24") && waits(), "{}", host());
+        }
+        scene.write(&changed);
         // It was put back: nor is it tried again by itself.
         scene.warren("rollback").ends(0);
         let serve = Serve::start(&scene);
@@ -197,5 +206,39 @@ fn what_nobody_has_confirmed_is_not_brought_up() {
         assert_eq!(short("cnx6", "cnx6.cnx.example @10.1.1.1"), "10.1.1.6");
         drop(serve);
         scene.warren("down").ends(0);
+    });
+}
+
+/// A unit that fails is only tried again: it waits for the `up` that a person will run, and serves then.
+#[test]
+fn where_nothing_may_come_up_a_unit_waits_for_an_up() {
+    lab(|| {
+        let scene = Scene::new();
+        scene.write(NETWORK);
+        scene.warren("up --confirm 3000").ends(0);
+        scene.warren("rollback").ends(0);
+        let nothing = take();
+        scene.warren("boot").says(1, &["was never confirmed", "no other configuration was ever kept"]);
+        // A person is told.
+        scene.warren("serve").says(1, &["was never confirmed"]);
+        let place = scene.folder().join("notify");
+        for wrong in [false, true] {
+            let manager = Manager(UnixDatagram::bind(&place).unwrap());
+            let environment = [("NOTIFY_SOCKET", place.to_str().unwrap())];
+            if wrong {
+                scene.write("[lan");
+            }
+            let serve = Serve::start_saying(&scene, &environment, "nothing of it is served until");
+            assert!(manager.hears("READY=1").contains("STATUS=no network is up: waiting for `warren up`"));
+            assert_same(&nothing, &take(), "while it waits");
+            scene.write(NETWORK);
+            scene.warren("up").says(0, &["The network is up"]);
+            assert_eq!(short("cnx6", "cnx6.cnx.example @10.1.1.1 +tries=1"), "10.1.1.6");
+            manager.hears("STATUS=serving 2 LANs");
+            scene.warren("down").ends(0);
+            manager.hears("STOPPING=1");
+            drop(serve);
+            fs::remove_file(&place).unwrap();
+        }
     });
 }

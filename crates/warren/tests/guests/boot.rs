@@ -199,7 +199,7 @@ fn a_server_that_restarts() {
         server.start();
         // What this image fails in by itself is none of ours.
         let failed = server.run("systemctl --failed --no-legend --plain").out;
-        server.run("warren up").ends(0);
+        nothing_may_come_up(&server);
         server
             .run("warren install")
             .says(0, &["warren-network.service is installed", "warren-serve.service", "warren-guests.service"]);
@@ -278,7 +278,11 @@ fn a_server_that_restarts() {
         }
         // The same change, and a restart before anybody confirms it: the second. The file still says it.
         server.run("warren up --no-guests --confirm 3000").ends(0);
+        // Whoever starts the unit anew in the meantime decides nothing about it.
+        server.run("systemctl restart warren-network && systemctl is-active warren-network").ends(0);
+        server.journal_says("warren-network", "awaits its confirmation for another");
         assert!(server.run("ip -br address show br1").out.contains("10.9.9.1/24"));
+        assert!(server.run("warren --json status").ends(0).json()["confirm_within"].is_u64());
         server.restart();
         let addresses = server.run("ip -br address show br1").out;
         assert!(addresses.contains("10.1.1.1/24") && !addresses.contains("10.9.9"), "{addresses}");
@@ -309,6 +313,30 @@ fn a_server_that_restarts() {
         server.run("warren down --guests").ends(0);
         assert!(!server.run("ip -br link").out.contains("br1"));
     });
+}
+
+/// What was put back does not come up by a unit: the network's fails, once, and `serve`'s waits for a person's `up`.
+fn nothing_may_come_up(server: &Server) {
+    server.run("warren up --no-guests --confirm 3000 && warren rollback && warren install").ends(0);
+    assert_ne!(server.run("systemctl start warren-network").code, Some(0));
+    server.run("systemctl start warren-serve").ends(0);
+    let shown = |what: &str, unit: &str| {
+        server.run(&format!("systemctl show --value --property={what} {unit}")).ends(0).out.trim().to_owned()
+    };
+    assert!(
+        shown("StatusText", "warren-serve").contains("no network is up"),
+        "{}",
+        shown("StatusText", "warren-serve")
+    );
+    let (waits, tried) = (shown("MainPID", "warren-serve"), shown("ExecMainStartTimestampMonotonic", "warren-network"));
+    assert_eq!(shown("ActiveState", "warren-network"), "failed");
+    server.run("warren up").ends(0);
+    let served = shown("StatusText", "warren-serve");
+    assert!(served.contains("serving 1 LAN"), "{served}");
+    assert_eq!((shown("MainPID", "warren-serve"), shown("NRestarts", "warren-serve")), (waits, "0".to_owned()));
+    assert_eq!(shown("ExecMainStartTimestampMonotonic", "warren-network"), tried, "it was tried again");
+    server.run("systemctl start warren-network").ends(0);
+    server.run("warren uninstall").ends(0);
 }
 
 /// `serve` under a real systemd: killed, or hanging, it is there again; and the network was all the time.

@@ -16,6 +16,10 @@ use crate::ruleset::{Chain, Element, Field, IpFamily, KeyPart, Operand, Rule, Se
 
 const FAMILIES: [IpFamily; 2] = [IpFamily::V4, IpFamily::V6];
 const TRANSPORTS: [Transport; 2] = [Transport::Tcp, Transport::Udp];
+/// The maps of single ports: of every public address and of one, a family each.
+const FORWARDS: [[&str; 2]; 2] = [["forwards4", "forwards6"], ["forwards_at4", "forwards_at6"]];
+/// The sets that count what forwards of single ports carry, a protocol each.
+const CARRIED: [&str; 2] = ["carried_tcp", "carried_udp"];
 /// Protocols of the host's own that no DMZ takes: ICMP and ICMPv6.
 const HOSTS_OWN: [u8; 2] = [1, 58];
 
@@ -76,11 +80,21 @@ impl Sets {
 
     /// Puts an element into a set that is made when it is first needed.
     fn add(&mut self, name: &str, like: &Set, element: Element) {
-        self.of(name, like).push(element);
+        self.add_like(name, || like.clone(), element);
     }
 
     fn of(&mut self, name: &str, like: &Set) -> &mut Vec<Element> {
         &mut self.0.entry(name.to_owned()).or_insert_with(|| (like.clone(), Vec::new())).1
+    }
+
+    /// As [`Self::add`]; what the set is like is said where it is made.
+    fn add_like(&mut self, name: &str, like: impl FnOnce() -> Set, element: Element) {
+        match self.0.get_mut(name) {
+            Some((_, elements)) => elements.push(element),
+            None => {
+                self.0.insert(name.to_owned(), (like(), vec![element]));
+            }
+        }
     }
 
     fn made(self) -> BTreeMap<String, Set> {
@@ -95,31 +109,36 @@ impl Sets {
         }
         let kind = address_type(family);
         let at = if forward.address.is_some() { "_at" } else { "" };
-        let (mut types, mut key): (Vec<Type>, Vec<KeyPart>) = match forward.address {
-            Some(address) => (vec![kind], vec![KeyPart::One(address.into())]),
-            None => (vec![], vec![]),
+        let types = || match forward.address {
+            Some(_) => vec![kind, Type::Proto, Type::Port],
+            None => vec![Type::Proto, Type::Port],
         };
-        types.extend([Type::Proto, Type::Port]);
-        key.push(KeyPart::One(Value::Proto(forward.transport.number())));
-        let with = |port: KeyPart| key.iter().cloned().chain([port]).collect::<Vec<_>>();
+        let with = |port: KeyPart| {
+            let proto = KeyPart::One(Value::Proto(forward.transport.number()));
+            match forward.address {
+                Some(address) => vec![KeyPart::One(address.into()), proto, port],
+                None => vec![proto, port],
+            }
+        };
         let all = range(Value::Port(forward.ports.first), Value::Port(forward.ports.last));
         if forward.ports.is_single() || !forward.keeps_ports() {
-            let like = Set { counted: true, ..Set::map(&types, &[kind, Type::Port]) };
+            let like = || Set { counted: true, ..Set::map(&types(), &[kind, Type::Port]) };
+            let name = FORWARDS[usize::from(forward.address.is_some())][usize::from(family == IpFamily::V6)];
             for port in forward.ports.first..=forward.ports.last {
                 let Some(to_port) = forward.to_port_of(port) else { continue };
-                let element = Element { key: with(KeyPart::One(Value::Port(port))), data: Vec::new(), most: None };
-                self.add(
-                    &named(&format!("forwards{at}"), family),
-                    &like,
-                    element.to([(*to).into(), Value::Port(to_port)]),
-                );
+                let data = vec![(*to).into(), Value::Port(to_port)];
+                self.add_like(name, like, Element { key: with(KeyPart::One(Value::Port(port))), data, most: None });
             }
         } else {
-            let like = Set { interval: true, counted: true, ..Set::map(&types, &[kind]) };
+            let like = Set { interval: true, counted: true, ..Set::map(&types(), &[kind]) };
             let element = Element { key: with(all.clone()), data: vec![(*to).into()], most: None };
             self.add(&named(&format!("ranges{at}"), family), &like, element);
         }
         self.carried(forward, family, &all);
+        if forward.hairpin && forward.sources.is_empty() {
+            return;
+        }
+        let mut types = types();
         let intervals = |types: &[Type]| Set { interval: true, ..Set::of(types) };
         if !forward.hairpin {
             let element = Element { key: with(all.clone()), data: Vec::new(), most: None };
@@ -143,17 +162,24 @@ impl Sets {
     fn carried(&mut self, forward: &Forward, family: IpFamily, ports: &KeyPart) {
         let transport = forward.transport;
         let single = matches!(ports, KeyPart::One(_));
-        let word = if single { "carried" } else { "carried_range" };
-        let (name, key, types) = match forward.address {
-            None => (format!("{word}_{transport}"), vec![ports.clone()], vec![Type::Port]),
-            Some(address) => (
-                named(&format!("{word}_at_{transport}"), family),
-                vec![KeyPart::One(address.into()), ports.clone()],
-                vec![address_type(family), Type::Port],
-            ),
+        let key =
+            forward.address.iter().map(|address| KeyPart::One((*address).into())).chain([ports.clone()]).collect();
+        let element = Element { key, data: Vec::new(), most: None };
+        let of_one = forward.address.map(|_| address_type(family));
+        let like = || Set {
+            interval: !single,
+            counted: true,
+            ..Set::of(&of_one.into_iter().chain([Type::Port]).collect::<Vec<_>>())
         };
-        let like = Set { interval: !single, counted: true, ..Set::of(&types) };
-        self.add(&name, &like, Element { key, data: Vec::new(), most: None });
+        match (single, of_one) {
+            // By far the most are so.
+            (true, None) => self.add_like(CARRIED[usize::from(transport == Transport::Udp)], like, element),
+            (false, None) => self.add_like(&format!("carried_range_{transport}"), like, element),
+            (_, Some(_)) => {
+                let word = if single { "carried" } else { "carried_range" };
+                self.add_like(&named(&format!("{word}_at_{transport}"), family), like, element);
+            }
+        }
     }
 
     fn dmz(&mut self, dmz: &Dmz, family: IpFamily, selective: bool) {

@@ -37,6 +37,11 @@ impl Notify {
         Self { socket, watchdog }
     }
 
+    /// Whether there is one.
+    pub fn is_there(&self) -> bool {
+        self.socket.is_some()
+    }
+
     /// How long it waits for a sign of life.
     pub fn patience(&self) -> Option<Duration> {
         self.watchdog.map(|(patience, _)| patience)
