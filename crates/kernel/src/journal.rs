@@ -478,7 +478,9 @@ impl Store {
     }
 
     fn write<T: Serialize>(&self, folder: &Path, name: &str, value: &T) -> Result<()> {
-        write_checked(folder, name, &Stamped { identity: self.identity.clone(), value })
+        // The folder is not synced: who comes after a power cut finds the file of before or this one, whole, and believes
+        // neither.
+        put_in_place(folder, name, &Stamped { identity: self.identity.clone(), value }, true)
     }
 
     /// Into the run folder, unsynced: a boot empties it, and a power cut is a boot.

@@ -153,7 +153,10 @@ impl Netns {
     pub fn visit<T: Send>(names: &[String], f: impl Fn(&str) -> Result<T> + Sync) -> io::Result<Vec<Result<T>>> {
         /// Fewer are no reason for another thread.
         const EACH: usize = 8;
-        let most = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let count = match names.len().div_ceil(EACH) {
+            several @ 2.. => several.min(std::thread::available_parallelism().map_or(1, std::num::NonZero::get)),
+            one_or_none => one_or_none,
+        };
         let (next, f) = (AtomicUsize::new(0), &f);
         let enter = |name: &str| {
             let netns = Self::open(name)?;
@@ -167,7 +170,7 @@ impl Netns {
             places.collect::<Vec<_>>()
         };
         let mut done = std::thread::scope(|scope| {
-            let threads = (0..most.min(names.len().div_ceil(EACH)))
+            let threads = (0..count)
                 .map(|_| std::thread::Builder::new().name("netns".to_owned()).spawn_scoped(scope, work))
                 .collect::<io::Result<Vec<_>>>()?;
             let all = threads

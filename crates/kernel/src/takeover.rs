@@ -79,7 +79,7 @@ pub fn adopt(taken: &BTreeMap<IfName, TakenOver>) -> Result<()> {
             holders::side(&hold)?;
         }
         if taken.holders.iter().any(model::manager::Holder::reads_files) {
-            holders::networkd::await_made(&taken.bridge)?;
+            holders::networkd::await_made(port, &taken.bridge, &taken.files.keys().collect::<Vec<_>>())?;
         }
         if bridge()?.is_some_and(|link| link.bridge.is_some() && link.alias.is_none()) {
             let mark = format!("{ALIAS_IN_PLACE_OF}{port}");

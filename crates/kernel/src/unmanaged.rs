@@ -33,13 +33,21 @@ const UNREAD: &str = "# It has not read this yet.\n";
 pub fn tell(networks: &[&Network], taken: &BTreeMap<IfName, TakenOver>) -> Result<bool> {
     let links = put(networks, taken, UNREAD)?;
     let links: Vec<&IfName> = links.iter().collect();
-    let is_read = !links.is_empty() && !others(&links).is_empty() && networkd::runs();
+    let is_read = !links.is_empty() && !is_known(networks) && !others(&links).is_empty() && networkd::runs();
     if is_read {
-        networkd::reload()?;
+        networkd::read_again()?;
         await_unmanaged(&links)?;
     }
     write(networks, taken)?;
     Ok(is_read)
+}
+
+/// Whether it has read nothing since an interface came back to it which one of these takes over: then it knows what it
+/// was told until then, and is to read its files once all has moved.
+fn is_known(networks: &[&Network]) -> bool {
+    let outers = networks.iter().flat_map(|network| &network.lans).filter_map(|lan| lan.outer.as_ref());
+    let carried = outers.filter(|outer| outer.takeover.is_some()).filter_map(|outer| outer.carries.as_ref());
+    carried.into_iter().any(networkd::is_interim)
 }
 
 /// Writes what it is told, and has it read nothing.

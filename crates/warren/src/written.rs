@@ -2,7 +2,7 @@
 //! it after a power cut.
 
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,6 @@ const AT_ONCE: u64 = 4096;
 /// A file that was read, and may be added to.
 pub struct Appendable {
     path: PathBuf,
-    text: String,
     file: File,
     was: Metadata,
 }
@@ -22,18 +21,27 @@ pub struct Appendable {
 /// One that was added to.
 pub struct Appended(Appendable);
 
+/// What is read at once of a file to be compared.
+const COMPARED: usize = 64 << 10;
+
 impl Appendable {
-    /// Reads it.
+    /// Reads it; what it says is told where it is not `known`.
     ///
     /// # Errors
     /// Where it cannot be read or written, or is no UTF-8.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub fn open(path: &Path, known: Option<&str>) -> io::Result<(Self, Option<String>)> {
         let path = fs::canonicalize(path)?;
         let mut file = OpenOptions::new().read(true).append(true).open(&path)?;
         let was = file.metadata()?;
+        if let Some(known) = known.filter(|known| known.len() as u64 == was.len())
+            && says(&file, known.as_bytes())?
+        {
+            return Ok((Self { path, file, was }, None));
+        }
         let mut text = String::with_capacity(usize::try_from(was.len()).unwrap_or_default() + 1);
+        file.rewind()?;
         file.read_to_string(&mut text)?;
-        Ok(Self { path, text, file, was })
+        Ok((Self { path, file, was }, Some(text)))
     }
 
     /// Its name for good.
@@ -41,24 +49,20 @@ impl Appendable {
         &self.path
     }
 
-    /// What it said.
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// Puts `tail` behind what it says, for good. None, and nothing done, where it is not what was read any more.
+    /// Puts `tail` behind `text`, which is what it said, for good. None, and nothing done, where it is not what was read
+    /// any more.
     ///
     /// Where the tail fits into a block of the file's last one, the file grows by it at once: a file's length is one
     /// number, and is put on the disk behind what it counts. Else it is written anew beside its place.
-    pub fn append(self, tail: &str) -> Result<Option<Appended>, Failure> {
+    pub fn append(self, text: &str, tail: &str) -> Result<Option<Appended>, Failure> {
         let same = self.is_as_it_was().map_err(|e| unwritten(&self.path, &e))?;
-        let length = self.text.len() as u64;
+        let length = text.len() as u64;
         if !same || self.was.len() != length {
             return Ok(None);
         }
         let block = self.was.blksize().clamp(512, AT_ONCE);
         if length % block + tail.len() as u64 > block {
-            write(&self.path, &format!("{}{tail}", self.text))?;
+            write(&self.path, &format!("{text}{tail}"))?;
             return Ok(Some(Appended(self)));
         }
         let put = || {
@@ -86,9 +90,26 @@ impl Appendable {
 }
 
 impl Appended {
-    /// The file says what it said before.
-    pub fn take_back(self) -> Result<(), Failure> {
-        write(&self.0.path, &self.0.text)
+    /// The file says `text` again, which is what it said before.
+    pub fn take_back(self, text: &str) -> Result<(), Failure> {
+        write(&self.0.path, text)
+    }
+}
+
+/// Whether it says that from here on, and nothing else. It is not read whole: of a long one every page of memory would be
+/// made, filled and given back for each forward more.
+fn says(mut file: &File, mut known: &[u8]) -> io::Result<bool> {
+    let mut piece = vec![0; COMPARED.min(known.len() + 1)];
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => return Ok(known.is_empty()),
+            Ok(count) => match known.strip_prefix(&piece[..count]) {
+                Some(rest) => known = rest,
+                None => return Ok(false),
+            },
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
     }
 }
 
@@ -149,9 +170,11 @@ mod tests {
         for length in [0, 1, 4000, 4070, 4095, 4096, 4097, 9000] {
             let text = "x".repeat(length);
             let (folder, path) = file(&text);
-            let appended = Appendable::open(&path).unwrap().append("behind it, all at once\n").unwrap().unwrap();
+            let (open, said) = Appendable::open(&path, None).unwrap();
+            assert_eq!(said.as_deref(), Some(&*text));
+            let appended = open.append(&text, "behind it, all at once\n").unwrap().unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), format!("{text}behind it, all at once\n"), "{length}");
-            appended.take_back().unwrap();
+            appended.take_back(&text).unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), text, "{length}");
             assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
         }
@@ -173,14 +196,36 @@ mod tests {
     #[test]
     fn what_somebody_else_has_written_meanwhile_stays() {
         let (_folder, path) = file("one\n");
-        let open = Appendable::open(&path).unwrap();
+        let open = |text: &str| {
+            let (open, said) = Appendable::open(&path, None).unwrap();
+            assert_eq!(said.as_deref(), Some(text));
+            open
+        };
+        let first = open("one\n");
         fs::write(&path, "two, longer\n").unwrap();
-        assert!(open.append("three\n").unwrap().is_none());
-        let open = Appendable::open(&path).unwrap();
+        assert!(first.append("one\n", "three\n").unwrap().is_none());
+        let second = open("two, longer\n");
         write(&path, "two, lo anew\n").unwrap();
-        assert!(open.append("three\n").unwrap().is_none());
+        assert!(second.append("two, longer\n", "three\n").unwrap().is_none());
         assert_eq!(fs::read_to_string(&path).unwrap(), "two, lo anew\n");
-        assert!(Appendable::open(&path).unwrap().append("three\n").unwrap().is_some());
+        assert!(open("two, lo anew\n").append("two, lo anew\n", "three\n").unwrap().is_some());
         assert_eq!(fs::read_to_string(&path).unwrap(), "two, lo anew\nthree\n");
+    }
+
+    #[test]
+    fn what_is_known_is_told_apart_from_all_else() {
+        for length in [0, 1, COMPARED - 1, COMPARED, COMPARED + 1, 3 * COMPARED + 7] {
+            let text = "x".repeat(length);
+            let (_folder, path) = file(&text);
+            let said = |known: &str| Appendable::open(&path, Some(known)).unwrap().1;
+            assert_eq!(said(&text), None, "{length}");
+            let mut others = vec![format!("{text}y")];
+            others.extend((length > 0).then(|| format!("{}y", &text[1..])));
+            others.extend((length > 0).then(|| format!("y{}", &text[1..])));
+            others.extend((length > 0).then(|| text[1..].to_owned()));
+            for other in others {
+                assert_eq!(said(&other).as_deref(), Some(&*text), "{length}");
+            }
+        }
     }
 }

@@ -26,10 +26,10 @@ pub struct Survey {
 impl Engine {
     /// What `up` would do for `network`; changes nothing.
     pub fn survey(&self, network: &Network) -> Result<Survey, ApplyError> {
-        self.survey_seen(network, self.look()?)
+        self.survey_beside(network, || self.look())
     }
 
-    /// Looks at the kernel, for [`Self::survey_seen`].
+    /// Looks at the kernel, for [`Self::survey_beside`].
     pub fn look(&self) -> Result<Look, ApplyError> {
         Look::take(|| {
             let record = self.store.recorded()?;
@@ -37,10 +37,15 @@ impl Engine {
         })
     }
 
-    /// As [`Self::survey`], of a kernel that was looked at by this engine.
-    pub fn survey_seen(&self, network: &Network, look: Look) -> Result<Survey, ApplyError> {
+    /// As [`Self::survey`], of a kernel that this engine looks at elsewhere meanwhile: `looked` waits for that.
+    pub fn survey_beside(
+        &self,
+        network: &Network,
+        looked: impl FnOnce() -> Result<Look, ApplyError>,
+    ) -> Result<Survey, ApplyError> {
         let baseline = self.baseline_for(network)?;
-        self.survey_state(taken::goal_of(network, &baseline)?, &baseline, look)
+        let goal = taken::goal_of(network, &baseline)?;
+        self.survey_state(goal, &baseline, looked()?)
     }
 
     /// What `down` would do; changes nothing.

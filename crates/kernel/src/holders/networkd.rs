@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use model::address::IfName;
-use model::manager::networkd::{Follows, Names, alone, interim, kept, stood_for};
+use model::manager::networkd::{Follows, Names, alone, interim, interim_again, kept, leases, stood_for};
 use model::manager::{Holder, Managed, Manager};
 use model::state::{Hold, Side};
 
@@ -169,7 +169,8 @@ pub fn set(hold: &Hold, follows: &Follows) -> Result<()> {
             await_follow(&hold.bridge, Some(&names.network))?;
             await_follow(&hold.port, Some(&names.port))?;
             be_seen(&hold.bridge)?;
-            settle(&hold.port)
+            settle(&hold.port)?;
+            await_lease(&hold.bridge, &texts(&follows.files))
         }
         Side::Between => {
             write(&names.interim, &alone(&hold.port))?;
@@ -193,9 +194,30 @@ fn put_back(hold: &Hold, follows: &Follows, names: &Names) -> Result<()> {
     write(&names.interim, &interim(&texts, &hold.port))?;
     reload()?;
     await_follow(&hold.port, Some(&names.interim))?;
+    await_lease(&hold.port, &texts)?;
     // Only now, for the bridge may still bear all of it.
     remove(&names.kept)?;
     remove(&names.interim)
+}
+
+/// Has it read its files again. An interface that it follows by what stood for another file's text, for a moment, it
+/// follows so once more: it would else take a lease off that, until it has it anew.
+pub(crate) fn read_again() -> Result<()> {
+    let mut written = Vec::new();
+    for link in Rtnl::open()?.links()? {
+        let Some(path) = note(link.index).and_then(|note| note.file) else { continue };
+        let texts = stood_for(&path).and_then(find).map(|path| texts(&with_drop_ins(&path))).unwrap_or_default();
+        if let (false, Ok(port)) = (texts.is_empty(), IfName::new(link.name)) {
+            write(&path, &interim_again(&texts, &port))?;
+            written.push((path, port));
+        }
+    }
+    reload()?;
+    for (path, port) in written {
+        await_follow(&port, Some(&path))?;
+        remove(&path)?;
+    }
+    Ok(())
 }
 
 /// That a bridge is there already which it was just told of, it finds out once something is said of that.
@@ -205,12 +227,18 @@ fn be_seen(bridge: &IfName) -> Result<()> {
     rtnl.set_link(bridge, &LinkChange { alias: Some(alias), ..LinkChange::default() })
 }
 
-/// At a boot it makes the bridge in a moment, where it runs.
-pub fn await_made(bridge: &IfName) -> Result<()> {
+/// At a boot it makes the bridge in a moment, where it runs and has not come to the interface yet, or has it follow one of
+/// `files`.
+pub fn await_made(port: &IfName, bridge: &IfName, files: &[&String]) -> Result<()> {
     let begun = Instant::now();
     let is_made =
         |note: Option<Note>| note.is_some_and(|note| !["pending", "initialized"].contains(&note.state.as_str()));
-    while begun.elapsed() < SETTLED && !is_made(note_of(bridge)?) && runs() {
+    let makes_it = |note: Option<Note>| match note {
+        Some(note) if note.state == "unmanaged" => false,
+        Some(Note { file: Some(file), .. }) => files.contains(&&file),
+        _ => true,
+    };
+    while begun.elapsed() < SETTLED && !is_made(note_of(bridge)?) && makes_it(note_of(port)?) && runs() {
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())
@@ -230,7 +258,7 @@ pub fn begin_anew(port: &IfName) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn reload() -> Result<()> {
+fn reload() -> Result<()> {
     bus::call(SERVICE, PATH, INTERFACE, "Reload")
         .map_err(io::Error::other)
         .context("have read its files again", "systemd-networkd")
@@ -256,6 +284,22 @@ fn await_follow(name: &IfName, path: Option<&str>) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Waits a while until it has its lease anew: what moves the address meanwhile would find it on both sides.
+fn await_lease(name: &IfName, texts: &[(String, String)]) -> Result<()> {
+    let begun = Instant::now();
+    let path = format!("/run/systemd/netif/leases/{}", Rtnl::open()?.index_of(name)?);
+    while leases(texts) && begun.elapsed() < SETTLED && !Path::new(&path).exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// Whether it follows, on that interface, what stood for its file for a moment: it has read none since.
+pub(crate) fn is_interim(name: &IfName) -> bool {
+    let note = note_of(name).ok().flatten();
+    note.and_then(|note| note.file).is_some_and(|file| stood_for(&file).is_some())
 }
 
 /// Waits a while until all of it stands: what becomes of that is not ours to wait for longer.

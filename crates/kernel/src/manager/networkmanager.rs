@@ -7,7 +7,7 @@ use model::address::IfName;
 use model::manager::networkmanager::{Active, CONNECTIONS};
 use model::manager::{Holder, Managed, Manager};
 
-use super::{files_of, unsafe_to_write};
+use super::{files_of, netplan_files, unsafe_to_write};
 use crate::holders;
 use crate::holders::networkmanager::{DEVICES, IN_MEMORY, leases, process};
 
@@ -16,7 +16,7 @@ pub fn of(name: &IfName, index: u32) -> Option<Managed> {
     let text = fs::read_to_string(format!("{DEVICES}/{index}")).ok()?;
     let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
     let uuid = value("connection-uuid")?;
-    let found = connection(uuid);
+    let found = connection(uuid).or_else(|| of_netplan(name));
     // A bridge's port is the bridge's, whose connection configures it.
     if found.as_ref().is_some_and(|(_, text)| ["master=", "controller="].iter().any(|key| says(text, key))) {
         return None;
@@ -28,6 +28,12 @@ pub fn of(name: &IfName, index: u32) -> Option<Managed> {
         let keep = format!("`nmcli connection modify {uuid} connection.autoconnect yes` writes one");
         return without(format!("its connection stands in no file below {CONNECTIONS}: {keep}"));
     };
+    // What it is told, it is told anew by netplan with the next boot.
+    if path.strip_prefix(IN_MEMORY).is_some_and(|name| name.starts_with("/netplan-")) {
+        let why =
+            format!("netplan wrote {path}, and of netplan's only what it writes for systemd-networkd is rewritten");
+        return Some(Managed { obstacle: Some(why), ..Managed::new(Manager::Netplan, netplan_files()) });
+    }
     let generated = path.starts_with(IN_MEMORY) && says(&text_of, "nm-generated=true");
     let keep = format!("`nmcli connection modify {uuid} connection.autoconnect yes` writes it to {CONNECTIONS}");
     let odd = match () {
@@ -63,6 +69,17 @@ fn connection(uuid: &str) -> Option<(String, String)> {
         files.filter(|(path, _)| path.rsplit('/').next().is_some_and(|name| !name.starts_with('.'))).find(is_it)
     };
     named(CONNECTIONS).or_else(|| named(IN_MEMORY))
+}
+
+/// netplan's files name no UUID: NetworkManager makes one of the file's name.
+fn of_netplan(name: &IfName) -> Option<(String, String)> {
+    let is_it = |(path, text): &(String, String)| {
+        path.starts_with(&format!("{IN_MEMORY}/netplan-"))
+            && !says(text, "uuid=")
+            && (!says(text, "interface-name=")
+                || text.lines().any(|line| line.trim() == format!("interface-name={name}")))
+    };
+    files_of(IN_MEMORY).into_iter().find(is_it)
 }
 
 /// Whether a line begins so.

@@ -274,6 +274,19 @@ pub fn interim(files: &[(String, String)], port: &IfName) -> String {
     )
 }
 
+/// The same where it is read again: what networkd has leased itself meanwhile it keeps by another word alone
+/// (`KeepConfiguration=yes` is for what it finds).
+#[must_use]
+pub fn interim_again(files: &[(String, String)], port: &IfName) -> String {
+    interim(files, port).replace("KeepConfiguration=yes", "KeepConfiguration=dhcp")
+}
+
+/// Whether it leases an IPv4 address there.
+#[must_use]
+pub fn leases(files: &[(String, String)]) -> bool {
+    matches!(value(files, "Network", "DHCP"), Some("yes" | "true" | "on" | "1" | "ipv4" | "both"))
+}
+
 /// For as long as the interface moves.
 #[must_use]
 pub fn alone(port: &IfName) -> String {

@@ -105,8 +105,7 @@ struct Known {
 }
 
 impl Known {
-    fn of(file: &Appendable) -> Option<Self> {
-        let (path, text) = (file.path().to_owned(), file.text().to_owned());
+    fn of(path: PathBuf, text: String) -> Option<Self> {
         Some(Self { outline: Outline::of(&text)?, hash: TextHash::of(&text), path, text })
     }
 
@@ -132,9 +131,18 @@ fn add(context: &Context, listen: &str, to: &str) -> Result<Option<Exit>, Failur
     if context.remembered.is_some() && memory.standing.is_none() {
         memory.standing = Standing::open(JOBS).ok();
     }
-    let Ok(file) = Appendable::open(&context.config) else { return Ok(None) };
-    let known = memory.file.take().filter(|known| known.path == file.path() && known.text == file.text());
-    let Some(known) = known.or_else(|| Known::of(&file)) else { return Ok(None) };
+    let known = memory.file.take();
+    let Ok((file, said)) = Appendable::open(&context.config, known.as_ref().map(|known| &*known.text)) else {
+        return Ok(None);
+    };
+    let known = match (known, said) {
+        (Some(mut known), None) => {
+            file.path().clone_into(&mut known.path);
+            Some(known)
+        }
+        (_, said) => said.and_then(|text| Known::of(file.path().to_owned(), text)),
+    };
+    let Some(known) = known else { return Ok(None) };
     let known = memory.file.insert(known);
     let mut standing = memory.standing.as_mut();
     let engine = context.engine()?;
@@ -152,14 +160,14 @@ fn add(context: &Context, listen: &str, to: &str) -> Result<Option<Exit>, Failur
         return Ok(None);
     }
     let Some(adding) = engine.adding(&addition, file.path(), &known.hash, &facts, standing)? else { return Ok(None) };
-    let appended = match file.append(&addition.tail)? {
+    let appended = match file.append(&known.text, &addition.tail)? {
         Some(appended) => appended,
         // Somebody else has written it meanwhile.
         None => return Ok(None),
     };
     let Ok(report) = adding.commit() else {
         // Why is for the whole way to find out.
-        appended.take_back()?;
+        appended.take_back(&known.text)?;
         return Ok(None);
     };
     known.grow(&addition.tail);

@@ -4,7 +4,7 @@ use guests::Host;
 use guests::converge::{self, Outlook};
 use kernel::apply::ApplyError;
 
-use crate::context::{Context, Exit, Outcome};
+use crate::context::{Context, Exit, Failure, Outcome};
 use crate::{foreign, output};
 
 /// The difference between what is and what the file says; changes nothing.
@@ -12,13 +12,13 @@ pub fn run(context: &Context, exit_code: bool) -> Outcome {
     context.require_privilege("look at the firewall of this network")?;
     let engine = context.engine()?;
     // What is and what should be are found out side by side: with many guests and forwards each takes a while.
-    let (look, read) = std::thread::scope(|scope| {
+    let (source, mut network, survey) = std::thread::scope(|scope| {
         let look = scope.spawn(|| engine.look());
-        let read = context.network_here();
-        (look.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), read)
-    });
-    let (source, mut network) = read?;
-    let survey = engine.survey_seen(&network, look?)?;
+        let (source, network) = context.network_here()?;
+        let looked = || look.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let survey = engine.survey_beside(&network, looked)?;
+        Ok::<_, Failure>((source, network, survey))
+    })?;
     if !survey.conflicts.is_empty() {
         return Err(ApplyError::Conflicts(survey.conflicts).into());
     }

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::bridged::{leases, office, session, ssh_line, sshd};
+use crate::bridged::{Transfer, advertised, leases, office, session, ssh_line, sshd};
 use crate::common::snapshot::{assert_same, take};
 use crate::common::{lab, tool};
 use crate::support::{PATIENCE, Running, Scene, Talk, all, reaches, serve, silent};
-use crate::takeover::{lease, only, same, whole, with_take_over};
+use crate::takeover::{is_learnt, lease, lease6, only, same, whole, with_take_over};
 
 pub const FOLDER: &str = "/etc/systemd/network";
 const FOLLOWED: &str = "/etc/systemd/network/20-office.network";
@@ -21,8 +21,9 @@ const STATIC: &str = "# The office\n[Match]\nName=eth0\n\n[Network]\nAddress=10.
                       [Route]\nDestination=10.9.0.0/16\nGateway=10.0.0.1\n";
 /// By its hardware address, which its bridge has, too.
 pub const LEASED: &str = "[Match]\nMACAddress=02:00:00:00:01:64\n\n[Network]\nDHCP=ipv4\nIPv6AcceptRA=no\n";
-/// Its IPv6 learnt from the office's router.
-const LEARNT: &str = "[Match]\nType=ether\n\n[Network]\nAddress=10.0.0.100/24\nGateway=10.0.0.1\nIPv6AcceptRA=yes\n";
+/// Its IPv6 learnt from the office's router, and leased besides.
+const LEARNT: &str = "[Match]\nType=ether\n\n[Network]\nAddress=10.0.0.100/24\nGateway=10.0.0.1\nIPv6AcceptRA=yes\n\
+                      DHCP=ipv6\n";
 /// As cloud-init writes it.
 const NETPLAN: &str = "network:\n  version: 2\n  ethernets:\n    eth0:\n      dhcp4: true\n      accept-ra: false\n      \
                        match:\n        macaddress: \"02:00:00:00:01:64\"\n      set-name: eth0\n";
@@ -41,19 +42,24 @@ pub fn by_networkd(text: &str) -> (Scene, Networkd) {
     configured(|| fs::write(FOLLOWED, text).unwrap())
 }
 
+/// As a boot does it: what netplan makes of `text`.
+pub fn generate(text: &str) {
+    let unpacked = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/netplan").canonicalize();
+    let unpacked = unpacked.expect("`cargo xtask test` unpacks netplan");
+    fs::create_dir_all("/etc/netplan").unwrap();
+    fs::write(YAML, text).unwrap();
+    fs::set_permissions(YAML, fs::Permissions::from_mode(0o600)).unwrap();
+    let mut generate = Command::new(unpacked.join("usr/libexec/netplan/generate"));
+    let library = fs::read_dir(unpacked.join("usr/lib")).unwrap().map(|entry| entry.unwrap().path());
+    let library = library.map(|path| path.display().to_string()).collect::<Vec<_>>().join(":");
+    let ran = generate.env("LD_LIBRARY_PATH", library).output().unwrap();
+    assert!(ran.status.success(), "{ran:?}");
+}
+
 /// The same, told by netplan, whose generator runs before networkd at a boot.
 fn by_netplan() -> (Scene, Networkd) {
     configured(|| {
-        let unpacked = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/netplan").canonicalize();
-        let unpacked = unpacked.expect("`cargo xtask test` unpacks netplan");
-        fs::create_dir_all("/etc/netplan").unwrap();
-        fs::write(YAML, NETPLAN).unwrap();
-        fs::set_permissions(YAML, fs::Permissions::from_mode(0o600)).unwrap();
-        let mut generate = Command::new(unpacked.join("usr/libexec/netplan/generate"));
-        let library = fs::read_dir(unpacked.join("usr/lib")).unwrap().map(|entry| entry.unwrap().path());
-        let library = library.map(|path| path.display().to_string()).collect::<Vec<_>>().join(":");
-        let ran = generate.env("LD_LIBRARY_PATH", library).output().unwrap();
-        assert!(ran.status.success(), "{ran:?}");
+        generate(NETPLAN);
         // A veth has no permanent address: it is matched as by earlier netplans, by the one that its bridge has, too.
         let made = "/run/systemd/network/10-netplan-eth0.network";
         let text = fs::read_to_string(made).unwrap();
@@ -218,9 +224,11 @@ fn networkd_is_told_of_the_bridge_and_told_back() {
         let mut ssh = session(&scene);
         assert_eq!(ssh.ask("before"), "before");
         let watch = Watch::begin(&scene, "10.0.0.100", "eth0");
+        let transfer = Transfer::start();
         scene.up(&with_take_over(), &["rest"]);
         assert_eq!(ssh.ask("the uplink is in br0"), "the uplink is in br0");
         scene.warren("confirm").ends(0);
+        transfer.end("systemd-networkd, up");
         watch.ends("br0");
         assert_eq!(whole(FOLLOWED), file, "others may follow it");
         assert_eq!(state("br0").1, "/etc/systemd/network/05-br0.network");
@@ -251,8 +259,10 @@ fn networkd_is_told_of_the_bridge_and_told_back() {
         assert_eq!(ssh.ask("by networkd"), "by networkd");
 
         let watch = Watch::begin(&scene, "10.0.0.100", "br0");
+        let transfer = Transfer::start();
         scene.warren("down").ends(0);
         assert_eq!(ssh.ask("and back"), "and back");
+        transfer.end("systemd-networkd, down");
         watch.ends("eth0");
         assert_eq!((whole(FOLLOWED), only(FOLDER)), (file, folder));
         same(&before, "after down");
@@ -378,49 +388,36 @@ fn networkd_leaves_links_of_ours_alone_whatever_else_it_is_told() {
     });
 }
 
-/// The office's router tells of itself and of its prefix.
-fn advertised(scene: &Scene) -> Running {
-    // The laptop keeps to the address that it was given.
-    tool("ip netns exec laptop sysctl --quiet --write net.ipv6.conf.eth0.accept_ra=0");
-    let folder = scene.folder().display();
-    let mut dnsmasq = crate::support::at("router", "dnsmasq");
-    dnsmasq.args(["--keep-in-foreground", "--port=0", "--interface=office", "--bind-interfaces", "--user=root"]);
-    dnsmasq.args(["--conf-file=/dev/null", "--enable-ra", "--dhcp-range=2001:db8:a::,ra-only,64,10m"]);
-    dnsmasq.arg(format!("--pid-file={folder}/advertised.pid")).arg(format!("--dhcp-leasefile={folder}/none"));
-    Running::start(dnsmasq.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))
-}
-
 #[test]
 fn what_networkd_learnt_of_a_router_goes_with_the_uplink() {
     lab(|| {
         let mut router = None;
         let (scene, _networkd) =
             configured_beside(|| fs::write(FOLLOWED, LEARNT).unwrap(), |scene| router = Some(advertised(scene)));
-        let learnt = |link: &str| {
-            let addresses = tool(&format!("ip -6 -o address show dev {link} scope global"));
-            let routes = tool(&format!("ip -6 route show default dev {link}"));
-            addresses.contains("2001:db8:a::ff:fe00:164/64").then_some(()).filter(|()| routes.contains("via fe80::"))
-        };
-        eventually("a learnt address and router", || learnt("eth0").is_some());
         let _host = serve(&scene, "server", 8000);
+        let leased = is_learnt("eth0", &scene);
         let tries = [
             reaches("laptop", "[2001:db8:a::ff:fe00:164]:8000", "server", "2001:db8:a::20"),
+            reaches("laptop", &format!("[{}]:8000", leased[1]), "server", "2001:db8:a::20"),
             silent("laptop", "[2001:db8:a::ff:fe00:165]:8000"),
         ];
         all("before", &tries);
+        let until = lease6(&scene).0;
+        std::thread::sleep(Duration::from_millis(1100));
         scene.up(&with_take_over(), &["rest"]);
         scene.warren("confirm").ends(0);
         assert_eq!(state("br0").1, "/etc/systemd/network/05-br0.network");
-        assert!(
-            learnt("br0").is_some() && learnt("eth0").is_none(),
-            "{}{}",
-            tool("ip -6 address"),
-            tool("ip -6 route")
-        );
+        assert_eq!(is_learnt("br0", &scene), leased, "another lease, or another client's");
+        assert!(!tool("ip -6 -o address show dev eth0 scope global").contains("2001:"));
         all("on the bridge", &tries);
+        eventually("a renewed lease, from the bridge", || lease6(&scene).0 > until);
+        let until = lease6(&scene).0;
+        std::thread::sleep(Duration::from_millis(1100));
         scene.warren("down").ends(0);
-        assert!(learnt("eth0").is_some(), "{}{}", tool("ip -6 address"), tool("ip -6 route"));
+        assert_eq!(is_learnt("eth0", &scene), leased, "another lease, or another client's");
         all("and back", &tries);
+        eventually("a renewed lease, from the interface", || lease6(&scene).0 > until);
+        assert_eq!(is_learnt("eth0", &scene), leased, "another lease, or another client's");
         drop(router);
     });
 }

@@ -10,12 +10,13 @@ use std::time::Instant;
 use kernel::holders::networkmanager::process;
 use rustix::process::{Signal, kill_process};
 
-use crate::bridged::{OFFICE, leases, office, ssh_line, sshd};
+use crate::bridged::{OFFICE, Transfer, advertised, leases, office, ssh_line, sshd};
 use crate::common::snapshot::{assert_same, take};
 use crate::common::{lab, tool};
 use crate::foreign::bus;
+use crate::networkd::generate;
 use crate::support::{PATIENCE, Running, Scene, Talk, all, reaches, serve, silent};
-use crate::takeover::{eventually, lease, same, whole, with_take_over};
+use crate::takeover::{eventually, is_learnt, lease, same, whole, with_take_over};
 
 pub const FILE: &str = "/etc/NetworkManager/system-connections/office.nmconnection";
 const PORT: &str = "/etc/NetworkManager/system-connections/br0-eth0.nmconnection";
@@ -24,6 +25,11 @@ pub const LEASED: &str = "[connection]\nid=office\nuuid=11111111-2222-3333-4444-
                           interface-name=eth0\n\n[ethernet]\nwake-on-lan=0\n\n[ipv4]\nmethod=auto\naddress1=10.0.0.100/24\n\
                           route1=10.9.0.0/16,10.0.0.1\n\n[ipv6]\naddr-gen-mode=stable-privacy\nmethod=manual\n\
                           address1=2001:db8:a::100/64,2001:db8:a::1\n";
+
+/// All of its IPv6 learnt from the office's router, and leased besides.
+const LEARNT: &str = "[connection]\nid=office\nuuid=11111111-2222-3333-4444-555555555555\ntype=ethernet\ninterface-name=eth0\n\n\
+                      [ipv4]\nmethod=manual\naddress1=10.0.0.100/24,10.0.0.1\n\n[ipv6]\naddr-gen-mode=stable-privacy\n\
+                      method=auto\n";
 
 /// NetworkManager is nobody's child once warren has begun it anew, and ends with this.
 pub struct Daemon {
@@ -59,7 +65,13 @@ impl Drop for Daemon {
 /// The office, whose server NetworkManager configures by `text`, from Debian's packages as `cargo xtask test` unpacks
 /// them, laid over this lab's own view of the machine's files; what the office said by hand is its to say.
 pub fn by_networkmanager(text: &str) -> (Scene, Daemon, Running) {
+    by_networkmanager_beside(text, |_| ())
+}
+
+/// Beside what else is there when it begins.
+fn by_networkmanager_beside(text: &str, beside: impl FnOnce(&Scene)) -> (Scene, Daemon, Running) {
     let scene = office();
+    beside(&scene);
     let unpacked = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/networkmanager").canonicalize();
     let unpacked = unpacked.expect("`cargo xtask test` unpacks networkmanager").display().to_string();
     for folder in ["upper", "work"] {
@@ -142,11 +154,13 @@ fn networkmanager_is_told_of_the_bridge_and_told_back() {
         let _sshd = sshd(&scene);
         let mut ssh = Talk::open("laptop", &ssh_line(&scene, &address));
         assert_eq!(ssh.ask("before"), "before");
+        let transfer = Transfer::start();
         scene.up(&with_take_over(), &["rest"]);
         assert_eq!(ssh.ask("the uplink is in br0"), "the uplink is in br0");
         scene.warren("confirm").ends(0);
         is_active("office", "br0");
         is_active("br0-eth0", "eth0");
+        transfer.end("NetworkManager, up");
         let made = active().iter().filter(|line| line.starts_with("Wired connection")).count();
         assert_eq!(made, 0, "nothing is asked for a lease on a guest's cable: {:?}", active());
         let (text, mode, owner, group) = whole(FILE);
@@ -198,8 +212,10 @@ fn networkmanager_is_told_of_the_bridge_and_told_back() {
         assert_eq!(whole(FILE).0, text);
         let mut ssh = Talk::open("laptop", &ssh_line(&scene, &address));
         assert_eq!(ssh.ask("on the bridge"), "on the bridge");
+        let transfer = Transfer::start();
         scene.warren("down").ends(0);
         assert_eq!(ssh.ask("and back"), "and back");
+        transfer.end("NetworkManager, down");
         assert_eq!(whole(FILE), file);
         assert!(!Path::new(PORT).exists());
         is_active("office", "eth0");
@@ -215,5 +231,66 @@ fn networkmanager_is_told_of_the_bridge_and_told_back() {
         fs::write("/run/NetworkManager/system-connections/office.nmconnection", LEASED).unwrap();
         scene.warren("up").says(5, &["take-over cannot rewrite that", "was written by another program"]);
         assert_same(&before, &take(), "after the refusals");
+    });
+}
+
+#[test]
+fn what_networkmanager_learnt_of_a_router_goes_with_the_uplink() {
+    lab(|| {
+        let mut router = None;
+        let (scene, _daemon, _leases) = by_networkmanager_beside(LEARNT, |scene| router = Some(advertised(scene)));
+        let leased = is_learnt("eth0", &scene);
+        let _host = serve(&scene, "server", 8000);
+        let address = |link: &str| {
+            let addresses = tool(&format!("ip -6 -o address show dev {link} scope global"));
+            let of = |line: &str| line.split_whitespace().nth(3)?.strip_suffix("/64").map(str::to_owned);
+            addresses.lines().find_map(of).unwrap()
+        };
+        let formed = address("eth0");
+        let tries = [
+            reaches("laptop", &format!("[{formed}]:8000"), "server", "2001:db8:a::20"),
+            reaches("laptop", &format!("[{}]:8000", leased[1]), "server", "2001:db8:a::20"),
+            silent("laptop", "[2001:db8:a::ff:fe00:165]:8000"),
+        ];
+        all("before", &tries);
+        scene.up(&with_take_over(), &["rest"]);
+        scene.warren("confirm").ends(0);
+        is_active("office", "br0");
+        assert_eq!((is_learnt("br0", &scene), address("br0")), (leased.clone(), formed.clone()));
+        assert!(!tool("ip -6 -o address show dev eth0 scope global").contains("2001:"));
+        all("on the bridge", &tries);
+        scene.warren("plan --exit-code").ends(0);
+        scene.warren("down").ends(0);
+        is_active("office", "eth0");
+        assert_eq!((is_learnt("eth0", &scene), address("eth0")), (leased, formed));
+        all("and back", &tries);
+        let heard = fs::read_to_string(scene.folder().join("heard6")).unwrap();
+        assert!(heard.contains("DHCPREPLY") && !heard.contains("DHCPRELEASE"), "{heard}");
+        drop(router);
+
+        // What netplan tells it is netplan's to be told of the bridge, which is refused with what to write.
+        let is = "addresses: [10.0.0.100/24], routes: [{ to: default, via: 10.0.0.1 }]";
+        let yaml = |rest: &str| format!("network:\n  version: 2\n  renderer: NetworkManager\n  ethernets:\n{rest}");
+        fs::remove_file(FILE).unwrap();
+        generate(&yaml(&format!("    eth0: {{ {is} }}\n")));
+        tool("nmcli connection reload");
+        tool("nmcli connection up netplan-eth0");
+        is_active("netplan-eth0", "eth0");
+        let said = ["eth0 is configured by netplan", "netplan wrote /run/NetworkManager", "interfaces: [eth0]"];
+        scene.warren("up").says(5, &said);
+        // Written as it is told, it makes the bridge, into which guests are plugged.
+        let told = "    eth0: { dhcp4: false, dhcp6: false }\n  bridges:\n    br0:\n      interfaces: [eth0]\n      \
+                    macaddress: 02:00:00:00:01:64\n      parameters: { stp: false, forward-delay: 0 }\n";
+        generate(&yaml(&format!(
+            "{told}      addresses: [10.0.0.100/24]\n      routes: [{{ to: default, via: 10.0.0.1 }}]\n"
+        )));
+        tool("nmcli connection reload");
+        tool("nmcli connection up netplan-br0");
+        tool("nmcli connection up netplan-eth0");
+        is_active("netplan-br0", "br0");
+        let external = OFFICE.replace("uplink = \"eth0\"", "uplink = \"br0\"");
+        scene.up(&external.replace("ports = [\"eth0\"]", "external = true"), &["rest"]);
+        let _guest = serve(&scene, "rest", 80);
+        all("netplan's", &[reaches("laptop", "10.0.0.104", "rest", "10.0.0.20"), silent("laptop", "10.0.0.109")]);
     });
 }

@@ -205,6 +205,39 @@ pub fn lease(scene: &Scene) -> (String, Vec<String>) {
     (words.first().cloned().unwrap_or_default(), words.into_iter().skip(1).collect())
 }
 
+/// The same of its IPv6 lease: until when; the identity association, the address and the DUID.
+pub fn lease6(scene: &Scene) -> (String, Vec<String>) {
+    let text = fs::read_to_string(scene.folder().join("leases6")).unwrap_or_default();
+    let of = |line: &str| -> Vec<String> { line.split(' ').map(str::to_owned).collect() };
+    let leases: Vec<Vec<String>> = text.lines().map(of).filter(|words| words.len() == 5).collect();
+    assert!(leases.len() <= 1, "one server, one lease: {leases:?}");
+    let Some([until, association, address, _, duid]) = leases.first().map(Vec::as_slice) else {
+        return (String::new(), Vec::new());
+    };
+    (until.clone(), vec![association.clone(), address.clone(), duid.clone()])
+}
+
+/// Waits until the link has an address by the router's prefix and one that it leased, and a way to the router that the
+/// router told of; the lease.
+#[track_caller]
+pub fn is_learnt(link: &str, scene: &Scene) -> Vec<String> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let leased = lease6(scene).1;
+        let addresses = tool(&format!("ip -6 -o address show dev {link} scope global"));
+        let routes = tool(&format!("ip -6 route show default dev {link}"));
+        let has = |end: &str, what: &str| {
+            addresses.lines().any(|line| line.contains(what) && line.contains(end) && !line.contains("tentative"))
+        };
+        let is_leased = leased.get(1).is_some_and(|address| has("/128", &format!(" {address}/")));
+        if is_leased && has("/64", " 2001:db8:a:") && routes.contains("via fe80::") {
+            return leased;
+        }
+        assert!(Instant::now() < deadline, "{link}: {leased:?}\n{addresses}{routes}");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
 pub fn clients() -> Vec<String> {
     // Its children are called as it is until they run its script.
     let lines = || {

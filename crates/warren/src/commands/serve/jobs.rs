@@ -89,6 +89,8 @@ impl Jobs {
                 let end = |at: Option<Instant>| *limit.lock().unwrap_or_else(PoisonError::into_inner) = at;
                 end(patience.map(|patience| Instant::now() + patience * times));
                 let done = run(job, &events, &mut names, &remembered);
+                // It took next to no memory, and the next one takes the same.
+                let is_light = matches!(done, Done::Command { concerns: false, .. });
                 end(None);
                 counted.fetch_sub(1, Ordering::SeqCst);
                 if events.send(Event::Done(done)).is_err() {
@@ -98,7 +100,9 @@ impl Jobs {
                     name_hosts(&context, &mut names);
                 }
                 if counted.load(Ordering::SeqCst) == 0 {
-                    kernel::memory::give_back();
+                    if !is_light {
+                        kernel::memory::give_back();
+                    }
                     // Who adds forwards one by one needs the same code again at once.
                     if !is_short {
                         kernel::memory::let_go_of_code();
