@@ -31,6 +31,10 @@ const PACKAGES: &[(&str, &str)] = &[
     ("nghttp2-server", "nghttpd"),
     ("nghttp2-client", "nghttp"),
     ("nginx-light", "nginx"),
+    // What loads web servers, and what torments them.
+    ("nghttp2-client", "h2load"),
+    ("wrk", "wrk"),
+    ("slowhttptest", "slowhttptest"),
     // Clients and servers that people have.
     ("python3-websockets", "/usr/lib/python3/dist-packages/websockets"),
     ("python3-grpcio", "/usr/lib/python3/dist-packages/grpc"),

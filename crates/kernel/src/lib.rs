@@ -35,3 +35,4 @@ pub mod takeover;
 pub mod tap;
 pub mod unmanaged;
 pub mod watch;
+pub mod ways;

@@ -127,7 +127,7 @@ impl Writer {
         self
     }
 
-    /// The family's fixed header, or any other plain bytes.
+    /// The family's fixed header, or any other plain bytes; zeros follow up to a multiple of four.
     pub fn raw(&mut self, bytes: &[u8]) -> &mut Self {
         self.bytes.extend_from_slice(bytes);
         self.pad();
@@ -330,7 +330,10 @@ impl Socket {
             match self.raw.recv(&mut bytes, flags | libc::MSG_TRUNC) {
                 Ok(length) => break length,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e.into()),
+                Err(e) => {
+                    BUFFER.set(bytes);
+                    return Err(e.into());
+                }
             }
         };
         let Some(mut rest) = bytes.get(..length) else {

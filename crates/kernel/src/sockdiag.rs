@@ -107,7 +107,8 @@ fn user_of(socket: &mut Socket, local: SocketAddr, peer: SocketAddr) -> Result<O
     let found = socket.get(SOCK_DIAG_BY_FAMILY, 0, |w| {
         w.raw(&[family as u8, Transport::Tcp.number(), 0, 0]).raw(&u32::MAX.to_ne_bytes());
         // struct inet_diag_sockid: ports, addresses, any interface, no cookie (INET_DIAG_NOCOOKIE).
-        w.raw(&local.port().to_be_bytes()).raw(&peer.port().to_be_bytes());
+        let ([a, b], [c, d]) = (local.port().to_be_bytes(), peer.port().to_be_bytes());
+        w.raw(&[a, b, c, d]);
         w.raw(&sixteen(local.ip())).raw(&sixteen(peer.ip())).raw(&[0; 4]).raw(&[0xff; 8]);
     });
     match found {

@@ -48,6 +48,17 @@ const NFTA_GEN_PROC_NAME: u16 = 3;
 /// NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE, NFTA_SET_TABLE and NFTA_SET_ELEM_LIST_TABLE alike.
 const NFTA_TABLE: u16 = 1;
 
+/// What ways depend on.
+pub(crate) const OF_WAYS: [u32; 7] = [
+    group::LINK,
+    group::IPV4_IFADDR,
+    group::IPV6_IFADDR,
+    group::IPV4_ROUTE,
+    group::IPV6_ROUTE,
+    group::IPV4_RULE,
+    group::IPV6_RULE,
+];
+
 /// A receive buffer that holds what thousands of changes tell.
 pub const BUFFER: usize = 16 << 20;
 
@@ -154,19 +165,10 @@ impl Watch {
             }
             Ok::<Socket, NetlinkError>(socket)
         };
-        let of_rtnetlink = [
-            group::LINK,
-            group::IPV4_IFADDR,
-            group::IPV6_IFADDR,
-            group::IPV4_ROUTE,
-            group::IPV6_ROUTE,
-            group::IPV4_RULE,
-            group::IPV6_RULE,
-            group::IPV4_NETCONF,
-            group::IPV6_NETCONF,
-        ];
+        let of_switches = [group::IPV4_NETCONF, group::IPV6_NETCONF];
         Ok(Self {
-            route: join(libc::NETLINK_ROUTE, &of_rtnetlink).context("watch", "links, addresses and routes")?,
+            route: join(libc::NETLINK_ROUTE, &[&OF_WAYS[..], &of_switches].concat())
+                .context("watch", "links, addresses and routes")?,
             nft: join(libc::NETLINK_NETFILTER, &[group::NFTABLES]).context("watch", "nf_tables")?,
             tables: Vec::new(),
         })

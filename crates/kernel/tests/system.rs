@@ -14,6 +14,7 @@ use common::{alone, is_real_root, lab, mac, name, net, nft, plug, rtnl, tool, up
 use kernel::conntrack::{self, Conntrack};
 use kernel::netns::{Netns, UserNamespaceError, private_mounts, unshare_user};
 use kernel::rtnl::{LinkChange, Rtnl};
+use kernel::ways::Ways;
 use kernel::{facts, privilege, sockdiag, sysctl, tap};
 use model::address::Transport;
 use model::state::{IpFamilyWord, Sysctl};
@@ -371,6 +372,82 @@ fn listeners_are_found_with_their_owners() {
         assert_eq!(inside, []);
         drop((tcp, both, six, udp, mapped, silent));
         assert_eq!(sockdiag::listening().unwrap(), []);
+    });
+}
+
+#[test]
+fn who_has_opened_a_connection_is_found_and_nobody_of_none() {
+    lab(|| {
+        let mut asked = sockdiag::SockDiag::open().unwrap();
+        for to in ["127.0.0.1:8080", "[::1]:8080"] {
+            let listener = TcpListener::bind(to).unwrap();
+            let client = std::net::TcpStream::connect(to).unwrap();
+            let (accepted, from) = listener.accept().unwrap();
+            let own = rustix::process::getuid().as_raw();
+            assert_eq!(asked.user_of(from, accepted.local_addr().unwrap()).unwrap(), Some(own));
+            // A socket that takes both families says so of IPv4 in IPv6's clothes (RFC 4291, 2.5.5.2).
+            if let IpAddr::V4(four) = from.ip() {
+                let mapped = SocketAddr::new(four.to_ipv6_mapped().into(), from.port());
+                assert_eq!(asked.user_of(mapped, accepted.local_addr().unwrap()).unwrap(), Some(own));
+            }
+            let other = SocketAddr::new(from.ip(), 1);
+            assert_eq!(asked.user_of(other, accepted.local_addr().unwrap()).unwrap(), None);
+            let elsewhere = Netns::unnamed("other").unwrap();
+            let there =
+                elsewhere.run(|| sockdiag::SockDiag::open().unwrap().user_of(from, listener.local_addr().unwrap()));
+            assert_eq!(there.unwrap().unwrap(), None);
+            drop(client);
+        }
+    });
+}
+
+#[test]
+fn what_is_remembered_of_ways_is_never_older_than_the_kernels_last_change() {
+    lab(|| {
+        tool("ip link add eth0 type veth peer name far");
+        tool("ip link set eth0 up");
+        tool("ip link set far up");
+        tool("ip address add 203.0.113.2/24 dev eth0");
+        tool("ip address add 2001:db8::2/64 dev eth0 nodad");
+        let mut ways = Ways::open().unwrap();
+        let mut rtnl = Rtnl::open().unwrap();
+        let mut elsewhere = |text: &str| {
+            let address: IpAddr = text.parse().unwrap();
+            let [first, again] = [(); 2].map(|()| ways.is_elsewhere(address).unwrap());
+            assert_eq!([first, again], [rtnl.is_elsewhere(address).unwrap(); 2], "{text}");
+            first
+        };
+        for (address, more, device) in [
+            ("203.0.113.9", "/24", "eth0"),
+            ("2001:db8::9", "/64 nodad", "eth0"),
+            ("203.0.113.77", "/32", "lo"),
+            ("2001:db8::77", "/128 nodad", "lo"),
+        ] {
+            assert!(elsewhere(address));
+            tool(&format!("ip address add {address}{more} dev {device}"));
+            assert!(!elsewhere(address), "{address} is the host's now");
+            let length = more.trim_end_matches(" nodad");
+            tool(&format!("ip address delete {address}{length} dev {device}"));
+            assert!(elsewhere(address), "{address} is the host's no more");
+        }
+        tool("ip route add local 203.0.113.64/28 dev lo");
+        assert!(!elsewhere("203.0.113.66"));
+        tool("ip route delete local 203.0.113.64/28 dev lo");
+        assert!(elsewhere("203.0.113.66"));
+        tool("ip route add local 203.0.113.80/28 dev lo table 7");
+        assert!(elsewhere("203.0.113.81"));
+        tool("ip rule add to 203.0.113.80/28 lookup 7 priority 1");
+        assert!(!elsewhere("203.0.113.81"));
+        tool("ip rule delete priority 1");
+        assert!(elsewhere("203.0.113.81"));
+        // More changes than the socket holds.
+        let many: String =
+            (0..20_000).map(|n| format!("route replace 198.18.{}.{}/32 dev eth0\n", n / 250, n % 250)).collect();
+        fs::write("/run/many", many).unwrap();
+        assert!(elsewhere("203.0.113.67"));
+        tool("ip -batch /run/many");
+        tool("ip address add 203.0.113.67/24 dev eth0");
+        assert!(!elsewhere("203.0.113.67"));
     });
 }
 

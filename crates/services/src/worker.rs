@@ -14,8 +14,9 @@ use std::time::Duration;
 use kernel::confine::{Confined, confine};
 use model::address::IfName;
 use model::services::Services;
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tokio::task::{JoinHandle, spawn_local};
 
 use crate::channel::{self, Reader, Writer};
 use crate::dhcp::serve::{self as dhcp, Changed, Leases};
@@ -53,8 +54,9 @@ pub fn run(end: OwnedFd) -> Result<(), WorkerError> {
     let _ = rustix::thread::set_name(c"warren");
     let confined = confine()?;
     more_descriptors();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-    let successor = LocalSet::new().block_on(&runtime, serve(end, &confined))?;
+    // Not a LocalSet in a runtime: each task that it wakes makes a system call, to wake a thread that is awake.
+    let runtime = Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default())?;
+    let successor = runtime.block_on(serve(end, &confined))?;
     // By its end the successor sees ours, and our sockets are closed before it.
     drop(runtime);
     drop(successor);

@@ -8,8 +8,8 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use kernel::rtnl::Rtnl;
 use kernel::sockdiag::SockDiag;
+use kernel::ways::Ways;
 use model::services::SocksService;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
@@ -52,7 +52,7 @@ pub struct Door {
     log: Bounded,
     /// Who is asked of users, and of ways: opened when they are first needed, and again after they failed.
     users: RefCell<Option<SockDiag>>,
-    ways: RefCell<Option<Rtnl>>,
+    ways: RefCell<Option<Ways>>,
 }
 
 /// Asks a socket that is kept from one question to the next; one that failed is not.
@@ -121,7 +121,7 @@ impl Door {
     fn check(&self, address: IpAddr, said: Said) -> Result<IpAddr, Refusal> {
         let address = self.rules.borrow().check(address, said)?;
         // Whatever else the host holds, the kernel knows; where it knows no way, connecting says so.
-        match ask(&self.ways, Rtnl::open, |rtnl| rtnl.is_elsewhere(address)) {
+        match ask(&self.ways, Ways::open, |ways| ways.is_elsewhere(address)) {
             Ok(false) => Err(Refusal::Host),
             Ok(true) | Err(_) => Ok(address),
         }

@@ -14,8 +14,9 @@ use kernel::watch::Seen;
 use model::services::Services;
 use services::log;
 use services::protocol::{FromWorker, Status, ToWorker};
+use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::spawn_local;
 
 use self::certificates::Certificates;
 use self::control::Said;
@@ -92,9 +93,9 @@ pub fn run(context: &Context, no_guests: bool) -> Outcome {
     let is_up = begin(context, &notify)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()
+        .build_local(LocalOptions::default())
         .map_err(|e| Failure::new(Exit::Failed, format!("cannot start the runtime: {e}")))?;
-    let outcome = LocalSet::new().block_on(&runtime, serve(context, kept, notify, no_guests || !is_up));
+    let outcome = runtime.block_on(serve(context, kept, notify, no_guests || !is_up));
     // A job that hangs is left to its journal.
     runtime.shutdown_background();
     outcome

@@ -13,6 +13,7 @@ mod limits;
 mod nginx;
 mod protocols;
 mod real;
+mod tools;
 pub mod web;
 
 use web::{Web, ask, body, curl, header, status};

@@ -199,6 +199,12 @@ fn streams_that_stand_ends_that_are_carried_and_those_who_speak_something_else()
             assert!(Instant::now() < deadline, "{} are let in", crowd.len());
         }
         assert_eq!(stays.echo("four"), "four");
+        // Another user's is not touched by it.
+        let _web = serve(&scene, "cnx6", 80);
+        let of_another =
+            "setpriv --reuid=4242 --clear-groups curl --silent --max-time 20 --socks5-hostname 127.0.0.1:1080";
+        tool(&format!("{of_another} http://cnx6/"));
+        running.hears("uid 4242 goes to cnx6");
         drop(crowd);
         let mut again = Stream::to("cnx6", 7);
         assert_eq!(again.echo("five"), "five");
