@@ -23,11 +23,14 @@ pub struct Recording {
 impl Recording {
     /// Of an `up` of the scene's file, which is taken down again; to be replayed in another scene just like it.
     pub fn of(scene: &Scene) -> Outcome<Self> {
-        let log = scene.folder().join("strace");
+        let folder = scene.folder().join("strace");
+        told(fs::create_dir_all(&folder), "a folder")?;
         let mut plain = scene.warren(&["-q", "up"]);
         let mut command = Command::new("strace");
-        // It knows netlink and prints what it means; what was sent stands below, in hexadecimal.
-        command.args(["-f", "-s", "0", "-e", "trace=socket,sendto", "-e", "write=all", "-o"]).arg(&log);
+        // It knows netlink and prints what it means; what was sent stands below, in hexadecimal. Each thread has a file of
+        // its own, or their lines would stand in each other's.
+        command.args(["-ff", "-ttt", "-s", "0", "-e", "trace=socket,sendto", "-e", "write=all", "-o"]);
+        command.arg(folder.join("of"));
         command.arg(plain.get_program()).args(plain.get_args());
         for (name, value) in plain.get_envs() {
             if let Some(value) = value {
@@ -40,8 +43,17 @@ impl Recording {
         }
         plain.env_clear();
         scene.warren_done(&["down"])?;
-        let log = told(fs::read_to_string(log), "what strace saw")?;
-        Ok(Self { scene: Scene::new("rpl")?, sent: parse(&log)? })
+        let mut sent = Vec::new();
+        for file in told(fs::read_dir(&folder), "what strace saw")? {
+            let log = told(file.and_then(|file| fs::read_to_string(file.path())), "what strace saw")?;
+            sent.extend(parse(&log)?);
+        }
+        if sent.is_empty() {
+            return Err("strace saw nothing sent".to_owned());
+        }
+        sent.sort_by(|(a, ..), (b, ..)| a.total_cmp(b));
+        let sent = sent.into_iter().map(|(_, protocol, bytes)| (protocol, bytes)).collect();
+        Ok(Self { scene: Scene::new("rpl")?, sent })
     }
 
     /// Milliseconds of sending it all again, answers read.
@@ -87,15 +99,18 @@ impl Recording {
     }
 }
 
-/// `PID socket(AF_NETLINK, SOCK_RAW|…, NETLINK_ROUTE) = FD`, `PID sendto(FD, …`, and below that its bytes:
-/// ` | 00010  sixteen in hexadecimal, in two groups  as text |`.
-fn parse(log: &str) -> Outcome<Vec<(isize, Vec<u8>)>> {
+/// What a thread sent: when, the protocol of the socket, and the bytes.
+type Sent = (f64, isize, Vec<u8>);
+
+/// `TIME socket(AF_NETLINK, SOCK_RAW|…, NETLINK_ROUTE) = FD`, `TIME sendto(FD, …`, and below that its bytes:
+/// ` | 00010  sixteen in hexadecimal, in two groups  as text |`. A thread of ours sends by sockets that it has opened.
+fn parse(log: &str) -> Outcome<Vec<Sent>> {
     let mut protocols = std::collections::BTreeMap::new();
-    let mut sent: Vec<(isize, Vec<u8>)> = Vec::new();
+    let mut sent: Vec<Sent> = Vec::new();
     let mut heard = false;
     for line in log.lines() {
         if let Some(rest) = line.strip_prefix(" | ") {
-            let Some((_, bytes)) = sent.last_mut().filter(|_| heard) else { continue };
+            let Some((.., bytes)) = sent.last_mut().filter(|_| heard) else { continue };
             // The place has more digits behind the first MiB.
             let bytes_of = rest.split_once("  ").and_then(|(_, rest)| rest.get(..49)).unwrap_or_default();
             for byte in bytes_of.split_whitespace() {
@@ -111,11 +126,12 @@ fn parse(log: &str) -> Outcome<Vec<(isize, Vec<u8>)>> {
             } else {
                 protocols.remove(&descriptor);
             }
-        } else if let Some((_, call)) = line.split_once("sendto(") {
+        } else if let Some((time, call)) = line.split_once(" sendto(") {
             let protocol = call.split(',').next().and_then(|descriptor| protocols.get(descriptor.trim()));
             heard = protocol.is_some();
-            sent.extend(protocol.map(|protocol| (*protocol, Vec::new())));
+            let when = told(time.trim().parse(), "what strace saw")?;
+            sent.extend(protocol.map(|protocol| (when, *protocol, Vec::new())));
         }
     }
-    if sent.is_empty() { Err("strace saw nothing sent".to_owned()) } else { Ok(sent) }
+    Ok(sent)
 }
