@@ -9,6 +9,7 @@ use crate::serve::Serve;
 use crate::support::{PATIENCE, Scene, settle};
 
 mod attacks;
+mod balance;
 mod limits;
 mod nginx;
 mod protocols;
