@@ -339,3 +339,71 @@ fn an_uplink_that_nobody_confirms() {
         comes_back(&scene, &before, &[], "down");
     });
 }
+
+/// Routers, resolvers and the session's other end are asked before a change of the uplink. Whoever answered then must
+/// answer after it, else what was comes back at once; whoever did not is not waited for.
+#[test]
+fn who_answered_before_and_does_not_after_the_change() {
+    lab(|| {
+        let scene = crate::bridged::office();
+        crate::hosts::own_etc("127.0.0.1 localhost\n", "nameserver 198.51.100.7\n");
+        let mut dnsmasq = at("router", "dnsmasq");
+        dnsmasq.args(["--keep-in-foreground", "--no-resolv", "--no-hosts", "--conf-file=/dev/null", "--pid-file="]);
+        dnsmasq.args(["--listen-address=198.51.100.7", "--bind-interfaces", "--user=root"]);
+        dnsmasq.arg("--host-record=world.example,198.51.100.80");
+        dnsmasq.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let resolver = Running::start(&mut dnsmasq);
+        let deadline = Instant::now() + PATIENCE;
+        while crate::serve::short("server", "world.example @198.51.100.7 +tries=1 +timeout=1") != "198.51.100.80" {
+            assert!(Instant::now() < deadline, "dnsmasq does not answer");
+        }
+        scene.write(&crate::bridged::OFFICE.replace("[host]\n", "[host]\nhosts-resolver = false\n"));
+        let _sshd = crate::support::listen("server", "TCP4-LISTEN:2222,reuseaddr,fork", "EXEC:cat");
+        let mut client = at("laptop", "socat");
+        client.args(["EXEC:sleep 1000", "TCP4:10.0.0.100:2222,bind=10.0.0.20:40000"]).stdin(Stdio::null());
+        let _client = Running::start(&mut client);
+        while !tool("ss -Htn state established").contains("10.0.0.20:40000") {
+            assert!(Instant::now() < deadline, "no connection");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let before = take();
+        let up = || {
+            let mut command = scene.command();
+            command.env("SSH_CONNECTION", "10.0.0.20 40000 10.0.0.100 2222").args(["up", "--confirm", "60"]);
+            crate::support::Ran::of(&mut command)
+        };
+        let silence = |what: &[&str]| {
+            let file = scene.folder().join("firewall");
+            let rules: String = what.iter().map(|what| format!("oifname \"br0\" {what} drop\n")).collect();
+            let text = format!("table inet other {{ chain o {{ type filter hook output priority 0; {rules} }}\n}}");
+            fs::write(&file, text).unwrap();
+            tool(&format!("nft -f {}", file.display()));
+        };
+        let all =
+            ["the router 10.0.0.1", "the router 2001:db8:a::1", "the resolver 198.51.100.7", "SSH session, 10.0.0.20"];
+        // Two at a time, so that each is seen to be missed, and not to be where it answers.
+        for (what, lost) in [
+            (&["ip daddr { 10.0.0.1, 198.51.100.7 }"][..], [true, false, true, false]),
+            (&["ip daddr 10.0.0.20", "icmpv6 type echo-request"], [false, true, false, true]),
+        ] {
+            silence(what);
+            let with = take();
+            let ran = up().ends(1);
+            for (who, lost) in all.iter().zip(lost) {
+                assert_eq!(ran.err.contains(who), lost, "{what:?}: {who}: {ran:?}");
+            }
+            assert!(ran.err.contains("did not answer any more") && ran.err.contains("restored"), "{ran:?}");
+            watchdogs_end(&scene);
+            settle(&[]);
+            assert_same(&with, &take(), &what.join(", "));
+            tool("nft delete table inet other");
+        }
+        // One that is silent before is no witness.
+        drop(resolver);
+        silence(&["ip daddr 198.51.100.7"]);
+        up().ends(0);
+        scene.warren("rollback").ends(0);
+        tool("nft delete table inet other");
+        comes_back(&scene, &before, &[], "rolled back");
+    });
+}
