@@ -1,10 +1,13 @@
 //! Others' firewall rules that name an interface which a bridge of ours is to take the place of.
 #![allow(clippy::unwrap_used)]
 
+use std::time::{Duration, Instant};
+
 use crate::bridged::{OFFICE, office, up};
 use crate::common::snapshot::{assert_same, take};
 use crate::common::{lab, tool};
-use crate::support::{all, reaches, serve, silent};
+use crate::serve::Serve;
+use crate::support::{PATIENCE, all, reaches, serve, silent};
 
 #[test]
 fn rules_of_others_that_name_the_uplink_are_refused_until_they_name_the_bridge() {
@@ -163,6 +166,24 @@ fn rules_of_others_that_name_a_taken_over_uplink_hold_for_its_bridge() {
         assert!(listed.lines().nth(twin - 1).unwrap().contains("comment \"first\""), "{listed}");
         assert!(tool("iptables-nft -S INPUT").contains("-i br0 -p tcp"), "iptables reads it");
         scene.warren("plan --exit-code").ends(0);
+        // One that somebody takes out is put back by a running `serve`, and the rule that it is like stays as it is.
+        scene.write(&text.replacen("[host]\n", "[host]\nhosts-resolver = false\n", 1));
+        let serving = Serve::start(&scene);
+        let likes = || tool("nft -a list chain inet site in").lines().filter(|line| line.contains("\"br0\"")).count();
+        let whole = likes();
+        let listed = tool("nft -a list chain inet site in");
+        let like = listed.lines().find(|line| line.contains("iifname \"br0\" tcp dport 81")).unwrap();
+        tool(&format!("nft delete rule inet site in handle {}", like.rsplit(' ').next().unwrap()));
+        assert_eq!(likes(), whole - 1);
+        let deadline = Instant::now() + PATIENCE;
+        while likes() < whole {
+            assert!(Instant::now() < deadline, "it is not put back");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        all("repaired", &tries);
+        drop(serving);
+        scene.write(&text);
+        scene.warren("up").ends(0);
         // A rule that comes later gets its like with the next `up`, and one that goes takes it along.
         tool("nft add rule inet site in iifname \"eth0\" tcp dport 83 accept comment \"later\"");
         let _later = serve(&scene, "server", 83);
