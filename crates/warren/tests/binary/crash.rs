@@ -277,6 +277,7 @@ fn an_uplink_that_is_taken_over_killed_after_any_step() {
             "add table inet site",
             "add chain inet site in { type filter hook input priority 0 ; }",
             "add rule inet site in iifname \"eth0\" tcp dport 81 drop",
+            "add rule inet site in iifname != \"eth0\" tcp dport 82 drop",
         ] {
             crate::common::tool(&format!("nft {line}"));
         }
@@ -293,7 +294,8 @@ fn an_uplink_that_is_taken_over_killed_after_any_step() {
         };
         let is_up = |what: &str| {
             assert!(takeover::up_by_ifup().contains("br0=br0"), "{what}");
-            assert!(crate::common::tool("nft list table inet site").contains("iifname \"br0\""), "{what}");
+            let rules = crate::common::tool("nft list table inet site");
+            assert!(rules.contains("iifname \"br0\"") && rules.contains("iifname != \"br0\""), "{what}: {rules}");
             assert_ne!(takeover::whole(file), text, "{what}");
             let clients = takeover::clients();
             assert!(clients.len() == 1 && clients[0].ends_with(" br0"), "{what}: {clients:?}");
