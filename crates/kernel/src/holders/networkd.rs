@@ -25,6 +25,8 @@ const PATH: &str = "/org/freedesktop/network1";
 const INTERFACE: &str = "org.freedesktop.network1.Manager";
 /// How long it may take to follow another file.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long what it is told again may take to come to it: behind all else that it has yet to hear.
+const FOUND: Duration = Duration::from_millis(250);
 /// How long it may take until it has found out what there is already.
 const SETTLED: Duration = Duration::from_secs(3);
 /// Where its files are, the first that has one of a name counts.
@@ -194,6 +196,7 @@ fn put_back(hold: &Hold, follows: &Follows, names: &Names) -> Result<()> {
     write(&names.interim, &interim(&texts, &hold.port))?;
     reload()?;
     await_follow(&hold.port, Some(&names.interim))?;
+    be_found(&hold.port)?;
     await_lease(&hold.port, &texts)?;
     // Only now, for the bridge may still bear all of it.
     remove(&names.kept)?;
@@ -218,6 +221,19 @@ pub(crate) fn read_again() -> Result<()> {
         remove(&path)?;
     }
     Ok(())
+}
+
+/// A port that leaves its bridge it takes for a new link (of the kernel's two words about that, one is that it is gone),
+/// whose link-local address, which DHCPv6 and a router's word wait for, it has been told of before: it is told again.
+fn be_found(port: &IfName) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        Rtnl::open()?.tell_of_link_local(port)?;
+        if begun.elapsed() > FOUND || note_of(port)?.is_none_or(|note| note.state != "configuring") {
+            return Ok(());
+        }
+        std::thread::sleep(FOUND / 5);
+    }
 }
 
 /// That a bridge is there already which it was just told of, it finds out once something is said of that.

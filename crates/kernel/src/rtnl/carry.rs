@@ -5,6 +5,7 @@
 //! without; and what stands already is passed over, so that a move that was ended on its way can be done again.
 
 use ipnet::IpNet;
+use model::address::IfName;
 
 use super::header::*;
 use super::{LinkInfo, PROTOCOL, Rtnl, address_of};
@@ -167,6 +168,27 @@ impl Rtnl {
                 Ok(messages.iter().filter(|m| m.kind == new).filter_map(|m| Told::parse(&m.payload, header)).collect())
             }
         }
+    }
+
+    /// Has the kernel tell once more of a link's link-local addresses, to whoever has missed that they are there.
+    pub fn tell_of_link_local(&mut self, link: &IfName) -> Result<()> {
+        let what = || format!("the link-local addresses of {link}");
+        let index = self.index_of(link).map_err(|e| e.during("tell of", what()))?;
+        for mut told in self.told(RTM_GETADDR, RTM_NEWADDR, AF_INET6, 8)? {
+            let is_link_local = told.get(IFA_ADDRESS).is_some_and(|address| address.starts_with(&[0xfe, 0x80]));
+            if told.word(4) != index || !is_link_local {
+                continue;
+            }
+            let state = IFA_F_TENTATIVE | IFA_F_DADFAILED | IFA_F_DEPRECATED | IFA_F_PERMANENT;
+            let flags = flags_of(&told) & !state;
+            if let Some(byte) = told.header.get_mut(2) {
+                *byte = 0;
+            }
+            told.set(IFA_FLAGS, flags.to_ne_bytes().to_vec());
+            let result = self.socket.request(RTM_NEWADDR, flags::REPLACE, |w| told.write(w));
+            result.context("tell of", what())?;
+        }
+        Ok(())
     }
 
     fn addresses_to_carry(&mut self, ends: &Ends<'_>, own: &[IpNet]) -> Result<Vec<Move>> {
