@@ -64,8 +64,9 @@ fn watchdogs(scene: &Scene) -> Vec<u32> {
     found
 }
 
+/// One whose files go while it looks keeps to its word until its time is over: tests wait for it.
 #[track_caller]
-fn watchdogs_end(scene: &Scene) {
+pub fn watchdogs_end(scene: &Scene) {
     let deadline = Instant::now() + PATIENCE;
     while !watchdogs(scene).is_empty() {
         assert!(Instant::now() < deadline, "a watchdog stays");

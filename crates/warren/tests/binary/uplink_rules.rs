@@ -405,6 +405,7 @@ fn rules_that_except_a_taken_over_uplink_except_its_bridge() {
         // Put back by a rollback, too.
         scene.warren("up --confirm 3000").ends(0);
         scene.warren("rollback").ends(0);
+        crate::confirm::watchdogs_end(&scene);
         crate::support::settle(&[]);
         assert_same(&before, &take(), "after a rollback");
     });
