@@ -25,8 +25,8 @@ const PATH: &str = "/org/freedesktop/network1";
 const INTERFACE: &str = "org.freedesktop.network1.Manager";
 /// How long it may take to follow another file.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long what it is told again may take to come to it: behind all else that it has yet to hear.
-const FOUND: Duration = Duration::from_millis(250);
+/// How often it is told again, which may have yet to hear that its link is a new one.
+const AGAIN: Duration = Duration::from_millis(50);
 /// How long it may take until it has found out what there is already.
 const SETTLED: Duration = Duration::from_secs(3);
 /// Where its files are, the first that has one of a name counts.
@@ -224,15 +224,16 @@ pub(crate) fn read_again() -> Result<()> {
 }
 
 /// A port that leaves its bridge it takes for a new link (of the kernel's two words about that, one is that it is gone),
-/// whose link-local address, which DHCPv6 and a router's word wait for, it has been told of before: it is told again.
+/// whose link-local address, which DHCPv6 and a router's word wait for, it has been told of before: it is told again, until
+/// all of it stands.
 fn be_found(port: &IfName) -> Result<()> {
     let begun = Instant::now();
     loop {
         Rtnl::open()?.tell_of_link_local(port)?;
-        if begun.elapsed() > FOUND || note_of(port)?.is_none_or(|note| note.state != "configuring") {
+        if begun.elapsed() > SETTLED || note_of(port)?.is_none_or(|note| note.state != "configuring") {
             return Ok(());
         }
-        std::thread::sleep(FOUND / 5);
+        std::thread::sleep(AGAIN);
     }
 }
 
