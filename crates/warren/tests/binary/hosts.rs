@@ -149,10 +149,14 @@ fn by_systemd_resolved_which_is_never_our_own_upstream() {
         tool("ip link delete br1");
         serve.hears("repaired");
         becomes("www.cnx.example", Some("10.1.1.6"));
+        // Held, since whatever the kernel still has to tell of the repair has serve look again: without resolved it would
+        // write /etc/hosts, and another resolved it would tell.
+        kill_process(serve.pid(), Signal::STOP).unwrap();
         drop(first);
         fs::remove_dir_all("/run/systemd/resolve").unwrap();
         let second = resolved();
         assert_eq!(knows("ahostsv4", "www.cnx.example"), None);
+        kill_process(serve.pid(), Signal::CONT).unwrap();
         tool("ip link set br2 mtu 1400");
         serve.hears("repaired");
         becomes("www.cnx.example", Some("10.1.1.6"));
