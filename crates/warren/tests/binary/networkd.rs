@@ -27,7 +27,7 @@ const LEARNT: &str = "[Match]\nType=ether\n\n[Network]\nAddress=10.0.0.100/24\nG
 /// As cloud-init writes it.
 const NETPLAN: &str = "network:\n  version: 2\n  ethernets:\n    eth0:\n      dhcp4: true\n      accept-ra: false\n      \
                        match:\n        macaddress: \"02:00:00:00:01:64\"\n      set-name: eth0\n";
-const YAML: &str = "/etc/netplan/50-cloud-init.yaml";
+pub const YAML: &str = "/etc/netplan/50-cloud-init.yaml";
 
 /// systemd-networkd and the bus that it is spoken to over; they end with it.
 pub struct Networkd {
