@@ -40,7 +40,7 @@ impl Engine {
         let now = Record { network: Some(network.clone()), ..record.clone() };
         let prior = Prior { run: run_number(), state: found.state, record: Some(record), baseline: before };
         let mut watch = |_: usize, _: &Step| Ok(());
-        report.done = self.converge(&prior, &goal, Some(&now), &mut watch, &mut None)?;
+        report.done = self.converge(&prior, &goal, Some(&now), &mut watch, &mut None)?.plan;
         // What `rollback` returns to is what was before the last `up`, not what somebody had broken.
         self.store.remove_journal()?;
         // What was plugged in again is there; who is behind it was asked for in vain meanwhile.

@@ -61,11 +61,11 @@ struct Booted {
 }
 
 impl Ground {
-    /// The SHA-256 of what is known of a host.
+    /// The SHA-256 of what is known of a host, but for what `up` itself changes.
     #[must_use]
     pub fn of_facts(facts: &HostFacts) -> String {
         // Plain values are always written; what were not would be like nothing else.
-        serde_json::to_vec(facts).map(|bytes| checksum(&bytes)).unwrap_or_default()
+        serde_json::to_vec(&facts.lasting()).map(|bytes| checksum(&bytes)).unwrap_or_default()
     }
 }
 
@@ -210,7 +210,7 @@ impl Store {
 }
 
 /// A file's first line, which is the checksum of the rest.
-fn first_line(path: &Path) -> Option<String> {
+pub(super) fn first_line(path: &Path) -> Option<String> {
     let mut text = String::new();
     let length = BufReader::with_capacity(128, fs::File::open(path).ok()?).read_line(&mut text).ok()?;
     // Of a file in one line there is no telling where it would end.
