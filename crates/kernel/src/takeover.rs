@@ -35,16 +35,19 @@ pub fn look_through(facts: &mut HostFacts, taken: &BTreeMap<IfName, TakenOver>) 
         for (path, file) in &taken.files {
             let now = files::read(path)?;
             if now.as_ref().is_some_and(|now| file.wrote.contains(now)) || (is_idle && now == file.before) {
-                says_ours |= !is_idle;
+                // What netplan writes stands beside ours, and is no file of theirs to know it by.
+                says_ours |= !is_idle || taken.by == Manager::Netplan;
                 before.extend(file.before.clone().map(|text| (path.clone(), text)));
             }
         }
         says_ours |= !before.is_empty();
         // Files that stand beside ours are as they were.
         for holder in &taken.holders {
-            if let Holder::Networkd(follows) = holder {
-                before.extend(holders::networkd::texts(&follows.files));
-            }
+            before.extend(match holder {
+                Holder::Networkd(follows) => holders::networkd::texts(&follows.files),
+                Holder::NetworkManager(active) => holders::networkd::texts(active.written_by_netplan.as_slice()),
+                _ => Vec::new(),
+            });
         }
         let stands = links.iter().any(|link| {
             link.name == taken.bridge.as_str() && link.alias.as_deref().and_then(in_place_of).as_ref() == Some(port)

@@ -158,15 +158,12 @@ impl Managed {
         let mac = mac.ok_or_else(|| format!("{port} has no hardware address"))?;
         let after = match self.by {
             Manager::Ifupdown => ifupdown::take_over(&self.files, port, bridge, mac)?,
-            Manager::Networkd | Manager::Netplan => networkd::take_over(self, port, bridge, mac)?,
-            Manager::NetworkManager => {
-                let active = self.holders.iter().find_map(|holder| match holder {
-                    Holder::NetworkManager(active) => Some(active),
-                    _ => None,
-                });
-                let active = active.ok_or_else(|| format!("what it has at work on {port} is not known"))?;
-                networkmanager::take_over(&self.files, active, port, bridge, mac)?
-            }
+            Manager::Networkd => networkd::take_over(self, port, bridge, mac)?,
+            Manager::Netplan | Manager::NetworkManager => match self.active() {
+                Some(active) => networkmanager::take_over(&self.files, active, port, bridge, mac)?,
+                None if self.by == Manager::Netplan => networkd::take_over(self, port, bridge, mac)?,
+                None => return Err(format!("what it has at work on {port} is not known")),
+            },
             Manager::DhcpClient if !self.holders.is_empty() => Vec::new(),
             Manager::DhcpClient => return Err("of DHCP clients only dhclient is moved".to_owned()),
             other => return Err(format!("it does not rewrite what {} is told yet", other.word())),
@@ -181,6 +178,14 @@ impl Managed {
             (before.as_ref() != Some(&after)).then_some((path, Rewrite { before, after }))
         });
         Ok(Takeover { by: self.by, files: changed.collect(), holders: self.holders.clone() })
+    }
+
+    /// What of it NetworkManager has at work.
+    fn active(&self) -> Option<&networkmanager::Active> {
+        self.holders.iter().find_map(|holder| match holder {
+            Holder::NetworkManager(active) => Some(active),
+            _ => None,
+        })
     }
 
     /// What to write so that the program itself makes `bridge` with `port` in it, and gives it what `port` has: files

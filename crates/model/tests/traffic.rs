@@ -1,12 +1,14 @@
 //! Random networks never make a ruleset that breaks docs/traffic.md, as evaluated on the value.
 //!
-//! The document's table is read, not repeated: each of its rows has packets in `traffic/rows.rs` and `traffic/outside.rs`, and the cell of
-//! the LAN's mode says whether they must pass. Each is tried with and without br_netfilter.
+//! The document's table is read, not repeated: each of its rows has packets in `traffic/rows.rs` and the files beside it, and
+//! the cell of the LAN's mode says whether they must pass. Each is tried with and without br_netfilter.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
 #[path = "traffic/forged.rs"]
 mod forged;
+#[path = "traffic/on_link.rs"]
+mod on_link;
 #[path = "traffic/outside.rs"]
 mod outside;
 #[path = "traffic/rows.rs"]

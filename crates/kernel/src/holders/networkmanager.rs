@@ -86,12 +86,12 @@ pub fn set(hold: &Hold, active: &Active) -> Result<()> {
         Side::Between => return Ok(()),
         Side::Bridge => {
             note(port, &active.of_port(port, bridge), active)?;
-            note(bridge, &active.uuid, active)?;
-            carry_lease(&active.uuid, port, bridge)?;
+            note(bridge, &active.of_bridge(bridge), active)?;
+            carry_lease((&active.uuid, port), (&active.of_bridge(bridge), bridge))?;
         }
         Side::Port => {
             note(port, &active.uuid, active)?;
-            carry_lease(&active.uuid, bridge, port)?;
+            carry_lease((&active.of_bridge(bridge), bridge), (&active.uuid, port))?;
         }
     }
     start(&active.line)?;
@@ -135,7 +135,7 @@ impl Asked {
     }
 
     fn side(&self, hold: &Hold, active: &Active) -> Option<Side> {
-        let on_bridge = self.state(&active.uuid, &hold.bridge);
+        let on_bridge = self.state(&active.of_bridge(&hold.bridge), &hold.bridge);
         let on_port = self.state(&active.uuid, &hold.port);
         on_bridge.map(|_| Side::Bridge).or(on_port.map(|_| Side::Port))
     }
@@ -161,11 +161,19 @@ pub fn leases(name: &IfName) -> zbus::Result<BTreeMap<String, String>> {
     Ok(leases)
 }
 
+/// The file that it has the connection of that UUID from; empty where it has none.
+pub fn file_of(uuid: &str) -> zbus::Result<String> {
+    let bus: Connection = connection::Builder::system()?.method_timeout(PATIENCE).build()?;
+    let settings = Proxy::new(&bus, SERVICE, format!("{PATH}/Settings"), format!("{SERVICE}.Settings"))?;
+    let path: OwnedObjectPath = settings.call("GetConnectionByUuid", &(uuid,))?;
+    Proxy::new(&bus, SERVICE, path, format!("{SERVICE}.Settings.Connection"))?.get_property("Filename")
+}
+
 fn await_active(hold: &Hold, active: &Active) -> Result<()> {
     let (bridge, port) = (&hold.bridge, &hold.port);
-    let plugged = active.of_port(port, bridge);
+    let (plugged, bridged) = (active.of_port(port, bridge), active.of_bridge(bridge));
     let wanted: &[(&str, &IfName)] = match hold.on {
-        Side::Bridge => &[(&active.uuid, bridge), (&plugged, port)],
+        Side::Bridge => &[(&bridged, bridge), (&plugged, port)],
         _ => &[(&active.uuid, port)],
     };
     let begun = Instant::now();
@@ -200,10 +208,10 @@ fn note(name: &IfName, uuid: &str, active: &Active) -> Result<()> {
     fs::write(&path, lines.join("\n") + "\n").context("write", path)
 }
 
-/// What it knows of its lease: so it asks for the same one.
-fn carry_lease(uuid: &str, from: &IfName, to: &IfName) -> Result<()> {
+/// What it knows of its lease, by the connection's UUID and the device: so it asks for the same one.
+fn carry_lease(from: (&str, &IfName), to: (&str, &IfName)) -> Result<()> {
     for kind in ["internal", "internal6"] {
-        let path = |name: &IfName| format!("{LEASES}/{kind}-{uuid}-{name}.lease");
+        let path = |(uuid, name): (&str, &IfName)| format!("{LEASES}/{kind}-{uuid}-{name}.lease");
         match fs::rename(path(from), path(to)) {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}

@@ -9,7 +9,7 @@ use model::manager::{Holder, Managed, Manager};
 
 use super::{files_of, netplan_files, unsafe_to_write};
 use crate::holders;
-use crate::holders::networkmanager::{DEVICES, IN_MEMORY, leases, process};
+use crate::holders::networkmanager::{DEVICES, IN_MEMORY, file_of, leases, process};
 
 /// /run/NetworkManager/devices/INDEX: what NetworkManager remembers of a device that it has a connection on.
 pub fn of(name: &IfName, index: u32) -> Option<Managed> {
@@ -21,28 +21,26 @@ pub fn of(name: &IfName, index: u32) -> Option<Managed> {
     if found.as_ref().is_some_and(|(_, text)| ["master=", "controller="].iter().any(|key| says(text, key))) {
         return None;
     }
-    let managed = |files| Managed::new(Manager::NetworkManager, files);
+    let by_netplan = found.as_ref().is_some_and(|(path, _)| is_netplans(path));
+    let by = if by_netplan { Manager::Netplan } else { Manager::NetworkManager };
+    let managed = |files| Managed::new(by, files);
     let without = |why: String| Some(Managed { obstacle: Some(why), ..managed(Vec::new()) });
     let Some((_, line)) = process() else { return without("NetworkManager does not run".to_owned()) };
     let Some((path, text_of)) = found else {
         let keep = format!("`nmcli connection modify {uuid} connection.autoconnect yes` writes one");
         return without(format!("its connection stands in no file below {CONNECTIONS}: {keep}"));
     };
-    // What it is told, it is told anew by netplan with the next boot.
-    if path.strip_prefix(IN_MEMORY).is_some_and(|name| name.starts_with("/netplan-")) {
-        let why =
-            format!("netplan wrote {path}, and of netplan's only what it writes for systemd-networkd is rewritten");
-        return Some(Managed { obstacle: Some(why), ..Managed::new(Manager::Netplan, netplan_files()) });
-    }
     let generated = path.starts_with(IN_MEMORY) && says(&text_of, "nm-generated=true");
     let keep = format!("`nmcli connection modify {uuid} connection.autoconnect yes` writes it to {CONNECTIONS}");
     let odd = match () {
+        () if by_netplan => of_anothers(uuid, &path),
         () if generated => Some(format!("its connection is in memory alone: {keep}, and then it can be")),
         () if path.starts_with(IN_MEMORY) => Some(format!("{path} was written by another program")),
-        // Its own client is the only one whose leases are carried on.
-        () if !holders::dhclient::of(name).is_empty() => Some(format!("it runs dhclient for {name} ([main] dhcp=)")),
         () => unsafe_to_write(&path, &text_of),
     };
+    // Its own client is the only one whose leases are carried on.
+    let runs_another = !holders::dhclient::of(name).is_empty();
+    let odd = odd.or_else(|| runs_another.then(|| format!("it runs dhclient for {name} ([main] dhcp=)")));
     // Its notes are of the moment when the connection became active: a lease may have come later.
     let Ok(leases) = leases(name) else { return without("NetworkManager does not tell of its leases".to_owned()) };
     let said = |key: &str| leases.get(key).filter(|hex| hex.contains(':')).cloned();
@@ -51,6 +49,7 @@ pub fn of(name: &IfName, index: u32) -> Option<Managed> {
     let active = Active {
         line,
         uuid: uuid.to_owned(),
+        written_by_netplan: by_netplan.then(|| path.clone()),
         metric: value("route-metric-default-effective").and_then(|metric| metric.parse().ok()),
         client: said("dhcp_client_identifier"),
         client6: said("dhcp6_client_id").zip(association),
@@ -58,7 +57,27 @@ pub fn of(name: &IfName, index: u32) -> Option<Managed> {
         single: lasting(&addresses, name, 128),
     };
     let holders = vec![Holder::NetworkManager(active)];
-    Some(Managed { holders, obstacle: odd, ..managed(vec![(path, text_of)]) })
+    let told = if by_netplan { netplan_files() } else { Vec::new() };
+    let files = told.into_iter().chain([(path, text_of)]).collect();
+    Some(Managed { holders, obstacle: odd, ..managed(files) })
+}
+
+/// Whether netplan writes a file, with each boot anew.
+fn is_netplans(path: &str) -> bool {
+    path.strip_prefix(IN_MEMORY).is_some_and(|name| name.starts_with("/netplan-"))
+}
+
+/// Why a connection is not the one of netplan's in that file, where it is not: most of those name no UUID.
+fn of_anothers(uuid: &str, path: &str) -> Option<String> {
+    if !crate::takeover::are_ours(CONNECTIONS) {
+        return Some(format!("{CONNECTIONS} is another network's"));
+    }
+    match file_of(uuid) {
+        Ok(other) if other == path => None,
+        Ok(other) if other.is_empty() => Some("its connection stands in no file, nor is it netplan's".to_owned()),
+        Ok(other) => Some(format!("its connection stands in {other}")),
+        Err(e) => Some(format!("NetworkManager does not tell where its connection stands: {e}")),
+    }
 }
 
 /// The file of the connection of that UUID, where it stands in one.

@@ -25,6 +25,9 @@ pub struct Active {
     pub line: Vec<String>,
     /// Its connection's UUID.
     pub uuid: String,
+    /// The file that netplan writes the connection to, with each boot anew: it stays as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written_by_netplan: Option<String>,
     /// The metric of its routes, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metric: Option<u32>,
@@ -44,6 +47,15 @@ pub struct Active {
 }
 
 impl Active {
+    /// The UUID of its connection of the bridge: the interface's, but where that stays.
+    #[must_use]
+    pub fn of_bridge(&self, bridge: &IfName) -> String {
+        match self.written_by_netplan {
+            Some(_) => derived(&[&self.uuid, bridge.as_str()]),
+            None => self.uuid.clone(),
+        }
+    }
+
     /// The UUID of its connection of the interface as the bridge's port.
     #[must_use]
     pub fn of_port(&self, port: &IfName, bridge: &IfName) -> String {
@@ -88,8 +100,8 @@ const CARRIED: &[&str] = &[
     "multi-connect",
 ];
 
-/// The connection of the bridge, in place of the interface's, and the one of the interface as its port. `Err` says what
-/// of it cannot be, or is not known to be, a bridge's.
+/// The connection of the bridge, in place of the interface's or beside what netplan writes, and the one of the interface
+/// as its port, which comes before any other. `Err` says what of it cannot be, or is not known to be, a bridge's.
 pub(super) fn take_over(
     files: &[(String, String)],
     active: &Active,
@@ -97,13 +109,21 @@ pub(super) fn take_over(
     bridge: &IfName,
     mac: Mac,
 ) -> Result<Vec<(String, String)>, String> {
-    let [(path, text)] = files else { return Err("its connection's file is not known".to_owned()) };
+    let is_it = |(path, _): &&(String, String)| active.written_by_netplan.as_ref().is_none_or(|other| other == path);
+    let (path, text) = match files.iter().filter(is_it).collect::<Vec<_>>().as_slice() {
+        [one] => *one,
+        _ => return Err("its connection's file is not known".to_owned()),
+    };
     let before = Keyfile::read(text);
     check(&before).map_err(|why| format!("{path}: {why}"))?;
     let bridges = of_bridge(&before, active, port, bridge, mac).map_err(|why| format!("{path}: {why}"))?;
     let ports = of_port(&before, active, port, bridge);
     let plugged = format!("{CONNECTIONS}/{bridge}-{port}.nmconnection");
-    Ok(vec![(path.clone(), bridges.text()), (plugged, ports.text())])
+    let bridged = match active.written_by_netplan {
+        Some(_) => format!("{CONNECTIONS}/{bridge}.nmconnection"),
+        None => path.clone(),
+    };
+    Ok(vec![(bridged, bridges.text()), (plugged, ports.text())])
 }
 
 fn check(file: &Keyfile) -> Result<(), String> {
@@ -163,9 +183,18 @@ fn of_bridge(before: &Keyfile, active: &Active, port: &IfName, bridge: &IfName, 
         }
     }
     let connection = after.section_mut("connection");
-    connection.remark(&format!(
-        "warren: {bridge} in place of {port} ([host] take-over); `warren down` puts back what stood here"
-    ));
+    if active.written_by_netplan.is_some() {
+        connection.remark(&format!(
+            "warren: {bridge} in place of {port} ([host] take-over), by what netplan says of that; `warren down` takes \
+             this file away"
+        ));
+        connection.set("id", bridge.as_str());
+        connection.set("uuid", &active.of_bridge(bridge));
+    } else {
+        connection.remark(&format!(
+            "warren: {bridge} in place of {port} ([host] take-over); `warren down` puts back what stood here"
+        ));
+    }
     connection.set("type", "bridge");
     connection.set("interface-name", bridge.as_str());
     connection.set("autoconnect-slaves", "1");
@@ -326,6 +355,28 @@ mod tests {
         // The same every time, and nobody else's.
         assert_eq!(derived(&["a", "b"]), derived(&["a", "b"]));
         assert_ne!(derived(&["a", "b"]), derived(&["a", "c"]));
+    }
+
+    #[test]
+    fn what_netplan_writes_stays_and_others_come_before_it() {
+        let made = "/run/NetworkManager/system-connections/netplan-eth0.nmconnection";
+        let text = "[connection]\nid=netplan-eth0\ntype=ethernet\ninterface-name=eth0\n\n[ethernet]\nwake-on-lan=0\n\n\
+                    [ipv4]\nmethod=auto\n\n[ipv6]\nmethod=ignore\n";
+        let (port, bridge) = (IfName::new("eth0").unwrap(), IfName::new("br0").unwrap());
+        let active = Active { written_by_netplan: Some(made.to_owned()), ..active() };
+        let files = [("/etc/netplan/50.yaml", "network: {}\n"), (made, text)];
+        let files = files.map(|(path, text)| (path.to_owned(), text.to_owned()));
+        let after = take_over(&files, &active, &port, &bridge, "02:00:00:00:00:01".parse().unwrap()).unwrap();
+        let paths: Vec<&str> = after.iter().map(|(path, _)| path.strip_prefix(CONNECTIONS).unwrap()).collect();
+        assert_eq!(paths, ["/br0.nmconnection", "/br0-eth0.nmconnection"]);
+        let uuid = active.of_bridge(&bridge);
+        assert!(uuid != active.uuid && uuid != active.of_port(&port, &bridge));
+        let head = format!("\nid=br0\ntype=bridge\ninterface-name=br0\nuuid={uuid}\nautoconnect-slaves=1\n");
+        assert!(after[0].1.contains(&head), "{}", after[0].1);
+        assert!(after[0].1.contains("\n[ipv6]\nmethod=ignore\n"), "{}", after[0].1);
+        assert!(after[1].1.contains("\nautoconnect-priority=999\n"), "{}", after[1].1);
+        let gone = take_over(&files[..1], &active, &port, &bridge, "02:00:00:00:00:01".parse().unwrap());
+        assert!(gone.unwrap_err().contains("not known"));
     }
 
     #[test]

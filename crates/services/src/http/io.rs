@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use hyper::rt::Executor;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::task::spawn_local;
+use tokio_rustls::server::TlsStream;
 
 /// One more that is under way, until it is dropped. hyper moves streams between threads where it is let: hence an atom.
 #[derive(Debug)]
@@ -30,7 +32,26 @@ impl Drop for UnderWay {
     }
 }
 
-/// A stream whose writes fail when nothing was taken for `patience`.
+/// A client's connection that can be broken off.
+pub trait BreakOff {
+    /// Once it is closed the client is sent a reset, and what it has not taken is not kept for it any longer: the kernel
+    /// would else offer that for minutes (SO_LINGER of socket(7)). One that is gone needs none.
+    fn break_off(&self);
+}
+
+impl BreakOff for TcpStream {
+    fn break_off(&self) {
+        let _ = rustix::net::sockopt::set_socket_linger(self, Some(Duration::ZERO));
+    }
+}
+
+impl<S: BreakOff> BreakOff for TlsStream<S> {
+    fn break_off(&self) {
+        self.get_ref().0.break_off();
+    }
+}
+
+/// A stream whose writes fail when nothing was taken for `patience`; it is broken off then.
 #[derive(Debug)]
 pub struct Patient<S> {
     stream: S,
@@ -40,7 +61,7 @@ pub struct Patient<S> {
     under_way: Arc<AtomicUsize>,
 }
 
-impl<S> Patient<S> {
+impl<S: BreakOff> Patient<S> {
     /// Around a stream; while something waits to be written, it is one of those that are under way.
     pub fn new(stream: S, patience: Duration, under_way: Arc<AtomicUsize>) -> Self {
         Self { stream, patience, stalled: None, under_way }
@@ -55,6 +76,7 @@ impl<S> Patient<S> {
         let anew = || (Box::pin(tokio::time::sleep(patience)), UnderWay::new(all));
         let (stalled, _) = self.stalled.get_or_insert_with(anew);
         ready!(stalled.as_mut().poll(cx));
+        self.stream.break_off();
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -65,7 +87,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncWrite + BreakOff + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.watch(cx, written)

@@ -17,6 +17,8 @@ use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::io::BreakOff;
+
 /// What a pipe holds, in bytes: what of an answer waits for a slow client, beside its socket's buffer. All pipes of one
 /// user may hold 64 MiB, unless the machine says otherwise (pipe-user-pages-soft of pipe(7)): who comes later has none.
 pub const WIDE: usize = 256 << 10;
@@ -199,6 +201,12 @@ impl Plain {
 impl AsyncRead for Plain {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl BreakOff for Plain {
+    fn break_off(&self) {
+        self.stream.break_off();
     }
 }
 

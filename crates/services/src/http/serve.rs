@@ -26,7 +26,7 @@ use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
 use super::decide::Client;
-use super::io::{Beside, Patient, UnderWay};
+use super::io::{Beside, BreakOff, Patient, UnderWay};
 use super::live::Live;
 use super::pipes::{Bypass, Pipes, Plain};
 use super::proxy;
@@ -267,7 +267,7 @@ pub async fn converse<S>(
     bypass: Option<Arc<Bypass>>,
 ) -> io::Result<()>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + BreakOff + Unpin + Send + 'static,
 {
     let limits = http.live().sites.http.clone();
     let patience = Duration::from_millis(limits.timeout);

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::decide::Client;
+use super::io::BreakOff;
 use super::live::Live;
 use super::serve::{self, Http};
 use super::tls::Secure;
@@ -245,6 +246,12 @@ impl AsyncRead for Rewound {
             self.read = Cursor::default();
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+impl BreakOff for Rewound {
+    fn break_off(&self) {
+        self.stream.break_off();
     }
 }
 

@@ -27,7 +27,7 @@ const LEARNT: &str = "[Match]\nType=ether\n\n[Network]\nAddress=10.0.0.100/24\nG
 /// As cloud-init writes it.
 const NETPLAN: &str = "network:\n  version: 2\n  ethernets:\n    eth0:\n      dhcp4: true\n      accept-ra: false\n      \
                        match:\n        macaddress: \"02:00:00:00:01:64\"\n      set-name: eth0\n";
-const YAML: &str = "/etc/netplan/50-cloud-init.yaml";
+pub const YAML: &str = "/etc/netplan/50-cloud-init.yaml";
 
 /// systemd-networkd and the bus that it is spoken to over; they end with it.
 pub struct Networkd {
@@ -349,14 +349,14 @@ fn networkd_leaves_links_of_ours_alone_whatever_else_it_is_told() {
         tool("ip link add right0 up type veth peer name left0");
         tool("ip link set left0 up master br9");
         eventually("its bridge", || state("br9") == ("configuring".to_owned(), FOLLOWED.to_owned()));
-        for link in ["br9", "right0"] {
-            tool(&format!("ip link delete {link}"));
-        }
         let asked = |link: &str| {
             let heard = fs::read_to_string(&networkd.heard).unwrap();
             heard.lines().any(|line| line.starts_with(&format!("{link}: ")) && line.contains("DHCPv4 client: STARTED"))
         };
-        assert!(asked("br9"));
+        eventually("its client", || asked("br9"));
+        for link in ["br9", "right0"] {
+            tool(&format!("ip link delete {link}"));
+        }
         let is_left = || {
             let links = tool("ip -br link");
             let ours = ["br1", "rest", "left", "ifb-rest"];

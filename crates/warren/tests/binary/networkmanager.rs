@@ -14,7 +14,7 @@ use crate::bridged::{OFFICE, Transfer, advertised, leases, office, ssh_line, ssh
 use crate::common::snapshot::{assert_same, take};
 use crate::common::{lab, tool};
 use crate::foreign::bus;
-use crate::networkd::generate;
+use crate::networkd::{YAML, generate};
 use crate::support::{PATIENCE, Running, Scene, Talk, all, reaches, serve, silent};
 use crate::takeover::{eventually, is_learnt, lease, same, whole, with_take_over};
 
@@ -70,6 +70,20 @@ pub fn by_networkmanager(text: &str) -> (Scene, Daemon, Running) {
 
 /// Beside what else is there when it begins.
 fn by_networkmanager_beside(text: &str, beside: impl FnOnce(&Scene)) -> (Scene, Daemon, Running) {
+    let write = || {
+        fs::write(FILE, text).unwrap();
+        fs::set_permissions(FILE, fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    told(write, "office", beside)
+}
+
+/// Told by netplan, whose generator runs before it at a boot.
+fn by_netplan(text: &str) -> (Scene, Daemon, Running) {
+    told(|| generate(text), "netplan-eth0", |_| ())
+}
+
+/// What `write` leaves it to make of the uplink, a connection of that name.
+fn told(write: impl FnOnce(), name: &str, beside: impl FnOnce(&Scene)) -> (Scene, Daemon, Running) {
     let scene = office();
     beside(&scene);
     let unpacked = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/networkmanager").canonicalize();
@@ -90,11 +104,10 @@ fn by_networkmanager_beside(text: &str, beside: impl FnOnce(&Scene)) -> (Scene, 
     }
     let config = "[main]\nplugins=keyfile\nauth-polkit=false\ndns=none\nrc-manager=unmanaged\n";
     fs::write("/etc/NetworkManager/NetworkManager.conf", config).unwrap();
-    fs::write(FILE, text).unwrap();
-    fs::set_permissions(FILE, fs::Permissions::from_mode(0o600)).unwrap();
+    write();
     let (daemon, leases) = (Daemon { _bus: bus(&scene) }, leases(&scene));
     Daemon::begin();
-    is_active("office", "eth0");
+    is_active(name, "eth0");
     (scene, daemon, leases)
 }
 
@@ -267,17 +280,101 @@ fn what_networkmanager_learnt_of_a_router_goes_with_the_uplink() {
         let heard = fs::read_to_string(scene.folder().join("heard6")).unwrap();
         assert!(heard.contains("DHCPREPLY") && !heard.contains("DHCPRELEASE"), "{heard}");
         drop(router);
+    });
+}
 
-        // What netplan tells it is netplan's to be told of the bridge, which is refused with what to write.
-        let is = "addresses: [10.0.0.100/24], routes: [{ to: default, via: 10.0.0.1 }]";
-        let yaml = |rest: &str| format!("network:\n  version: 2\n  renderer: NetworkManager\n  ethernets:\n{rest}");
-        fs::remove_file(FILE).unwrap();
-        generate(&yaml(&format!("    eth0: {{ {is} }}\n")));
-        tool("nmcli connection reload");
-        tool("nmcli connection up netplan-eth0");
-        is_active("netplan-eth0", "eth0");
-        let said = ["eth0 is configured by netplan", "netplan wrote /run/NetworkManager", "interfaces: [eth0]"];
+/// What netplan tells it: a lease, and what is fixed besides.
+const NETPLAN: &str = "network:\n  version: 2\n  renderer: NetworkManager\n  ethernets:\n    eth0:\n      dhcp4: true\n      \
+                       addresses: [10.0.0.100/24, \"2001:db8:a::100/64\"]\n      routes: [{ to: 10.9.0.0/16, via: 10.0.0.1 }]\n";
+const BRIDGE: &str = "/etc/NetworkManager/system-connections/br0.nmconnection";
+
+#[test]
+fn what_netplan_tells_networkmanager_is_told_of_the_bridge_and_told_back() {
+    lab(|| {
+        let (scene, _daemon, _leases) = by_netplan(NETPLAN);
+        eventually("a lease", || !lease(&scene).1.is_empty() && tool("ip -4 route").contains("default"));
+        let leased = lease(&scene).1;
+        let address = leased[1].clone();
+        crate::support::settle(&[]);
+        let made = "/run/NetworkManager/system-connections/netplan-eth0.nmconnection";
+        let (before, files) = (take(), [YAML, made].map(whole));
+        scene.write(OFFICE);
+        let said = ["eth0 is configured by netplan", "take-over = true", "interfaces: [eth0]"];
         scene.warren("up").says(5, &said);
+        scene.write(&with_take_over());
+        scene.warren("plan").says(0, &["+ file /etc/NetworkManager/system-connections/br0.nmconnection"]);
+        assert_same(&before, &take(), "after a look");
+
+        let _sshd = sshd(&scene);
+        let mut ssh = Talk::open("laptop", &ssh_line(&scene, &address));
+        assert_eq!(ssh.ask("before"), "before");
+        let transfer = Transfer::start();
+        scene.up(&with_take_over(), &["rest"]);
+        assert_eq!(ssh.ask("the uplink is in br0"), "the uplink is in br0");
+        scene.warren("confirm").ends(0);
+        let stands = || {
+            is_active("br0", "br0");
+            is_active("br0-eth0", "eth0");
+            assert_eq!([YAML, made].map(whole), files);
+            assert_eq!(lease(&scene).1, leased, "another lease, or another client's");
+            assert!(!tool("ip -o -4 address show eth0").contains("inet"));
+        };
+        stands();
+        transfer.end("netplan and NetworkManager, up");
+        let (_guest, _host) = (serve(&scene, "rest", 80), serve(&scene, "server", 8000));
+        let passes = [
+            reaches("laptop", "10.0.0.104", "rest", "10.0.0.20"),
+            reaches("laptop", "[2001:db8:a::100]:8000", "server", "2001:db8:a::20"),
+            silent("laptop", "10.0.0.109"),
+        ];
+        all("in br0", &passes);
+        scene.warren("plan --exit-code").ends(0);
+
+        // `netplan generate`, and what is read of it.
+        generate(NETPLAN);
+        tool("nmcli connection reload");
+        stands();
+        assert_eq!(ssh.ask("generated"), "generated");
+        // What `netplan apply` does of it then (netplan/cli/commands/apply.py, `command_apply`).
+        let _ = Command::new("nmcli").args(["device", "disconnect", "eth0"]).output().unwrap();
+        Daemon::end();
+        tool("ip address flush eth0");
+        fs::remove_dir_all("/run/NetworkManager/devices").unwrap();
+        Daemon::begin();
+        stands();
+        all("applied", &passes);
+        scene.warren("up").ends(0);
+        scene.warren("plan --exit-code").ends(0);
+        stands();
+
+        // As a boot does it: from nothing but the files.
+        Daemon::end();
+        for line in ["ip link delete br0", "ip address flush dev eth0", "ip link set eth0 down"] {
+            tool(line);
+        }
+        fs::remove_dir_all("/run/NetworkManager").unwrap();
+        generate(NETPLAN);
+        Daemon::begin();
+        is_active("br0", "br0");
+        scene.warren("up").ends(0);
+        scene.warren("plan --exit-code").ends(0);
+        stands();
+        all("by NetworkManager", &passes);
+
+        let mut ssh = Talk::open("laptop", &ssh_line(&scene, &address));
+        assert_eq!(ssh.ask("on the bridge"), "on the bridge");
+        let transfer = Transfer::start();
+        scene.warren("down").ends(0);
+        assert_eq!(ssh.ask("and back"), "and back");
+        transfer.end("netplan and NetworkManager, down");
+        is_active("netplan-eth0", "eth0");
+        assert_eq!([YAML, made].map(whole), files);
+        assert!(!Path::new(PORT).exists() && !Path::new(BRIDGE).exists());
+        assert_eq!(lease(&scene).1, leased);
+        same(&before, "after down");
+        assert!(!scene.folder().join("state/taken-over.json").exists());
+
+        let yaml = |rest: &str| format!("network:\n  version: 2\n  renderer: NetworkManager\n  ethernets:\n{rest}");
         // Written as it is told, it makes the bridge, into which guests are plugged.
         let told = "    eth0: { dhcp4: false, dhcp6: false }\n  bridges:\n    br0:\n      interfaces: [eth0]\n      \
                     macaddress: 02:00:00:00:01:64\n      parameters: { stp: false, forward-delay: 0 }\n";

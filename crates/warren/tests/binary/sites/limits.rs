@@ -11,7 +11,7 @@ use rustix::process::{Signal, kill_process};
 
 use super::web::{self, Web, ask, body, connect, curl, header, status};
 use super::{NETWORK, WWW, serve};
-use crate::common::lab;
+use crate::common::{lab, tool};
 use crate::secure::{secure, until};
 use crate::support::{PATIENCE, Running, Scene, at};
 
@@ -123,6 +123,8 @@ fn who_keeps_a_connection_and_does_nothing_is_cut() {
         });
         until("all of them are taken", || counted("connections") == taken + 38);
         until_open(0);
+        // Nor does the kernel go on offering it, as it does what was said before an orderly end.
+        until("nothing is kept for them", || tool("ss -Htn state fin-wait-1").is_empty());
         for mut stream in greedy {
             let taken = heard(&mut stream).len();
             assert!(taken < 5_000_000, "{taken}");
