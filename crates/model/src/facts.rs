@@ -128,8 +128,9 @@ impl HostFacts {
         self.interfaces.iter().find(|i| &i.name == name)
     }
 
-    /// What of it the meaning of a file depends on, to be compared with another time's: without what `up` itself changes,
-    /// which is whether interfaces forward and how well they learn routes, and without our own services.
+    /// What of it the meaning of a file depends on that plugs none of the host's interfaces into a bridge, to be compared
+    /// with another time's: without what `up` itself changes, which is whether interfaces forward and how well they
+    /// learn routes, and without our own services.
     #[must_use]
     pub fn lasting(&self) -> Self {
         let mut facts = self.clone();

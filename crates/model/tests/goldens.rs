@@ -86,6 +86,7 @@ fn every_problem_is_told_as_it_should_be() {
 #[test]
 fn every_network_means_what_it_should() {
     let mut wrong = Vec::new();
+    let mut compared = 0;
     for case in cases("resolve") {
         let text = fs::read_to_string(case.join("warren.toml")).unwrap();
         let (config, problems) = config::parse(&text);
@@ -100,12 +101,17 @@ fn every_network_means_what_it_should() {
         }
         let again: network::Network = serde_json::from_str(&json).unwrap();
         assert_eq!(again, network, "{}", case.display());
-        // What `up` itself changes of the host, and our own services there, change nothing of it.
+        // What `up` itself changes of the host, and our own services there, change nothing of it; but a bridge forwards where
+        // the interface did whose place it takes.
         for other in afterwards(&facts(&case)) {
             assert_eq!(other.lasting(), facts(&case).lasting(), "{}", case.display());
-            assert_eq!(network::resolve(&config, &other).ok().as_ref(), Some(&network), "{}", case.display());
+            if network.lans.iter().all(|lan| lan.outer.is_none()) {
+                assert_eq!(network::resolve(&config, &other).ok().as_ref(), Some(&network), "{}", case.display());
+                compared += 1;
+            }
         }
     }
+    assert!(compared >= 6, "{compared}");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

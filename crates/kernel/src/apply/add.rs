@@ -118,9 +118,12 @@ impl Adding<'_> {
     /// Adds it. Where it fails nothing was added.
     pub fn commit(self) -> Result<Report, ApplyError> {
         let Self { engine, addition, ground, text, _lock } = self;
+        let before = nft::generation().ok();
         nft::commit(&addition.changes)?;
+        let follows = |after: &u32| before.is_some_and(|before| before.checked_add(1) == Some(*after));
+        let commit = nft::generation().ok().filter(follows);
         let done = Plan { steps: vec![Step::Rules { changes: addition.changes.clone() }] };
-        let added = Added { tail: addition.tail.clone(), forwards: addition.forwards.clone(), text };
+        let added = Added { tail: addition.tail.clone(), forwards: addition.forwards.clone(), text, commit };
         // A boot brings up what the file says, unless that changes the uplink itself: then it has to know that this was
         // kept, whatever happens.
         let synced = !addition.around.uplink_bridges().is_empty();

@@ -57,12 +57,15 @@ impl Engine {
         goal: &State,
         generation: Option<u32>,
     ) {
-        // What others' rules and files have to do with it is found out each time.
-        let plain = network.mends.is_empty() && goal.mends.is_empty() && goal.files.is_empty() && goal.holds.is_empty();
+        // What others' rules, files and interfaces have to do with it is found out each time.
+        let others =
+            network.mends.is_empty() && goal.mends.is_empty() && goal.files.is_empty() && goal.holds.is_empty();
+        let plain = others && network.lans.iter().all(|lan| lan.outer.is_none());
         let unnamed = ids_of(network).is_ok_and(|ids| ids == Ids::default());
         let noted = match (facts, generation) {
             (Some(facts), Some(generation)) if plain && unnamed && baseline.taken.is_empty() => {
-                self.store.write_rest(&Found { facts, network, baseline, goal, generation })
+                let found = Found { facts, network, baseline, goal, generation };
+                self.store.has_rest(&found).and_then(|has| if has { Ok(()) } else { self.store.write_rest(&found) })
             }
             _ => self.store.forget_rest(),
         };

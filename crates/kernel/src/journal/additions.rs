@@ -50,6 +50,9 @@ pub struct Added {
     pub forwards: Vec<Forward>,
     /// The SHA-256 of what the file says since then.
     pub text: String,
+    /// The number of nf_tables' last commit since then, where that was this forward's and none came between.
+    #[serde(default)]
+    pub commit: Option<u32>,
 }
 
 /// A forward that a boot brings up since.
@@ -61,11 +64,11 @@ struct Booted {
 }
 
 impl Ground {
-    /// The SHA-256 of what is known of a host, but for what `up` itself changes.
+    /// The SHA-256 of what is known of a host.
     #[must_use]
     pub fn of_facts(facts: &HostFacts) -> String {
         // Plain values are always written; what were not would be like nothing else.
-        serde_json::to_vec(&facts.lasting()).map(|bytes| checksum(&bytes)).unwrap_or_default()
+        serde_json::to_vec(facts).map(|bytes| checksum(&bytes)).unwrap_or_default()
     }
 }
 

@@ -36,10 +36,10 @@ pub struct Rest {
 }
 
 impl Rest {
-    /// Whether no more is known of the host than then, nor less.
+    /// Whether the same is known of the host as then, but for what `up` changes of it.
     #[must_use]
     pub fn is_on(&self, facts: &HostFacts) -> bool {
-        self.facts == Ground::of_facts(facts)
+        self.facts == lasting(facts)
     }
 }
 
@@ -58,12 +58,20 @@ pub struct Found<'a> {
 }
 
 impl Store {
+    /// Whether that is noted already.
+    pub fn has_rest(&self, found: &Found) -> Result<bool> {
+        let Some(record) = self.recorded()? else { return Ok(false) };
+        let rest = self.rest(&record.config, &record.text)?;
+        Ok(rest.is_some_and(|rest| rest.generation == found.generation && rest.is_on(found.facts)))
+    }
+
     /// Notes that nothing is left to be done. Nothing is noted where the baseline that is kept is another.
     pub fn write_rest(&self, found: &Found) -> Result<()> {
         let Some(record) = self.recorded()? else { return Ok(()) };
         let (sum, program) = (first_line(&self.run.join(RECORD)), own_program());
         let (Some(sum), Some(program)) = (sum, program) else { return Ok(()) };
-        if self.baseline()?.unwrap_or_default() != *found.baseline || record.text.is_empty() {
+        let added = !self.added().is_empty();
+        if self.baseline()?.unwrap_or_default() != *found.baseline || record.text.is_empty() || added {
             return Ok(());
         }
         let network = Network { forwards: Vec::new(), ..found.network.clone() };
@@ -73,7 +81,7 @@ impl Store {
             program,
             config: record.config.clone(),
             text: fingerprint(&record.text),
-            facts: Ground::of_facts(found.facts),
+            facts: lasting(found.facts),
             generation: found.generation,
             goal: found.goal.clone_without_tables(),
             network,
@@ -82,9 +90,14 @@ impl Store {
     }
 
     /// What stood when nothing was left to be done for the file at `config`, which says `text`; nothing where any of our
-    /// files, or the program, is another by now.
+    /// files, or the program, is another by now. Forwards that came one by one since, and nothing else meanwhile, are in it.
     pub fn rest(&self, config: &Path, text: &str) -> Result<Option<Rest>> {
-        let Some(rest): Option<Rest> = self.undamaged(&self.run.join(REST))? else { return Ok(None) };
+        let Some(mut rest): Option<Rest> = self.undamaged(&self.run.join(REST))? else { return Ok(None) };
+        for added in self.added() {
+            let next = rest.generation.checked_add(1);
+            let Some(commit) = added.commit.filter(|commit| next == Some(*commit)) else { return Ok(None) };
+            (rest.generation, rest.text) = (commit, added.text);
+        }
         let same = rest.config == config
             && Some(&rest.record) == first_line(&self.run.join(RECORD)).as_ref()
             && rest.baseline == first_line(&self.state.join(BASELINE))
@@ -98,6 +111,10 @@ impl Store {
     pub fn forget_rest(&self) -> Result<()> {
         remove(&self.run.join(REST))
     }
+}
+
+fn lasting(facts: &HostFacts) -> String {
+    Ground::of_facts(&facts.lasting())
 }
 
 fn own_program() -> Option<Version> {

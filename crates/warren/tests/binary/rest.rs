@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used)]
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::common::{lab, tool};
 use crate::mutations::{GUESTS, NETWORK, mutations, next, run};
-use crate::support::{Ran, Scene, WARREN};
+use crate::serve::Serve;
+use crate::support::{PATIENCE, Ran, Scene, WARREN};
 
 /// How many of all mutations are tried, none of which `plan` has to see: it has to say the same in both ways.
 const SAMPLE: usize = 24;
@@ -24,6 +26,37 @@ fn traced(scene: &Scene) -> (Ran, bool) {
     let asked = std::fs::read_to_string(log).unwrap();
     assert!(asked.contains("NLM_F_DUMP"), "{asked}");
     (ran, GET_ELEMENTS.iter().any(|kind| asked.contains(kind)))
+}
+
+/// A running `serve` looks after the network, and knows again after another's commit what it knew.
+#[test]
+fn what_serve_finds_whole_is_known_again() {
+    lab(|| {
+        let scene = Scene::new();
+        scene.write(NETWORK);
+        let _serve = Serve::start(&scene);
+        let rests = || {
+            let (ran, asked) = traced(&scene);
+            changes(&ran) == 0 && !asked
+        };
+        let until_rests = |when: &str| {
+            let deadline = Instant::now() + 2 * PATIENCE;
+            while !rests() {
+                assert!(Instant::now() < deadline, "{when}");
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        };
+        until_rests("serve has brought it up");
+        // Another's commit is none of ours, but the number is another: serve hears of it, looks, and notes the new one.
+        let note = || std::fs::read(scene.folder().join("run/rest.json")).unwrap();
+        let before = note();
+        tool("nft add table inet another");
+        until_rests("serve has looked past another's table");
+        assert_ne!(before, note());
+        // What serve puts back it has looked at.
+        tool("ip address delete 10.1.1.1/24 dev br1");
+        until_rests("serve has put an address back");
+    });
 }
 
 fn changes(ran: &Ran) -> u64 {
@@ -76,12 +109,32 @@ fn elements_are_told_only_where_somebody_has_changed_a_firewall_the_file_or_the_
         assert!(changes(&scene.warren("--json plan")) > 10, "nothing is up");
         scene.warren("up").ends(0);
         rests("up again");
+
+        // Forwards that come one by one, behind all else, are known, unless somebody has changed something between them.
+        let (head, rest) = NETWORK.split_once("[[forward]]").unwrap();
+        let (_, rest) = rest.split_once("[[allow]]").unwrap();
+        scene.up(&format!("{head}[[allow]]{rest}[[forward]]\nlisten = \"8080\"\nto = \"cnx6:80\"\n"), &GUESTS);
+        let add = |port: u16| scene.warren(&format!("forward add {port} cnx6:22")).ends(0);
+        let one_by_one =
+            || std::fs::read_to_string(scene.folder().join("run/applied.more")).unwrap().lines().count() - 1;
+        for port in [9100, 9101, 9102] {
+            add(port);
+            rests("after a forward more");
+        }
+        let before = one_by_one();
+        assert!(before >= 2, "{before}");
+        tool("nft add table inet third");
+        add(9103);
+        assert_eq!(one_by_one(), before + 1);
+        let (ran, asked) = traced(&scene);
+        assert_eq!((changes(&ran), asked), (0, true), "another's table before a forward");
     });
 }
 
 /// Takes an element out of a set of ours.
 fn one_element() -> String {
-    let line = mutations().into_iter().map(|mutation| mutation.what).find(|what| what.starts_with("nft delete element"));
+    let line =
+        mutations().into_iter().map(|mutation| mutation.what).find(|what| what.starts_with("nft delete element"));
     line.unwrap()
 }
 
