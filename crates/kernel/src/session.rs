@@ -1,6 +1,6 @@
 //! The SSH session that this process runs in, if it does.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::fs;
 
 use model::session::Session;
@@ -9,7 +9,7 @@ use crate::sockdiag;
 
 thread_local! {
     /// The session of the process on whose behalf this thread works, where that is another; none where it is in none.
-    static ASKERS: RefCell<Option<Option<Session>>> = const { RefCell::new(None) };
+    static ASKERS: Cell<Option<Option<Session>>> = const { Cell::new(None) };
 }
 
 /// Does `work` on behalf of another process that has told its `session`: [`current`] tells that one.
@@ -25,7 +25,7 @@ pub fn on_behalf_of<T>(session: Option<Session>, work: impl FnOnce() -> T) -> T 
 /// multiplexer that was left, counts as none.
 #[must_use]
 pub fn current() -> Option<Session> {
-    let found = match ASKERS.with_borrow(Clone::clone) {
+    let found = match ASKERS.get() {
         Some(told) => told?,
         None => {
             let own = std::env::var("SSH_CONNECTION").ok().and_then(|text| Session::parse(&text));

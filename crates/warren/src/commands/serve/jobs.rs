@@ -196,7 +196,7 @@ fn run(job: Job, events: &mpsc::UnboundedSender<Event>, names: &mut HostNames, r
             let said = asker.said.clone();
             // Who went away hears no more.
             let hear = move |stream, text: &str| drop(said.send(Said::text(stream, text)));
-            kernel::session::on_behalf_of(context.session.clone(), || output::within(hear, work))
+            kernel::session::on_behalf_of(context.session, || output::within(hear, work))
         }
         None => work(),
     };
