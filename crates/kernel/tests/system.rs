@@ -428,6 +428,9 @@ fn what_is_remembered_of_ways_is_never_older_than_the_kernels_last_change() {
         ] {
             assert!(elsewhere(address));
             tool(&format!("ip address add {address}{more} dev {device}"));
+            // Of IPv6 the kernel does it a moment later (addrconf_dad_work), and says so then.
+            let own = address.parse().unwrap();
+            eventually("the address is the host's", || !Rtnl::open().unwrap().is_elsewhere(own).unwrap());
             assert!(!elsewhere(address), "{address} is the host's now");
             let length = more.trim_end_matches(" nodad");
             tool(&format!("ip address delete {address}{length} dev {device}"));
