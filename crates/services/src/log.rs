@@ -1,4 +1,5 @@
 //! What the services tell the person who reads the log: a line each, and of what strangers can cause only so many.
+//! Lines of which there are thousands a second are written several at once.
 
 use std::cell::RefCell;
 use std::io::Write as _;
@@ -30,10 +31,72 @@ pub fn is_journals() -> bool {
 
 /// Writes to stderr, with its level in front of each line where journald reads it.
 pub fn line(level: Level, text: &str) {
-    // One write: two processes share the stream.
-    let line = format!("{}\n", if is_journals() { levelled(level, text) } else { text.to_owned() });
+    flush();
+    write(whole(level, text).as_bytes());
+}
+
+fn whole(level: Level, text: &str) -> String {
+    format!("{}\n", if is_journals() { levelled(level, text) } else { text.to_owned() })
+}
+
+/// One write: two processes share the stream.
+fn write(lines: &[u8]) {
     // Nobody is left to be told of a stream that is closed.
-    let _ = std::io::stderr().write_all(line.as_bytes());
+    let _ = std::io::stderr().write_all(lines);
+}
+
+/// So much is written in one piece, whoever else writes to a pipe (PIPE_BUF of pipe(7)).
+const TOGETHER: usize = 4096;
+/// How long a line waits for others.
+const PAUSE: Duration = Duration::from_millis(20);
+
+thread_local! {
+    /// Lines that wait to be written.
+    static WAITING: RefCell<Waiting> = const { RefCell::new(Waiting { lines: Vec::new(), awaited: false }) };
+}
+
+struct Waiting {
+    lines: Vec<u8>,
+    /// Whether a task is going to write them.
+    awaited: bool,
+}
+
+impl Waiting {
+    fn write(&mut self) {
+        if !self.lines.is_empty() {
+            write(&self.lines);
+            self.lines.clear();
+        }
+    }
+}
+
+/// As [`info`], a moment later, together with what else is told by then: each write wakes the reader. To be called
+/// within a `LocalRuntime`; who ends it calls [`flush`].
+pub fn soon(text: &str) {
+    let line = whole(Level::Info, text);
+    let begin = WAITING.with_borrow_mut(|waiting| {
+        if waiting.lines.len() + line.len() > TOGETHER {
+            waiting.write();
+        }
+        waiting.lines.extend_from_slice(line.as_bytes());
+        !std::mem::replace(&mut waiting.awaited, true)
+    });
+    if begin {
+        tokio::task::spawn_local(async {
+            tokio::time::sleep(PAUSE).await;
+            WAITING.with_borrow_mut(|waiting| {
+                waiting.awaited = false;
+                waiting.write();
+                // A burst's memory is not kept.
+                waiting.lines.shrink_to(0);
+            });
+        });
+    }
+}
+
+/// Writes what waits.
+pub fn flush() {
+    WAITING.with_borrow_mut(Waiting::write);
 }
 
 fn levelled(level: Level, text: &str) -> String {

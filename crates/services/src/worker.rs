@@ -56,7 +56,9 @@ pub fn run(end: OwnedFd) -> Result<(), WorkerError> {
     more_descriptors();
     // Not a LocalSet in a runtime: each task that it wakes makes a system call, to wake a thread that is awake.
     let runtime = Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default())?;
-    let successor = runtime.block_on(serve(end, &confined))?;
+    let successor = runtime.block_on(serve(end, &confined));
+    log::flush();
+    let successor = successor?;
     // By its end the successor sees ours, and our sockets are closed before it.
     drop(runtime);
     drop(successor);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use kernel::sockdiag::SockDiag;
@@ -37,6 +37,8 @@ const NEXT: Duration = Duration::from_millis(250);
 const ADDRESSES: usize = 8;
 /// A peer that has said nothing for so long is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(120);
+/// Whether a peer is to be asked is looked at this often.
+const WHILE: Duration = Duration::from_secs(30);
 
 /// All that the door needs, shared by its sockets.
 #[derive(Default)]
@@ -44,8 +46,9 @@ pub struct Door {
     service: RefCell<Option<Rc<SocksService>>>,
     rules: RefCell<Rules>,
     crowd: Crowd<Who>,
-    /// Streams that stand, and where to.
-    standing: RefCell<BTreeMap<u64, (IpAddr, AbortHandle)>>,
+    standing: RefCell<BTreeMap<u64, Standing>>,
+    /// Whether somebody looks after the peers of those.
+    watching: Cell<bool>,
     counts: RefCell<SocksCounts>,
     sent: Cell<u64>,
     received: Cell<u64>,
@@ -53,6 +56,15 @@ pub struct Door {
     /// Who is asked of users, and of ways: opened when they are first needed, and again after they failed.
     users: RefCell<Option<SockDiag>>,
     ways: RefCell<Option<Ways>>,
+}
+
+/// A stream that stands.
+struct Standing {
+    /// Where to.
+    address: IpAddr,
+    task: AbortHandle,
+    /// Its peer, as long as nobody has it asked whether it is there.
+    unwatched: Option<Weak<TcpStream>>,
 }
 
 /// Asks a socket that is kept from one question to the next; one that failed is not.
@@ -103,10 +115,10 @@ impl Door {
     /// Where one may go from now on. Streams to where one may still go stay.
     pub fn configure(&self, service: Option<&SocksService>) {
         let rules = service.map(Rules::of);
-        self.standing.borrow_mut().retain(|_, (address, stream)| {
-            let stays = rules.as_ref().is_some_and(|rules| rules.check(*address, Said::Here).is_ok());
+        self.standing.borrow_mut().retain(|_, stream| {
+            let stays = rules.as_ref().is_some_and(|rules| rules.check(stream.address, Said::Here).is_ok());
             if !stays {
-                stream.abort();
+                stream.task.abort();
             }
             stays
         });
@@ -131,8 +143,9 @@ impl Door {
 /// Serves those who connect to a socket, until it is dropped. Streams that stand by then go on.
 pub async fn serve(door: Rc<Door>, dns: Rc<Dns>, listener: std::net::TcpListener) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
-    // Those who are accepted inherit it (tcp(7)).
+    // Those who are accepted inherit it (tcp(7)), and that what is to be sent is sent.
     watched(&listener);
+    carry::no_delay(&listener);
     let own = listener.local_addr()?;
     loop {
         let (stream, client) = match listener.accept().await {
@@ -161,27 +174,48 @@ pub async fn serve(door: Rc<Door>, dns: Rc<Dns>, listener: std::net::TcpListener
 }
 
 /// Has a stream's other end asked now and then whether it is there: one that vanished is held else until somebody
-/// speaks. And what is to be sent is sent.
+/// speaks.
 fn watched(stream: &impl AsFd) {
     let _ = rustix::net::sockopt::set_socket_keepalive(stream, true);
     let _ = rustix::net::sockopt::set_tcp_keepidle(stream, KEEPALIVE);
-    let _ = rustix::net::sockopt::set_tcp_nodelay(stream, true);
+}
+
+/// Has the peers watched of streams that stand for a while, as long as there are any: most streams are over before
+/// anybody would have asked.
+fn watch_those_who_stay(door: &Rc<Door>) {
+    if door.watching.replace(true) {
+        return;
+    }
+    let door = Rc::clone(door);
+    spawn_local(async move {
+        while !door.standing.borrow().is_empty() {
+            sleep(WHILE).await;
+            for stream in door.standing.borrow_mut().values_mut() {
+                if let Some(peer) = stream.unwatched.take().and_then(|peer| peer.upgrade()) {
+                    watched(&*peer);
+                }
+            }
+        }
+        door.watching.set(false);
+    });
 }
 
 /// Carries what the two say to each other, until both have ended, or one may not go there any more.
 async fn stand(door: &Rc<Door>, client: TcpStream, peer: TcpStream, address: IpAddr) {
     let own = Rc::clone(door);
+    let peer = Rc::new(peer);
+    let unwatched = Some(Rc::downgrade(&peer));
     let task = spawn_local(async move {
-        watched(&peer);
         // How a stream ends is the two's affair.
         let _ = carry::both(&client, &peer, &own.sent, &own.received).await;
     });
     let key = {
         let mut standing = door.standing.borrow_mut();
         let key = standing.last_key_value().map_or(0, |(last, _)| last + 1);
-        standing.insert(key, (address, task.abort_handle()));
+        standing.insert(key, Standing { address, task: task.abort_handle(), unwatched });
         key
     };
+    watch_those_who_stay(door);
     // Whether it ended or was ended.
     let _ = task.await;
     door.standing.borrow_mut().remove(&key);
@@ -205,7 +239,7 @@ async fn meet(door: &Door, dns: &Dns, mut client: TcpStream, who: Who) -> Option
         }
     };
     let reached = timeout(CONNECT, reach(door, dns, &target)).await.unwrap_or(Err(Why::Code(Code::HostUnreachable)));
-    let (peer, address) = match reached {
+    let Reached { peer, address, first, ended } = match reached {
         Ok(reached) => reached,
         Err(why) => {
             let code = why.code();
@@ -225,11 +259,18 @@ async fn meet(door: &Door, dns: &Dns, mut client: TcpStream, who: Who) -> Option
         Target::Name(..) => format!(" ({address})"),
         Target::Address(_) => String::new(),
     };
-    log::info(&format!("socks: {who} goes to {target}{at}"));
-    let answer = wire::reply(Code::Succeeded, peer.local_addr().ok());
+    log::soon(&format!("socks: {who} goes to {target}{at}"));
+    let mut answer = wire::reply(Code::Succeeded, peer.local_addr().ok());
+    // The client is woken once for all of it.
+    answer.extend_from_slice(&first);
     let begun = async {
-        carry::give(&client, &answer).await?;
-        carry::give(&peer, &early).await
+        carry::give_more(&client, &answer, ended && early.is_empty()).await?;
+        door.received.set(door.received.get() + first.len() as u64);
+        if !early.is_empty() {
+            carry::give(&peer, &early).await?;
+            carry::no_delay(&peer);
+        }
+        Ok::<(), io::Error>(())
     };
     matches!(timeout(HANDSHAKE, begun).await, Ok(Ok(()))).then_some((client, peer, address))
 }
@@ -276,7 +317,17 @@ impl Why {
     }
 }
 
-async fn reach(door: &Door, dns: &Dns, target: &Target) -> Result<(TcpStream, IpAddr), Why> {
+/// Where somebody wanted to go.
+struct Reached {
+    peer: TcpStream,
+    address: IpAddr,
+    /// What it has said already: servers of some protocols speak first.
+    first: Vec<u8>,
+    /// Whether that was all.
+    ended: bool,
+}
+
+async fn reach(door: &Door, dns: &Dns, target: &Target) -> Result<Reached, Why> {
     let (addresses, said, port) = match target {
         Target::Address(at) => (vec![at.ip()], Said::Here, at.port()),
         Target::Name(name, port) => {
@@ -296,7 +347,10 @@ async fn reach(door: &Door, dns: &Dns, target: &Target) -> Result<(TcpStream, Ip
     if may.is_empty() {
         return Err(refusal.unwrap_or(Why::Code(Code::HostUnreachable)));
     }
-    connect(may, port).await.map_err(|e| Why::Code(code(&e)))
+    let failed = |e: io::Error| Why::Code(code(&e));
+    let (peer, address) = connect(may, port).await.map_err(failed)?;
+    let (first, ended) = carry::spoken(&peer).map_err(failed)?;
+    Ok(Reached { peer, address, first, ended })
 }
 
 /// The first that answers; each is given a head start before the next.

@@ -152,6 +152,7 @@ fn streams_that_stand_ends_that_are_carried_and_those_who_speak_something_else()
         settle(&["cnx6"]);
         let _echoes = ["cnx6", "alone"].map(|at| listen(at, "TCP4-LISTEN:7,reuseaddr,fork", "EXEC:cat"));
         let _sums = listen("cnx6", "TCP4-LISTEN:8,reuseaddr,fork", "EXEC:sha256sum");
+        let _first = listen("cnx6", "TCP4-LISTEN:9,reuseaddr,fork", "SYSTEM:printf first");
         let silent = TcpStream::connect("127.0.0.1:1080").unwrap();
         // The end of what is sent comes to the other, whose answer still comes back.
         let script = "import hashlib, socks\n\
@@ -159,7 +160,12 @@ fn streams_that_stand_ends_that_are_carried_and_those_who_speak_something_else()
             s.connect(('cnx6.cnx.example', 8))\n\
             much = bytes(range(251)) * 80000\n\
             s.sendall(much); s.shutdown(1)\n\
-            assert s.makefile('rb').read().split()[0].decode() == hashlib.sha256(much).hexdigest()\n";
+            assert s.makefile('rb').read().split()[0].decode() == hashlib.sha256(much).hexdigest()\n\
+            # Who speaks first and ends is heard whole, whether that came with the door's answer or behind it.\n\
+            for _ in range(20):\n\
+            \x20   s = socks.socksocket(); s.set_proxy(socks.SOCKS5, '127.0.0.1', 1080, rdns=True)\n\
+            \x20   s.connect(('cnx6.cnx.example', 9))\n\
+            \x20   assert s.makefile('rb').read() == b'first'\n";
         let ran = Command::new("/usr/bin/python3").args(["-c", script]).output().unwrap();
         assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
         assert!(count(&scene, "sent") >= 251 * 80000);
