@@ -23,6 +23,8 @@ use crate::{files, systemd};
 
 /// How long a process may take to begin or to end.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long its scripts may take to end. One that takes longer has somebody else's hooks to run.
+const SCRIPTS: Duration = Duration::from_secs(5);
 
 /// A client that runs.
 #[derive(Clone, Debug)]
@@ -127,6 +129,7 @@ pub fn set(hold: &Hold, line: &[String]) -> Result<()> {
                 .context("end", format!("dhclient on {}", from.0));
         }
     }
+    await_scripts(from.0);
     // The bridge goes, and with it what tells of it; the interface's leases stay, should the machine stop here.
     let left = if hold.on == Side::Bridge { ["-pf"].as_slice() } else { &["-lf", "-pf"] };
     for path in left.iter().filter_map(|option| dhclient::value(from.1, option)) {
@@ -217,6 +220,29 @@ fn end(client: &Client, name: &IfName, six: bool) -> Result<()> {
         Err(e) => return Err(e).context("end", what()),
     }
     await_or(&what(), || !own(name, six).iter().any(|other| other.pid == client.pid))
+}
+
+/// Waits a while for what it has run and left behind: that would give the interface an address which it has just lost.
+fn await_scripts(name: &IfName) {
+    let begun = Instant::now();
+    while begun.elapsed() < SCRIPTS && !scripts(name).is_empty() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The scripts that run for an interface, which they know from their environment (dhclient-script(8)).
+fn scripts(name: &IfName) -> Vec<i32> {
+    let own = fs::metadata("/proc/thread-self/ns/net").map(|meta| meta.ino()).ok();
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut pids: Vec<i32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let about = format!("interface={name}");
+    pids.retain(|pid| {
+        let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        read("comm") == b"dhclient-script\n"
+            && read("environ").split(|byte| *byte == 0).any(|word| word == about.as_bytes())
+            && fs::metadata(format!("/proc/{pid}/ns/net")).map(|meta| meta.ino()).ok() == own
+    });
+    pids
 }
 
 fn await_or(what: &str, holds: impl Fn() -> bool) -> Result<()> {

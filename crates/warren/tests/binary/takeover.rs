@@ -393,6 +393,36 @@ fn timeless(snapshot: &Snapshot) -> Snapshot {
     snapshot.iter().map(|(part, text)| (part.clone(), without(text))).collect()
 }
 
+/// One that is ended while it runs a script leaves that script behind, and what it does comes after all that we have done.
+#[test]
+fn what_a_client_has_begun_is_over_before_its_address_moves() {
+    lab(|| {
+        let scene = by_ifupdown(LEASED);
+        let _clients = Clients;
+        let _leases: Running = leases(&scene);
+        ifup();
+        let leased = lease(&scene).1;
+        let is_it = "[ \"$interface\" = eth0 ] && [ \"$reason\" != PREINIT ]";
+        for (when, what) in [("enter", "echo > /run/begun; sleep 2"), ("exit", "echo > /run/over")] {
+            fs::write(format!("/etc/dhcp/dhclient-{when}-hooks.d/slow"), format!("if {is_it}; then {what}; fi\n"))
+                .unwrap();
+        }
+        scene.write(&with_take_over());
+        scene.warren("up --confirm 600").ends(0);
+        scene.warren("down").ends(0);
+        eventually("a script on its way", || fs::exists("/run/begun").unwrap());
+        scene.warren("up --confirm 600").ends(0);
+        eventually("its end", || fs::exists("/run/over").unwrap());
+        let addresses = tool("ip -o -4 address");
+        assert!(
+            !addresses.contains(" eth0 ") && addresses.contains(&format!("br0    inet {}/24", leased[1])),
+            "{addresses}"
+        );
+        scene.warren("plan --exit-code").ends(0);
+        scene.warren("down").ends(0);
+    });
+}
+
 /// Both families leased, and an address of each that is fixed.
 const LEASED6: &str = "auto eth0\niface eth0 inet dhcp\niface eth0 inet6 dhcp\n    up ip -6 address add 2001:db8:a::100/64 \
                        dev eth0 nodad\n";
