@@ -4,17 +4,19 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::UdpSocket;
 use std::os::unix::net::UnixStream;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kernel::netns::Netns;
 
 use crate::apply::whole;
 use crate::measure::{Bound, Row, Series, absolute, compared, in_turns};
 use crate::scene::{Outcome, PUBLIC, Scene, forwards, inside, run, run_with, told};
-use crate::serve::{Serve, memory};
+use crate::serve::{Serve, memory, settled};
 
 const ROUNDS: usize = 7;
 const MANY: usize = 10_000;
+/// After so long without a command `serve` has given back what the last ones needed, and some more.
+const IDLE: Duration = Duration::from_secs(5);
 
 /// The rows of this work.
 pub fn rows() -> Outcome<Vec<Row>> {
@@ -114,6 +116,8 @@ fn through_serve() -> Outcome<Vec<Row>> {
     )?;
     let [while_tracked] = &tracked[..] else { return Err("a figure".to_owned()) };
     let grown = memory(there.pid())? + memory(there.worker()?)?;
+    std::thread::sleep(IDLE);
+    let idle = settled(&there)?;
     let work = "one forward more at 10,000, through a running `serve`, by its socket";
     Ok(vec![
         absolute(work, "ms", at_many, ("≤ 0.5 ms", Bound::Most(0.5))),
@@ -125,9 +129,15 @@ fn through_serve() -> Outcome<Vec<Row>> {
             ("", Bound::Most(f64::MAX)),
         ),
         absolute(
-            "memory of `serve` with 10,000 forwards, after those",
+            "memory of `serve` with 10,000 forwards, right after those",
             "MiB",
             &Series::of(vec![grown]),
+            ("", Bound::Most(f64::MAX)),
+        ),
+        absolute(
+            "the same, once nobody has added any for some seconds",
+            "MiB",
+            &Series::of(vec![idle]),
             ("", Bound::Most(f64::MAX)),
         ),
     ])

@@ -23,6 +23,7 @@ mod add;
 mod confirm;
 mod recover;
 mod repair;
+mod rest;
 mod survey;
 mod taken;
 pub use add::Adding;
@@ -238,10 +239,12 @@ impl Engine {
             self.forget(&prior)?;
             return Err(e.into());
         }
-        report.done = self.converge(&prior, &goal, Some(&record), watch, &mut confirm).inspect_err(|_| {
-            // The failure is what must be told; a note that stays is found to be about nothing.
-            let _ = self.end_vigil(vigil.clone());
-        })?;
+        let Done { plan, seen } =
+            self.converge(&prior, &goal, Some(&record), watch, &mut confirm).inspect_err(|_| {
+                // The failure is what must be told; a note that stays is found to be about nothing.
+                let _ = self.end_vigil(vigil.clone());
+            })?;
+        report.done = plan;
         if report.done.is_empty() {
             // The file may mean something new without anything to do in the kernel.
             let record = self.with_tables(record, &goal)?;
@@ -250,7 +253,9 @@ impl Engine {
             }
         }
         report.confirm = self.keep(&vigil, text, &report)?;
-        self.lay_ground(facts.filter(|_| report.confirm.is_none()));
+        let facts = facts.filter(|_| report.confirm.is_none());
+        self.lay_ground(facts);
+        self.note_rest(network, facts, &baseline, &goal, if changes { seen } else { found.generation });
         // Each time, for an earlier run may have been ended between its rules and this.
         report.end_flows(conntrack::reconcile(network));
         Ok(report)
@@ -263,7 +268,7 @@ impl Engine {
         let Some(port) = network.guest(guest).map(|guest| &guest.port) else { return Ok(()) };
         let mut wanted = without_rules(&network, &Baseline::default(), &Ids::default());
         wanted.shapers.retain(|name, _| name == port);
-        let Observation { state, conflicts } = observe_limits(&wanted)?;
+        let Observation { state, conflicts, .. } = observe_limits(&wanted)?;
         if !conflicts.is_empty() {
             return Err(ApplyError::Conflicts(conflicts));
         }
@@ -291,7 +296,7 @@ impl Engine {
         report.kept.extend(self.keep_what_others_wrote(&baseline, &found.state, &mut goal)?);
         let prior = Prior { run: run_number(), state: found.state, record: self.store.record()?, baseline: known };
         self.stay_quiet(&prior);
-        report.done = self.converge(&prior, &goal, None, watch, &mut None)?;
+        report.done = self.converge(&prior, &goal, None, watch, &mut None)?.plan;
         self.forget_all()?;
         report.kept.extend(unmanaged::write(&[], &BTreeMap::new()).err().map(|e| e.to_string()));
         if let Some(network) = prior.record.and_then(|record| record.network) {
@@ -308,7 +313,7 @@ impl Engine {
         record: Option<&Record>,
         watch: Watch,
         confirm: &mut Option<Confirm>,
-    ) -> Result<Plan, ApplyError> {
+    ) -> Result<Done, ApplyError> {
         let mut executor = match Executor::new() {
             Ok(executor) => executor,
             Err(e) => {
@@ -316,14 +321,17 @@ impl Engine {
                 return Err(e.into());
             }
         };
-        let mut done = Plan::default();
-        let trouble = match self.rounds(prior, goal, record, watch, &mut executor, &mut done) {
-            Ok(()) => match confirm.as_mut().filter(|_| !done.is_empty()).map_or(Ok(()), |confirm| (confirm.holds)()) {
-                Ok(()) => return Ok(done),
-                Err(why) => Trouble::Lost(why),
-            },
+        let mut plan = Plan::default();
+        let trouble = match self.rounds(prior, goal, record, watch, &mut executor, &mut plan) {
+            Ok(seen) => {
+                match confirm.as_mut().filter(|_| !plan.is_empty()).map_or(Ok(()), |confirm| (confirm.holds)()) {
+                    Ok(()) => return Ok(Done { plan, seen }),
+                    Err(why) => Trouble::Lost(why),
+                }
+            }
             Err(trouble) => trouble,
         };
+        let mut done = plan;
         if matches!(&trouble, Trouble::Step { cause: StepError::Kernel(e), .. } if e.is_partial()) {
             done.steps.extend(trouble.step().cloned());
         }
@@ -336,7 +344,8 @@ impl Engine {
         })
     }
 
-    /// The rounds themselves; what was done stands in `done`, whether they succeed or not.
+    /// The rounds themselves; what was done stands in `done`, whether they succeed or not. The number of nf_tables' last
+    /// commit when all was found to be as it should be, where it is known.
     fn rounds(
         &self,
         prior: &Prior,
@@ -345,12 +354,13 @@ impl Engine {
         watch: Watch,
         executor: &mut Executor,
         done: &mut Plan,
-    ) -> Result<(), Trouble> {
-        let mut seen = None;
+    ) -> Result<Option<u32>, Trouble> {
+        let mut seen = None::<Observation>;
+        let left = |seen: Option<&Observation>| plan(seen.map_or(&prior.state, |seen| &seen.state), goal);
         for _ in 0..ROUNDS {
-            let next = plan(seen.as_ref().unwrap_or(&prior.state), goal);
+            let next = left(seen.as_ref());
             if next.is_empty() {
-                return Ok(());
+                return Ok(seen.and_then(|seen| seen.generation));
             }
             let mut whole = done.clone();
             whole.steps.extend(next.steps.iter().cloned());
@@ -367,10 +377,10 @@ impl Engine {
                 let record = self.with_tables(record.clone(), goal)?;
                 self.store.write_record(Arc::new(record)).map_err(ApplyError::from)?;
             }
-            seen = Some(self.observe(goal)?.state);
+            seen = Some(self.observe(goal)?);
         }
-        let left = plan(seen.as_ref().unwrap_or(&prior.state), goal);
-        if left.is_empty() { Ok(()) } else { Err(Trouble::Unsettled(left)) }
+        let left = left(seen.as_ref());
+        if left.is_empty() { Ok(seen.and_then(|seen| seen.generation)) } else { Err(Trouble::Unsettled(left)) }
     }
 
     /// Undoes `done`, going on past what fails; says what is left. The journal stays where something is.
@@ -441,6 +451,12 @@ impl Engine {
         }
         Ok(baseline)
     }
+}
+
+/// What was done, and the number of nf_tables' last commit when it was found to be so, where it is known.
+struct Done {
+    plan: Plan,
+    seen: Option<u32>,
 }
 
 /// Why the rounds did not come to their end.

@@ -14,7 +14,7 @@ pub mod networkmanager;
 pub fn side(hold: &Hold) -> Result<Side> {
     match &hold.holder {
         Holder::Ifstate => ifstate::side(hold),
-        Holder::Dhclient(_) => dhclient::side(hold),
+        Holder::Dhclient(line) => dhclient::side(hold, line),
         Holder::Networkd(follows) => networkd::side(hold, follows),
         Holder::NetworkManager(active) => networkmanager::side(hold, active),
     }

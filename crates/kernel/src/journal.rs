@@ -32,10 +32,12 @@ use applied::Known;
 mod additions;
 mod applied;
 mod hash;
+mod rest;
 mod version;
 pub use additions::{Added, Ground};
 use hash::checksum;
 pub use hash::{TextHash, fingerprint};
+pub use rest::{Found, Rest};
 
 const BASELINE: &str = "baseline.json";
 /// What was taken over of managers: it is about files that outlive a boot, so it is about no namespace.

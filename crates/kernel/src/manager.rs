@@ -134,16 +134,18 @@ fn unsafe_to_write(path: &str, text: &str) -> Option<String> {
     (!crate::takeover::are_ours(path)).then(|| format!("{path} is another network's"))
 }
 
-/// The dhclient that runs on an interface; and why what runs there cannot be moved.
+/// The dhclients that run on an interface, one of each family; and why what runs there cannot be moved.
 fn clients(name: &IfName) -> (Vec<Holder>, Option<String>) {
-    let mut found = holders::dhclient::of(name);
+    let mut found: Vec<Vec<String>> = holders::dhclient::of(name).into_iter().map(|client| client.line).collect();
     // Its children are called as it is until they run what they are for.
-    found.dedup_by(|one, other| one.line == other.line);
-    let odd = match found.as_slice() {
-        [] | [_] => found.iter().find_map(|client| dhclient::obstacle(&client.line, name)),
-        _ => Some(format!("more than one dhclient runs on {name}")),
+    found.sort();
+    found.dedup();
+    let is_twice = |six: bool| found.iter().filter(|line| dhclient::is_of_ipv6(line) == six).count() > 1;
+    let odd = match is_twice(false) || is_twice(true) {
+        false => found.iter().find_map(|line| dhclient::obstacle(line, name)),
+        true => Some(format!("more than one dhclient runs on {name}")),
     };
-    (found.into_iter().map(|client| Holder::Dhclient(client.line)).collect(), odd)
+    (found.into_iter().map(Holder::Dhclient).collect(), odd)
 }
 
 /// Whether a file has the interface begin by itself (`auto`, `allow-hotplug`): not always the one with its stanzas.

@@ -4,7 +4,6 @@
 //! of the caller's ever changes its place. A netlink socket stays in the namespace that it was opened in, so
 //! `netns.run(Rtnl::open)` gives a handle that is used from anywhere.
 
-use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -111,26 +110,13 @@ impl Netns {
 
     /// The names of the namespaces in /run/netns, sorted; files on which nothing is mounted are left out.
     pub fn list() -> Result<Vec<String>> {
-        let entries = match fs::read_dir(NETNS_DIR) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(e).context("list", NETNS_DIR),
-        };
-        let mut names = Vec::new();
-        for entry in entries {
-            let entry = entry.context("list", NETNS_DIR)?;
-            let held = match File::open(entry.path()).and_then(|f| is_namespace(&f)) {
-                Ok(held) => held,
-                // What has just gone, and bare files of mode 0 where we are not root.
-                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => false,
-                Err(e) => return Err(e).context("open", entry.path().display().to_string()),
-            };
-            if let (true, Ok(name)) = (held, entry.file_name().into_string()) {
-                names.push(name);
+        let mut held = Vec::new();
+        for name in names()? {
+            if held_by(&name)?.is_some() {
+                held.push(name);
             }
         }
-        names.sort();
-        Ok(names)
+        Ok(held)
     }
 
     /// Runs `f` inside, on a thread of its own that ends with it. Threads that `f` starts are inside too, and sockets
@@ -144,32 +130,33 @@ impl Netns {
         })?
     }
 
-    /// Runs `f` in each of the namespaces of these names, in whatever order, by as many threads as there are processors:
-    /// one for each namespace would be made and awaited longer than most take to be looked into. What became of each, in
-    /// the order of the names; EINVAL and ENOENT where a name has just gone.
+    /// Runs `f` in each of the namespaces in /run/netns, in whatever order, by as many threads as there are processors: one
+    /// for each namespace would be made and awaited longer than most take to be looked into. What became of each, by
+    /// its name, in their order; EINVAL and ENOENT where one has just gone.
     ///
     /// # Errors
-    /// Where no thread can be started.
-    pub fn visit<T: Send>(names: &[String], f: impl Fn(&str) -> Result<T> + Sync) -> io::Result<Vec<Result<T>>> {
+    /// Where they cannot be listed, or no thread can be started.
+    pub fn visit<T: Send>(f: impl Fn(&str) -> Result<T> + Sync) -> Result<Vec<(String, Result<T>)>> {
         /// Fewer are no reason for another thread.
         const EACH: usize = 8;
+        let names = names()?;
         let count = match names.len().div_ceil(EACH) {
             several @ 2.. => several.min(std::thread::available_parallelism().map_or(1, std::num::NonZero::get)),
             one_or_none => one_or_none,
         };
         let (next, f) = (AtomicUsize::new(0), &f);
-        let enter = |name: &str| {
-            let netns = Self::open(name)?;
+        let enter = |name: &str, netns: &OwnedFd| {
             let entered = move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network));
             entered.map_err(io::Error::from).context("enter", format!("the network namespace {name}"))?;
             f(name)
         };
         let work = || {
             let mine = || names.get(next.fetch_add(1, Ordering::Relaxed));
-            let places = std::iter::from_fn(|| mine().map(|name| (name, enter(name))));
-            places.collect::<Vec<_>>()
+            let places = std::iter::from_fn(|| mine().map(|name| (name, held_by(name).transpose())));
+            let looked = places.filter_map(|(name, held)| Some((name, held?.and_then(|netns| enter(name, &netns)))));
+            looked.collect::<Vec<_>>()
         };
-        let mut done = std::thread::scope(|scope| {
+        let done = std::thread::scope(|scope| {
             let threads = (0..count)
                 .map(|_| std::thread::Builder::new().name("netns".to_owned()).spawn_scoped(scope, work))
                 .collect::<io::Result<Vec<_>>>()?;
@@ -177,10 +164,10 @@ impl Netns {
                 .into_iter()
                 .flat_map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
             Ok::<_, io::Error>(all.collect::<Vec<_>>())
-        })?;
-        let order: HashMap<&str, usize> = names.iter().enumerate().map(|(at, name)| (name.as_str(), at)).collect();
-        done.sort_by_key(|(name, _)| order.get(name.as_str()));
-        Ok(done.into_iter().map(|(_, result)| result).collect())
+        });
+        let mut done = done.context("look into", "the guests' network namespaces")?;
+        done.sort_unstable_by_key(|(name, _)| *name);
+        Ok(done.into_iter().map(|(name, result)| (name.clone(), result)).collect())
     }
 
     /// The number that tells namespaces apart while they live: the inode below nsfs, as `readlink /proc/PID/ns/net`
@@ -280,6 +267,32 @@ fn path_of(name: &str) -> Result<PathBuf> {
         return Err(KernelError::new("use as a network namespace's name", format!("{name:?}"), source));
     }
     Ok(Path::new(NETNS_DIR).join(name))
+}
+
+/// What stands in /run/netns, sorted, whatever it is.
+fn names() -> Result<Vec<String>> {
+    let entries = match fs::read_dir(NETNS_DIR) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e).context("list", NETNS_DIR),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.extend(entry.context("list", NETNS_DIR)?.file_name().into_string());
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// The namespace that a file in /run/netns holds; none where nothing is mounted on it.
+fn held_by(name: &str) -> Result<Option<OwnedFd>> {
+    let path = Path::new(NETNS_DIR).join(name);
+    let opened = File::open(&path).and_then(|file| Ok(is_namespace(&file)?.then_some(file.into())));
+    match opened {
+        // What has just gone, and bare files of mode 0 where we are not root.
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => Ok(None),
+        opened => opened.context("open", path.display().to_string()),
+    }
 }
 
 fn is_namespace(file: &File) -> io::Result<bool> {

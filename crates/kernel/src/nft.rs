@@ -41,7 +41,7 @@ pub use keeper::{keep, keeps, let_go};
 pub use likes::{add_element, add_twin};
 pub use mends::{ForeignTable, add_mend, delete_mend, handles_of_likes, mends};
 pub use naming::conditions;
-pub use tables::{Found, commit, fingerprint_of, look, tally};
+pub use tables::{Found, commit, fingerprint_of, generation, look, tally};
 pub(crate) use trace::Listener;
 pub use trace::{Dropped, Tracer};
 

@@ -25,6 +25,8 @@ pub struct Observation {
     pub state: State,
     /// What is another's, but has a name that we need.
     pub conflicts: Vec<Conflict>,
+    /// The number of nf_tables' last commit, where none came while our tables were looked at.
+    pub generation: Option<u32>,
 }
 
 /// An object of another's where ours should be.
@@ -56,39 +58,50 @@ pub struct Look {
     proxies: Vec<NeighbourInfo>,
     /// Every namespace by a name, looked into where it is a guest's of ours.
     namespaces: Vec<(String, Result<Option<Inside>>)>,
-    tables: [(Family, Result<nft::Found>); 2],
+    /// Nothing where they were not asked for.
+    tables: Option<Tables>,
+}
+
+/// Our tables, and the number of nf_tables' last commit, where none came meanwhile.
+struct Tables {
+    looks: [(Family, Result<nft::Found>); 2],
+    generation: Option<u32>,
+}
+
+impl Tables {
+    fn take(written: &BTreeMap<Family, WrittenTable>) -> Self {
+        // Where it cannot be told, nothing is taken to be known by it.
+        let before = nft::generation().ok();
+        let looks = [Family::Inet, Family::Bridge].map(|family| (family, nft::look(family, written.get(&family))));
+        Self { looks, generation: before.filter(|before| nft::generation().is_ok_and(|after| after == *before)) }
+    }
 }
 
 /// Looks at the calling thread's network namespace. `wanted` says which names matter that do not bear our mark, and
 /// which switches are looked at; `written` what our tables were when we wrote them.
 pub fn observe(wanted: &State, written: &BTreeMap<Family, WrittenTable>) -> Result<Observation> {
-    Look::take(|| Ok::<_, KernelError>(written.clone()))?.judged(wanted)
+    Look::take(|| Ok::<_, KernelError>(Some(written.clone())))?.judged(wanted)
 }
 
 impl Look {
-    /// Looks; `written` reads what our tables were when we wrote them.
+    /// Looks; `written` reads what our tables were when we wrote them, or says that they need not be looked at.
     pub fn take<E: From<KernelError> + Send>(
-        written: impl FnOnce() -> std::result::Result<BTreeMap<Family, WrittenTable>, E> + Send,
+        written: impl FnOnce() -> std::result::Result<Option<BTreeMap<Family, WrittenTable>>, E> + Send,
     ) -> std::result::Result<Self, E> {
         // With many guests and many forwards the one takes as long as the other.
         std::thread::scope(|scope| {
-            let look = || {
-                let written = written()?;
-                let both = [Family::Inet, Family::Bridge];
-                Ok::<_, E>(both.map(|family| (family, nft::look(family, written.get(&family)))))
-            };
+            let look = || Ok::<_, E>(written()?.as_ref().map(Tables::take));
             let tables = std::thread::Builder::new().name("tables".to_owned()).spawn_scoped(scope, look);
             let tables = tables.context("look at", "our tables")?;
             let mut rtnl = Rtnl::open()?;
-            let names = Netns::list()?;
-            let looks = Netns::visit(&names, look_inside).context("look into", "the guests' network namespaces")?;
+            let namespaces = Netns::visit(look_inside)?;
             Ok(Self {
                 links: rtnl.links()?,
                 controls: rtnl.controls()?,
                 addresses: rtnl.addresses()?,
                 routes: rtnl.routes()?,
                 proxies: rtnl.neighbour_proxies()?,
-                namespaces: names.into_iter().zip(looks).collect(),
+                namespaces,
                 tables: tables.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
             })
         })
@@ -114,7 +127,10 @@ impl Look {
                 found.state.sysctls.insert(sysctl.clone(), value);
             }
         }
-        observe_tables(tables, &mut found)?;
+        if let Some(Tables { looks, generation }) = tables {
+            observe_tables(looks, &mut found)?;
+            found.generation = generation;
+        }
         found.state.mends = mends::observe(&wanted.mends)?;
         for path in wanted.files.keys() {
             found.state.files.extend(files::read(path)?.map(|text| (path.clone(), text)));

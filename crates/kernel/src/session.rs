@@ -8,15 +8,15 @@ use model::session::Session;
 use crate::sockdiag;
 
 thread_local! {
-    /// The process on whose behalf this thread works, where that is another.
-    static ASKER: Cell<Option<u32>> = const { Cell::new(None) };
+    /// The session of the process on whose behalf this thread works, where that is another; none where it is in none.
+    static ASKERS: Cell<Option<Option<Session>>> = const { Cell::new(None) };
 }
 
-/// Does `work` on behalf of another process, as whose session [`current`] tells that one's.
-pub fn on_behalf_of<T>(pid: u32, work: impl FnOnce() -> T) -> T {
-    ASKER.set(Some(pid));
+/// Does `work` on behalf of another process that has told its `session`: [`current`] tells that one.
+pub fn on_behalf_of<T>(session: Option<Session>, work: impl FnOnce() -> T) -> T {
+    ASKERS.set(Some(session));
     let result = work();
-    ASKER.set(None);
+    ASKERS.set(None);
     result
 }
 
@@ -25,8 +25,8 @@ pub fn on_behalf_of<T>(pid: u32, work: impl FnOnce() -> T) -> T {
 /// multiplexer that was left, counts as none.
 #[must_use]
 pub fn current() -> Option<Session> {
-    let found = match ASKER.get() {
-        Some(pid) => session_of(pid).or_else(|| ancestors(pid).find_map(session_of))?,
+    let found = match ASKERS.get() {
+        Some(told) => told?,
         None => {
             let own = std::env::var("SSH_CONNECTION").ok().and_then(|text| Session::parse(&text));
             own.or_else(|| ancestors(std::process::id()).find_map(session_of))?

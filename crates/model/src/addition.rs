@@ -13,7 +13,7 @@ use crate::facts::HostFacts;
 use crate::network::{self, Forward, Network};
 use crate::plan::{Step, TableChange, plan};
 use crate::services::Services;
-use crate::state::{Baseline, Ids, desired};
+use crate::state::{Baseline, Ids, State, desired};
 
 /// More forwards than these beside the new one are not looked at here.
 const FEW: usize = 64;
@@ -46,7 +46,29 @@ impl Addition {
 /// whole way says what it is.
 #[must_use]
 pub fn addition(text: &str, listen: &str, to: &str, facts: &HostFacts) -> Option<Addition> {
-    Outline::of(text)?.addition(text, listen, to, facts)
+    Outline::of(text)?.addition(text, listen, to, facts, &mut None)
+}
+
+/// What the file meant without the new forward, as far as that one can touch it. One after the other they mostly touch the
+/// same, so whoever adds many keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Before {
+    /// The shorter file, and what is known of the host.
+    text: String,
+    facts: HostFacts,
+    network: Network,
+    state: State,
+}
+
+impl Before {
+    fn of(text: String, facts: &HostFacts) -> Option<Self> {
+        let (_, network) = network::load(&text, facts).ok()?;
+        Some(Self { state: state_of(&network), text, facts: facts.clone(), network })
+    }
+}
+
+fn state_of(network: &Network) -> State {
+    desired(network, &Baseline::default(), &Ids::default())
 }
 
 /// Single ports or a range, whatever the protocol.
@@ -116,25 +138,35 @@ impl Outline {
         (!reader.blocks.is_empty()).then_some(Self { blocks: reader.blocks, end: text.len() })
     }
 
-    /// As [`addition`], of the text that this is the outline of.
+    /// As [`addition`], of the text that this is the outline of. `kept` has what the last one was held against.
     #[must_use]
-    pub fn addition(&self, text: &str, listen: &str, to: &str, facts: &HostFacts) -> Option<Addition> {
+    pub fn addition(
+        &self,
+        text: &str,
+        listen: &str,
+        to: &str,
+        facts: &HostFacts,
+        kept: &mut Option<Before>,
+    ) -> Option<Addition> {
         let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:,/-[]".contains(&b));
         if listen.is_empty() || to.is_empty() || !plain(listen) || !plain(to) || text.len() != self.end {
             return None;
         }
         let before = self.beside(text, Ports::of(listen)?, to)?;
         let tail = format!("\n[[forward]]\nlisten = \"{listen}\"\nto = \"{to}\"\n");
-        let after = format!("{before}{tail}");
-        let load = |text: &str| network::load(text, facts).ok().map(|(_, network)| network);
-        let (before, after) = (load(&before)?, load(&after)?);
-        let forwards = after.forwards.strip_prefix(before.forwards.as_slice())?.to_vec();
-        let alike = Network { forwards: before.forwards.clone(), ..after.clone() } == before;
-        if !alike || forwards.is_empty() || after.fix_foreign || Services::of(&before) != Services::of(&after) {
+        let (_, after) = network::load(&format!("{before}{tail}"), facts).ok()?;
+        let known = kept.take().filter(|kept| kept.text == before && kept.facts == *facts);
+        let before = match known {
+            Some(known) => known,
+            None => Before::of(before, facts)?,
+        };
+        let Before { network: had, state, .. } = kept.insert(before);
+        let forwards = after.forwards.strip_prefix(had.forwards.as_slice())?.to_vec();
+        let alike = Network { forwards: had.forwards.clone(), ..after.clone() } == *had;
+        if !alike || forwards.is_empty() || after.fix_foreign || Services::of(had) != Services::of(&after) {
             return None;
         }
-        let state = |network: &Network| desired(network, &Baseline::default(), &Ids::default());
-        let mut steps = plan(&state(&before), &state(&after)).steps;
+        let mut steps = plan(state, &state_of(&after)).steps;
         let (Some(Step::Rules { changes }), true) = (steps.pop(), steps.is_empty()) else { return None };
         let adds = |change: &TableChange| matches!(change, TableChange::Elements { remove, .. } if remove.is_empty());
         changes.iter().all(adds).then_some(Addition { tail, forwards, changes, around: after })

@@ -128,6 +128,20 @@ impl HostFacts {
         self.interfaces.iter().find(|i| &i.name == name)
     }
 
+    /// What of it the meaning of a file depends on that plugs none of the host's interfaces into a bridge, to be compared
+    /// with another time's: without what `up` itself changes, which is whether interfaces forward and how well they
+    /// learn routes, and without our own services.
+    #[must_use]
+    pub fn lasting(&self) -> Self {
+        let mut facts = self.clone();
+        for interface in &mut facts.interfaces {
+            interface.forwards = (false, false);
+            interface.accept_ra = interface.accept_ra.map(|value| i32::from(value > 0));
+        }
+        facts.listeners.retain(|listener| !listener.is_ours());
+        facts
+    }
+
     /// A host of which nothing but an uplink is known: what `validate` looks at a file with, since it must not
     /// depend on the machine that it runs on.
     #[must_use]

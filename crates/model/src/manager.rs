@@ -49,6 +49,7 @@ impl Holder {
     pub fn word(&self) -> &'static str {
         match self {
             Self::Ifstate => "ifstate",
+            Self::Dhclient(line) if dhclient::is_of_ipv6(line) => "dhclient6",
             Self::Dhclient(_) => "dhclient",
             Self::Networkd(_) => "networkd",
             Self::NetworkManager(_) => "NetworkManager",
@@ -82,6 +83,7 @@ impl Holder {
     pub fn words(&self) -> &'static str {
         match self {
             Self::Ifstate => "ifup's note of what is up:",
+            Self::Dhclient(line) if dhclient::is_of_ipv6(line) => "dhclient -6",
             Self::Dhclient(_) => "dhclient",
             Self::Networkd(_) => "systemd-networkd",
             Self::NetworkManager(_) => "NetworkManager",
@@ -168,9 +170,13 @@ impl Managed {
             Manager::DhcpClient => return Err("of DHCP clients only dhclient is moved".to_owned()),
             other => return Err(format!("it does not rewrite what {} is told yet", other.word())),
         };
-        let has_client = self.holders.iter().any(|holder| matches!(holder, Holder::Dhclient(_)));
-        if self.by == Manager::Ifupdown && ifupdown::leases(&self.files, port) && !has_client {
-            return Err(format!("no dhclient is seen to run on {port}, and of DHCP clients only that is moved"));
+        for (family, is_six) in [("inet", false), ("inet6", true)] {
+            let is_it = |line: &[String]| dhclient::is_of_ipv6(line) == is_six;
+            let has_client = self.holders.iter().any(|holder| matches!(holder, Holder::Dhclient(line) if is_it(line)));
+            if self.by == Manager::Ifupdown && ifupdown::leases(&self.files, port, family) && !has_client {
+                let what = if is_six { "dhclient -6" } else { "dhclient" };
+                return Err(format!("no {what} is seen to run on {port}, and of DHCP clients only that is moved"));
+            }
         }
         let known: BTreeMap<&String, &String> = self.files.iter().map(|(path, text)| (path, text)).collect();
         let changed = after.into_iter().filter_map(|(path, after)| {

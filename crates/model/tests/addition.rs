@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use model::addition::{Addition, addition};
+use model::addition::{Addition, Outline, addition};
 use model::address::{IfName, Transport};
 use model::facts::{HostFacts, Listener};
 use model::flow::{Flow, Grants, Tuple};
@@ -175,6 +175,30 @@ proptest! {
     fn few_forwards_tell_what_all_tell((text, new) in files()) {
         if let Some(found) = addition(&text, &new.listen(), &new.to(), &facts()) {
             is_the_same(&text, &new, &found);
+        }
+    }
+
+    /// What is kept of the last one says nothing else than what is found out anew: of the same file as it grows, of another
+    /// one, and on a host that has changed.
+    #[test]
+    fn what_is_kept_says_what_is_found_out_anew(
+        files in prop::collection::vec(files(), 1..3),
+        more in prop::collection::vec((0usize..2, sketch(), any::<bool>()), 1..8),
+    ) {
+        let mut texts: Vec<String> = files.into_iter().map(|(text, _)| text).collect();
+        let other = HostFacts { listeners: Vec::new(), ..facts() };
+        let mut kept = None;
+        for (which, new, changed) in more {
+            let which = which % texts.len();
+            let facts = if changed { &other } else { &facts() };
+            let text = &mut texts[which];
+            let anew = addition(text, &new.listen(), &new.to(), facts);
+            let Some(outline) = Outline::of(text) else { continue };
+            let found = outline.addition(text, &new.listen(), &new.to(), facts, &mut kept);
+            prop_assert_eq!(&found, &anew);
+            if let Some(found) = found {
+                text.push_str(&found.tail);
+            }
         }
     }
 }

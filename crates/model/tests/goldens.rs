@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use model::facts::HostFacts;
+use model::address::Transport;
+use model::facts::{HostFacts, Listener};
 use model::plan::{plan, undo};
 use model::problem::{self, Problem};
 use model::simulate::simulate;
@@ -85,6 +86,7 @@ fn every_problem_is_told_as_it_should_be() {
 #[test]
 fn every_network_means_what_it_should() {
     let mut wrong = Vec::new();
+    let mut compared = 0;
     for case in cases("resolve") {
         let text = fs::read_to_string(case.join("warren.toml")).unwrap();
         let (config, problems) = config::parse(&text);
@@ -99,8 +101,36 @@ fn every_network_means_what_it_should() {
         }
         let again: network::Network = serde_json::from_str(&json).unwrap();
         assert_eq!(again, network, "{}", case.display());
+        // What `up` itself changes of the host, and our own services there, change nothing of it; but a bridge forwards where
+        // the interface did whose place it takes.
+        for other in afterwards(&facts(&case)) {
+            assert_eq!(other.lasting(), facts(&case).lasting(), "{}", case.display());
+            if network.lans.iter().all(|lan| lan.outer.is_none()) {
+                assert_eq!(network::resolve(&config, &other).ok().as_ref(), Some(&network), "{}", case.display());
+                compared += 1;
+            }
+        }
     }
+    assert!(compared >= 6, "{compared}");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The host as a network that came up may leave it: forwarding, with routes learnt all the same, and with warren's
+/// services on its ports.
+fn afterwards(facts: &HostFacts) -> Vec<HostFacts> {
+    let mut forwarding = facts.clone();
+    for interface in &mut forwarding.interfaces {
+        interface.forwards = (!interface.forwards.0, !interface.forwards.1);
+        interface.accept_ra = interface.accept_ra.map(|value| if value > 0 { 3 - value.min(2) } else { value });
+    }
+    let mut served = facts.clone();
+    for port in [22, 53, 67, 80, 443, 1080, 8080] {
+        for transport in [Transport::Tcp, Transport::Udp] {
+            let (address, owner) = ("0.0.0.0".parse().unwrap(), Some("warren (pid 7)".to_owned()));
+            served.listeners.push(Listener { transport, address, port, owner });
+        }
+    }
+    vec![forwarding, served]
 }
 
 /// What `init` writes for a host is a network on that very host, with nothing in its way.

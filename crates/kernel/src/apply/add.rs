@@ -18,6 +18,9 @@ use crate::journal::{Added, Ground, Journal, Lock, Prior, Record, TextHash};
 use crate::standing::Standing;
 use crate::{conntrack, nft};
 
+/// What is asked is one short message.
+const COUNTS: usize = 4096;
+
 /// A forward that may be added; nobody else changes the network meanwhile.
 pub struct Adding<'a> {
     engine: &'a Engine,
@@ -118,9 +121,14 @@ impl Adding<'_> {
     /// Adds it. Where it fails nothing was added.
     pub fn commit(self) -> Result<Report, ApplyError> {
         let Self { engine, addition, ground, text, _lock } = self;
+        let mut counts = nft::Nft::open_plain(COUNTS).ok();
+        let mut generation = || counts.as_mut().and_then(|nft| nft.generation().ok());
+        let before = generation();
         nft::commit(&addition.changes)?;
+        let follows = |after: &u32| before.is_some_and(|before| before.checked_add(1) == Some(*after));
+        let commit = generation().filter(follows);
         let done = Plan { steps: vec![Step::Rules { changes: addition.changes.clone() }] };
-        let added = Added { tail: addition.tail.clone(), forwards: addition.forwards.clone(), text };
+        let added = Added { tail: addition.tail.clone(), forwards: addition.forwards.clone(), text, commit };
         // A boot brings up what the file says, unless that changes the uplink itself: then it has to know that this was
         // kept, whatever happens.
         let synced = !addition.around.uplink_bridges().is_empty();

@@ -31,10 +31,7 @@ impl Engine {
 
     /// Looks at the kernel, for [`Self::survey_beside`].
     pub fn look(&self) -> Result<Look, ApplyError> {
-        Look::take(|| {
-            let record = self.store.recorded()?;
-            Ok(record.map(|record| record.tables.clone()).unwrap_or_default())
-        })
+        self.look_where(|| true)
     }
 
     /// As [`Self::survey`], of a kernel that this engine looks at elsewhere meanwhile: `looked` waits for that.
@@ -57,7 +54,7 @@ impl Engine {
     fn survey_state(&self, mut desired: State, baseline: &Baseline, look: Look) -> Result<Survey, ApplyError> {
         let record = self.store.recorded()?;
         let wanted = self.to_look_at(&desired, record.as_deref())?;
-        let Observation { state: observed, conflicts } = look.judged(&wanted)?;
+        let Observation { state: observed, conflicts, .. } = look.judged(&wanted)?;
         leave_edited(&mut desired, &observed, baseline.files());
         let plan = plan(&observed, &desired);
         Ok(Survey { observed, desired, plan, conflicts })

@@ -18,10 +18,13 @@ use model::state::{Hold, Side};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::error::{Context as _, KernelError, Result};
+use crate::rtnl::{AddressInfo, Rtnl};
 use crate::{files, systemd};
 
 /// How long a process may take to begin or to end.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long its scripts may take to end. One that takes longer has somebody else's hooks to run.
+const SCRIPTS: Duration = Duration::from_secs(5);
 
 /// A client that runs.
 #[derive(Clone, Debug)]
@@ -31,7 +34,7 @@ pub struct Client {
     pub line: Vec<String>,
 }
 
-/// Every dhclient of this network's, but those of DHCPv6.
+/// Every dhclient of this network's.
 #[must_use]
 pub fn all() -> Vec<Client> {
     let own = fs::metadata("/proc/thread-self/ns/net").map(|meta| meta.ino()).ok();
@@ -61,18 +64,21 @@ pub fn of(name: &IfName) -> Vec<Client> {
     all
 }
 
-/// The one that is for this interface alone.
-fn own(name: &IfName) -> Vec<Client> {
+/// The one that is for this interface and its family alone.
+fn own(name: &IfName, six: bool) -> Vec<Client> {
     let mut all = all();
-    all.retain(|client| {
-        dhclient::interfaces(&client.line) == [name.as_str()] && !client.line.iter().any(|word| word == "-6")
-    });
+    let is_own = |line: &[String]| dhclient::interfaces(line) == [name.as_str()] && dhclient::is_of_ipv6(line) == six;
+    all.retain(|client| is_own(&client.line));
     all
 }
 
-/// Where one runs.
-pub fn side(hold: &Hold) -> Result<Side> {
-    Ok(match (own(&hold.port).is_empty(), own(&hold.bridge).is_empty()) {
+/// Where one runs; `line` is its command line on the interface.
+pub fn side(hold: &Hold, line: &[String]) -> Result<Side> {
+    let six = dhclient::is_of_ipv6(line);
+    if six && (has_kept(&hold.port)? || has_kept(&hold.bridge)?) {
+        return Ok(Side::Between);
+    }
+    Ok(match (own(&hold.port, six).is_empty(), own(&hold.bridge, six).is_empty()) {
         (false, true) => Side::Port,
         (true, false) => Side::Bridge,
         _ => Side::Between,
@@ -81,23 +87,37 @@ pub fn side(hold: &Hold) -> Result<Side> {
 
 /// Lets it run where `hold` says, and nowhere else; `line` is its command line on the interface.
 pub fn set(hold: &Hold, line: &[String]) -> Result<()> {
+    let six = dhclient::is_of_ipv6(line);
+    let own = |name: &IfName| own(name, six);
     let there = dhclient::moved(line, &hold.port, &hold.bridge);
     let (from, to) = ((&hold.port, line), (&hold.bridge, there.as_slice()));
     let (from, to) = if hold.on == Side::Bridge { (from, to) } else { (to, from) };
     if own(to.0).is_empty() {
         carry_leases(from, to)?;
+        if six {
+            await_link_local(to.0)?;
+            // Its start takes every fixed IPv6 address away (dhclient-script(8), PREINIT6), and is over when it is one more
+            // process.
+            Rtnl::open()?.keep_fixed(to.0, true)?;
+        }
         start(to.1)?;
         await_or(&format!("dhclient on {}", to.0), || !own(to.0).is_empty())?;
+    }
+    for name in [&hold.port, &hold.bridge].into_iter().filter(|_| six) {
+        if has_kept(name)? {
+            Rtnl::open()?.keep_fixed(name, false)?;
+        }
     }
     // It has children now and then, which run its scripts.
     let begun = Instant::now();
     while let Some(client) = own(from.0).first() {
-        end(client, from.0)?;
+        end(client, from.0, six)?;
         if begun.elapsed() > PATIENCE {
             return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT))
                 .context("end", format!("dhclient on {}", from.0));
         }
     }
+    await_scripts(from.0);
     // The bridge goes, and with it what tells of it; the interface's leases stay, should the machine stop here.
     let left = if hold.on == Side::Bridge { ["-pf"].as_slice() } else { &["-lf", "-pf"] };
     for path in left.iter().filter_map(|option| dhclient::value(from.1, option)) {
@@ -146,7 +166,33 @@ fn start(line: &[String]) -> Result<()> {
     failed.map_or(Ok(()), |e| Err(KernelError::new("start", line.join(" "), e)))
 }
 
-fn end(client: &Client, name: &IfName) -> Result<()> {
+/// Whether fixed addresses are kept from one that begins.
+fn has_kept(name: &IfName) -> Result<bool> {
+    match Rtnl::open()?.has_kept(name) {
+        Err(e) if e.is_absent() => Ok(false),
+        other => other,
+    }
+}
+
+/// It asks from the link-local address, and ends where there is none to be used.
+fn await_link_local(name: &IfName) -> Result<()> {
+    let mut rtnl = Rtnl::open()?;
+    let index = rtnl.index_of(name)?;
+    let begun = Instant::now();
+    loop {
+        let is_it = |one: &AddressInfo| one.index == index && one.net.addr().is_ipv6() && one.is_link_local();
+        if rtnl.addresses()?.iter().any(|one| is_it(one) && !one.is_unusable()) {
+            return Ok(());
+        }
+        if begun.elapsed() > PATIENCE {
+            let late = io::Error::from_raw_os_error(libc::ETIMEDOUT);
+            return Err(late).context("wait for", format!("a link-local address on {name}"));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn end(client: &Client, name: &IfName, six: bool) -> Result<()> {
     let what = || format!("dhclient on {name}");
     let held = match pidfd_open(client.pid, PidfdFlags::empty()) {
         Ok(held) => held,
@@ -154,14 +200,37 @@ fn end(client: &Client, name: &IfName) -> Result<()> {
         Err(e) => return Err(e).context("end", what()),
     };
     // The number may be another process's by now; what is held is not.
-    if !own(name).iter().any(|other| other.pid == client.pid) {
+    if !own(name, six).iter().any(|other| other.pid == client.pid) {
         return Ok(());
     }
     match pidfd_send_signal(&held, Signal::KILL) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => {}
         Err(e) => return Err(e).context("end", what()),
     }
-    await_or(&what(), || !own(name).iter().any(|other| other.pid == client.pid))
+    await_or(&what(), || !own(name, six).iter().any(|other| other.pid == client.pid))
+}
+
+/// Waits a while for what it has run and left behind: that would give the interface an address which it has just lost.
+fn await_scripts(name: &IfName) {
+    let begun = Instant::now();
+    while begun.elapsed() < SCRIPTS && !scripts(name).is_empty() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The scripts that run for an interface, which they know from their environment (dhclient-script(8)).
+fn scripts(name: &IfName) -> Vec<i32> {
+    let own = fs::metadata("/proc/thread-self/ns/net").map(|meta| meta.ino()).ok();
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut pids: Vec<i32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let about = format!("interface={name}");
+    pids.retain(|pid| {
+        let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        read("comm") == b"dhclient-script\n"
+            && read("environ").split(|byte| *byte == 0).any(|word| word == about.as_bytes())
+            && fs::metadata(format!("/proc/{pid}/ns/net")).map(|meta| meta.ino()).ok() == own
+    });
+    pids
 }
 
 fn await_or(what: &str, holds: impl Fn() -> bool) -> Result<()> {

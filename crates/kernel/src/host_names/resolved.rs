@@ -4,6 +4,7 @@
 use std::fs;
 use std::io;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use model::address::IfName;
@@ -17,8 +18,12 @@ use crate::listen::index;
 const SERVICE: &str = "org.freedesktop.resolve1";
 const PATH: &str = "/org/freedesktop/resolve1";
 const INTERFACE: &str = "org.freedesktop.resolve1.Manager";
+const NO_SUCH_LINK: &str = "org.freedesktop.resolve1.NoSuchLink";
 /// Where it answers programs that ask by DNS (systemd-resolved.service(8)).
 const STUBS: [&str; 2] = ["127.0.0.53", "127.0.0.54"];
+/// A link that was just made it may have yet to hear of: how long it is given for that, and how often it is asked.
+const HEARD: Duration = Duration::from_secs(2);
+const AGAIN: Duration = Duration::from_millis(20);
 /// So many zones of a subnet that ends within a label are named; beyond, its addresses have no names here.
 const ZONES: u32 = 16;
 
@@ -93,13 +98,21 @@ impl Resolved {
     where
         B: serde::Serialize + zbus::zvariant::DynamicType,
     {
-        let answer: zbus::Result<()> = self.manager.call(method, body);
-        match answer {
-            // An old one, which does not do what would be switched off.
-            Err(zbus::Error::MethodError(name, ..)) if name == "org.freedesktop.DBus.Error.UnknownMethod" => Ok(()),
-            other => {
-                let what = "have systemd-resolved ask us for the names of";
-                other.map_err(io::Error::other).context(what, bridge.as_str())
+        let begun = Instant::now();
+        loop {
+            let answer: zbus::Result<()> = self.manager.call(method, body);
+            match answer {
+                // An old one, which does not do what would be switched off.
+                Err(zbus::Error::MethodError(name, ..)) if name == "org.freedesktop.DBus.Error.UnknownMethod" => {
+                    return Ok(());
+                }
+                Err(zbus::Error::MethodError(name, ..)) if name == NO_SUCH_LINK && begun.elapsed() < HEARD => {
+                    std::thread::sleep(AGAIN);
+                }
+                other => {
+                    let what = "have systemd-resolved ask us for the names of";
+                    return other.map_err(io::Error::other).context(what, bridge.as_str());
+                }
             }
         }
     }

@@ -50,6 +50,9 @@ pub struct Added {
     pub forwards: Vec<Forward>,
     /// The SHA-256 of what the file says since then.
     pub text: String,
+    /// The number of nf_tables' last commit since then, where that was this forward's and none came between.
+    #[serde(default)]
+    pub commit: Option<u32>,
 }
 
 /// A forward that a boot brings up since.
@@ -210,7 +213,7 @@ impl Store {
 }
 
 /// A file's first line, which is the checksum of the rest.
-fn first_line(path: &Path) -> Option<String> {
+pub(super) fn first_line(path: &Path) -> Option<String> {
     let mut text = String::new();
     let length = BufReader::with_capacity(128, fs::File::open(path).ok()?).read_line(&mut text).ok()?;
     // Of a file in one line there is no telling where it would end.

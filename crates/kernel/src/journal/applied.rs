@@ -44,6 +44,7 @@ impl Store {
     pub fn write_record(&self, record: Arc<Record>) -> Result<()> {
         self.write_passing(RECORD, &*record)?;
         self.forget_added()?;
+        self.forget_rest()?;
         // Whoever writes it has the lock, so it is this one that lies there.
         let of = Version::of(&self.run.join(RECORD)).map(|version| (version, None));
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -54,6 +55,7 @@ impl Store {
     /// Nothing is applied any more.
     pub fn remove_record(&self) -> Result<()> {
         remove(&self.run.join(RECORD))?;
+        self.forget_rest()?;
         self.forget_added()
     }
 }

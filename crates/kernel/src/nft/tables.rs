@@ -68,6 +68,13 @@ pub fn tally(table: &model::ruleset::Table) -> Result<super::Tally> {
     Nft::open().context("read", what())?.tally(table.family, &table.sets).context("read", what())
 }
 
+/// The number of the last commit in the calling thread's network namespace, whoever made it: for as long as it stays, no
+/// rule, chain, set or element of anybody's has changed but by the packets' own doing.
+pub fn generation() -> Result<u32> {
+    const WHAT: &str = "nf_tables' last commit";
+    Nft::open().context("look at", WHAT)?.generation().context("look at", WHAT)
+}
+
 /// The fingerprint of our table of that family as it is now; none where there is no such table.
 pub fn fingerprint_of(family: Family) -> Result<Option<String>> {
     let mut nft = Nft::open().context("look at", format!("the table {} {TABLE}", family.word()))?;

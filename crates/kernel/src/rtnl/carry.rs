@@ -12,6 +12,11 @@ use super::{LinkInfo, PROTOCOL, Rtnl, address_of};
 use crate::error::{Context as _, KernelError, Result};
 use crate::netlink::{NetlinkError, Writer, attrs, flags, ne_u32, text};
 
+mod lasting;
+
+/// What the kernel says of an address, and is not told.
+const STATE: u32 = IFA_F_TENTATIVE | IFA_F_DADFAILED | IFA_F_DEPRECATED | IFA_F_PERMANENT;
+
 /// A message's content: the family's header, and attributes as (type, payload).
 #[derive(Clone, Debug)]
 struct Told {
@@ -179,8 +184,7 @@ impl Rtnl {
             if told.word(4) != index || !is_link_local {
                 continue;
             }
-            let state = IFA_F_TENTATIVE | IFA_F_DADFAILED | IFA_F_DEPRECATED | IFA_F_PERMANENT;
-            let flags = flags_of(&told) & !state;
+            let flags = flags_of(&told) & !STATE;
             if let Some(byte) = told.header.get_mut(2) {
                 *byte = 0;
             }
@@ -204,7 +208,7 @@ impl Rtnl {
             let mut new = old.clone();
             new.set_word(4, ends.to.index);
             let flags = flags_of(&old);
-            let passing = IFA_F_TENTATIVE | IFA_F_DADFAILED | IFA_F_DEPRECATED | IFA_F_PERMANENT | IFA_F_SECONDARY;
+            let passing = STATE | IFA_F_SECONDARY;
             // It served a moment ago, so it is nobody else's: it must not be silent for a second.
             let six = if new.header.first() == Some(&AF_INET6) { IFA_F_NODAD } else { 0 };
             if let Some(byte) = new.header.get_mut(2) {

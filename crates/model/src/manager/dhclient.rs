@@ -49,13 +49,18 @@ pub fn value<'a>(line: &'a [String], option: &str) -> Option<&'a str> {
     line.iter().position(|word| word == option).and_then(|at| line.get(at + 1)).map(String::as_str)
 }
 
+/// Whether it is a client of DHCPv6.
+#[must_use]
+pub fn is_of_ipv6(line: &[String]) -> bool {
+    line.iter().any(|word| word == "-6")
+}
+
 /// Why the client with that command line cannot be moved, where it cannot.
 #[must_use]
 pub fn obstacle(line: &[String], port: &IfName) -> Option<String> {
     let what = line.join(" ");
-    if line.iter().any(|word| word == "-6") {
-        // Its start takes every fixed IPv6 address away (dhclient-script(8), PREINIT6).
-        return Some(format!("`{what}` is a client of DHCPv6"));
+    if line.iter().any(|word| word == "-P") {
+        return Some(format!("`{what}` asks for a prefix to hand on"));
     }
     if interfaces(line) != [port.as_str()] {
         return Some(format!("`{what}` is not for {port} alone"));
@@ -127,6 +132,9 @@ mod tests {
              /var/lib/dhcp/dhclient6.eth0.leases br0 -e IF_METRIC=7"
         );
         assert_eq!(moved(&there, &br0, &eth0), line);
+        let six = words("dhclient -6 -v -pf /run/dhclient6.eth0.pid -lf /var/lib/dhcp/dhclient6.eth0.leases -I eth0");
+        assert_eq!((obstacle(&six, &eth0), is_of_ipv6(&six), is_of_ipv6(&line)), (None, true, false));
+        assert!(moved(&six, &eth0, &br0).join(" ").ends_with(" -lf /var/lib/dhcp/dhclient6.br0.leases -I br0"));
         let lease = "lease {\n  interface \"eth0\";\n  option host-name \"eth0\";\n}\n";
         let of_bridge = leases(lease, &eth0, &br0);
         assert_eq!(of_bridge, "lease {\n  interface \"br0\";\n  option host-name \"eth0\";\n}\n");
@@ -140,7 +148,7 @@ mod tests {
             "dhclient",
             "dhclient eth0",
             "dhclient -pf /run/d.eth0.pid -lf /var/d.eth0.leases eth0 eth1",
-            "dhclient -6 -pf /run/d.eth0.pid -lf /var/d.eth0.leases eth0",
+            "dhclient -6 -P -pf /run/d.eth0.pid -lf /var/d.eth0.leases eth0",
             "dhclient -pf /run/d.eth01.pid -lf /var/d.eth0.leases eth0",
         ] {
             assert!(obstacle(&words(line), &eth0).is_some(), "{line}");

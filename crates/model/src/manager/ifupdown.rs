@@ -36,6 +36,8 @@ const CARRIED: &[&str] = &[
     "dad-attempts",
     "dad-interval",
     "preferred-lifetime",
+    "ll-attempts",
+    "ll-interval",
 ];
 
 /// Programs whose lines are about the device itself.
@@ -55,10 +57,10 @@ pub(super) fn take_over(
     Ok(files.iter().map(|(path, text)| (path.clone(), rewriting.file(text))).collect())
 }
 
-/// Whether some stanza of the interface's has a DHCP client, for IPv4.
-pub(super) fn leases(files: &[(String, String)], port: &IfName) -> bool {
+/// Whether some stanza of the interface's has a DHCP client, for that family (`inet`, `inet6`).
+pub(super) fn leases(files: &[(String, String)], port: &IfName, family: &str) -> bool {
     files.iter().any(|(_, text)| {
-        stanzas(text, port.as_str()).any(|words| words.get(2) == Some(&"inet") && words.get(3) == Some(&"dhcp"))
+        stanzas(text, port.as_str()).any(|words| words.get(2) == Some(&family) && words.get(3) == Some(&"dhcp"))
     })
 }
 
@@ -110,11 +112,11 @@ impl Rewriting<'_> {
                 if within {
                     let known = matches!(
                         words.get(2..).unwrap_or_default(),
-                        ["inet", "static" | "dhcp" | "manual"] | ["inet6", "static" | "auto" | "manual"]
+                        ["inet", "static" | "dhcp" | "manual"] | ["inet6", "static" | "auto" | "dhcp" | "manual"]
                     );
                     if !known {
                         return Err(format!(
-                            "{about}: only inet static, dhcp and manual, and inet6 static, auto and manual are"
+                            "{about}: only inet static, dhcp and manual, and inet6 static, auto, dhcp and manual are"
                         ));
                     }
                 }
@@ -289,7 +291,8 @@ mod tests {
         for (text, why) in [
             ("iface eth0 inet dhcp\n  wpa-ssid home\n", "`wpa-ssid`"),
             ("iface eth0 inet static\n  bond-master bond0\n", "`bond-master`"),
-            ("iface eth0 inet6 dhcp\n", "inet6 dhcp`"),
+            ("iface eth0 inet6 dhcp\n  request_prefix 1\n", "`request_prefix`"),
+            ("iface eth0 inet6 v4tunnel\n", "inet6 v4tunnel`"),
             ("iface eth0 inet ppp\n", "inet ppp`"),
             ("iface eth0 inet static inherits lan\n", "inherits"),
             ("mapping eth0\n  script /bin/true\n", "`mapping eth0`"),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use kernel::apply::{Report, Wish};
 use kernel::journal::TextHash;
 use kernel::standing::Standing;
-use model::addition::Outline;
+use model::addition::{Before, Outline};
 use model::address::Transport;
 use model::network::{Forward, Network, Public};
 
@@ -93,6 +93,7 @@ fn to_copy(network: &Network, forward: &Forward) -> String {
 #[derive(Default)]
 pub struct Memory {
     file: Option<Known>,
+    before: Option<Before>,
     standing: Option<Standing>,
 }
 
@@ -155,7 +156,8 @@ fn add(context: &Context, listen: &str, to: &str) -> Result<Option<Exit>, Failur
         }
         None => engine.facts()?,
     };
-    let Some(addition) = known.outline.addition(&known.text, listen, to, &facts) else { return Ok(None) };
+    let addition = known.outline.addition(&known.text, listen, to, &facts, &mut memory.before);
+    let Some(addition) = addition else { return Ok(None) };
     if !foreign::is_quiet(&addition.around, standing.as_deref_mut())? {
         return Ok(None);
     }

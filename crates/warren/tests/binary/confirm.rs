@@ -108,9 +108,9 @@ fn what_is_confirmed_stays() {
         scene.write(ONE);
         scene.warren("confirm").says(1, &["no network of warren's is up"]);
         scene.warren("rollback").says(1, &["no `up` to be put back"]);
-        scene.warren("up --confirm 2").ends(0);
+        scene.warren("up --confirm 30").ends(0);
         let left = scene.warren("--json status").ends(0).json()["confirm_within"].as_u64().unwrap();
-        assert!((1..=2).contains(&left), "{left}");
+        assert!((1..=30).contains(&left), "{left}");
         scene.warren("status").says(0, &["awaits `warren confirm`"]);
         scene.warren("confirm").says(0, &["The network stays"]);
         watchdogs_end(&scene);
@@ -210,7 +210,7 @@ fn the_watchdog_survives_the_session_and_warren_itself() {
         let mut script = Command::new("script");
         scene.tell(&mut script);
         scene.write(TWO);
-        let line = format!("{WARREN} up --confirm 3; touch {0}/is-up; sleep 1000", scene.folder().display());
+        let line = format!("{WARREN} up --confirm 6; touch {0}/is-up; sleep 1000", scene.folder().display());
         script.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
         let session = Running::start(script.stdin(Stdio::null()).stdout(Stdio::null()));
         let deadline = Instant::now() + PATIENCE;
@@ -324,7 +324,7 @@ fn an_uplink_that_nobody_confirms() {
         assert!(tool("ip -br address show br0").contains("10.0.0.100/24"));
         scene.warren("rollback").ends(0);
         comes_back(&scene, &before, &[], "rolled back");
-        session("up --confirm 1").ends(0);
+        session("up --confirm 3").ends(0);
         comes_back(&scene, &before, &[], "nobody confirmed it");
         // Unplugged meanwhile by somebody else, and given another address.
         session("up --confirm 2").ends(0);

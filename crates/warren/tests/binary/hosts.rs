@@ -149,6 +149,12 @@ fn by_systemd_resolved_which_is_never_our_own_upstream() {
         tool("ip link delete br1");
         serve.hears("repaired");
         becomes("www.cnx.example", Some("10.1.1.6"));
+        // By resolved, not for want of it.
+        let deadline = Instant::now() + PATIENCE;
+        while fs::read_to_string("/etc/hosts").unwrap() != hosts {
+            assert!(Instant::now() < deadline, "resolved is not told of the bridge");
+            std::thread::sleep(Duration::from_millis(20));
+        }
         // Held, since whatever the kernel still has to tell of the repair has serve look again: without resolved it would
         // write /etc/hosts, and another resolved it would tell.
         kill_process(serve.pid(), Signal::STOP).unwrap();

@@ -39,6 +39,7 @@ mod networkd;
 mod networkmanager;
 mod qemu;
 mod rehearse;
+mod rest;
 mod routed;
 mod scale;
 mod secure;

@@ -8,7 +8,7 @@ use crate::common::snapshot::{assert_same, take};
 use crate::common::{lab, tool};
 use crate::support::{Scene, serve, settle};
 
-const NETWORK: &str = r#"
+pub const NETWORK: &str = r#"
 [host]
 uplink = "eth0"
 public = ["203.0.113.2", "2001:db8:113::2"]
@@ -51,7 +51,7 @@ ports = ["5432/tcp"]
 reach = ["198.51.100.7:80"]
 "#;
 
-const GUESTS: [&str; 4] = ["cnx6", "cnx7", "vault", "far"];
+pub const GUESTS: [&str; 4] = ["cnx6", "cnx7", "vault", "far"];
 
 /// How many of all are tried by the suite; `WARREN_MUTATIONS` says another number for a longer run by hand, and
 /// `WARREN_SEED` another order.
@@ -62,11 +62,11 @@ const SAMPLE: usize = 24;
 const ESCAPES: [&str; 2] = ["bridge link set dev", "ip link set eth0 mtu"];
 
 /// What somebody does to our objects, or to the host's, and how it is put back where `up` does not.
-struct Mutation {
-    what: String,
-    done: Vec<String>,
+pub struct Mutation {
+    pub what: String,
+    pub done: Vec<String>,
     /// Not of warren's objects: what undoes it.
-    back: Vec<String>,
+    pub back: Vec<String>,
 }
 
 fn ours(lines: &[String]) -> Mutation {
@@ -79,7 +79,7 @@ fn theirs(done: &str, back: &str) -> Mutation {
 
 /// Every rule taken out, one by one; each chain with a first rule that accepts, and one that drops; every element of
 /// every map and set that nft lists taken out; and each of our links, addresses, routes and switches.
-fn mutations() -> Vec<Mutation> {
+pub fn mutations() -> Vec<Mutation> {
     let mut all = Vec::new();
     for table in ["inet warren", "bridge warren"] {
         let listed = tool(&format!("nft -a list table {table}"));
@@ -173,7 +173,7 @@ fn elements(table: &str) -> Vec<Mutation> {
 }
 
 /// A small generator of numbers (splitmix64), for an order that a seed repeats.
-fn next(seed: &mut u64) -> u64 {
+pub fn next(seed: &mut u64) -> u64 {
     *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *seed;
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -181,7 +181,7 @@ fn next(seed: &mut u64) -> u64 {
     z ^ (z >> 31)
 }
 
-fn run(line: &str) -> bool {
+pub fn run(line: &str) -> bool {
     let output = Command::new("sh").args(["-c", line]).output().unwrap();
     if !output.status.success() {
         println!("refused by the kernel or its tool: {line}: {}", String::from_utf8_lossy(&output.stderr).trim());

@@ -220,6 +220,19 @@ pub fn settle(guests: &[&str]) {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+    // Without detection, too, the kernel puts an address's own route beside it a moment later (addrconf_dad_work of
+    // net/ipv6/addrconf.c).
+    let routed = || {
+        let routes = tool("ip -6 route show table local type local");
+        let routes: Vec<&str> = routes.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
+        let all = tool("ip -6 -o address show up");
+        let mut all = all.lines().filter_map(|line| line.split_whitespace().nth(3)?.split('/').next());
+        all.all(|address| routes.contains(&address))
+    };
+    while !routed() {
+        assert!(Instant::now() < deadline, "an address has no route:\n{}", tool("ip -6 -o address show up"));
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// A program in a place: `server` is where we are, everything else a namespace's name.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use crate::bridged::{OFFICE, leases, office, session, sshd};
+use crate::bridged::{OFFICE, advertised, leases, office, session, sshd};
 use crate::common::snapshot::{Snapshot, assert_same, take};
 use crate::common::{lab, tool};
 use crate::support::{PATIENCE, Running, Scene, all, reaches, serve, settle, silent};
@@ -182,7 +182,7 @@ fn a_file_that_somebody_has_written_since_is_left_and_told() {
         same(&before, "after down");
         // Links are not followed, and what is not understood is not touched.
         for (text, why) in [
-            (format!("{STATIC}\niface eth0 inet6 dhcp\n"), "inet6 dhcp"),
+            (format!("{STATIC}\niface eth0 inet6 dhcp\n"), "no dhclient -6"),
             (STATIC.replace("\taddress 10.0.0.100", "\twpa-ssid x\n\taddress 10.0.0.100"), "`wpa-ssid`"),
         ] {
             fs::write(OFFICES, &text).unwrap();
@@ -380,5 +380,125 @@ fn a_dhclient_that_nobody_else_runs_goes_on_on_the_bridge() {
         eventually("its end", || clients().is_empty());
         tool("dhclient -4 -i -pf /run/dhclient.pid -lf /var/lib/dhcp/dhclient.leases eth0");
         scene.warren("up").says(5, &["take-over cannot rewrite that", "-lf, -pf"]);
+    });
+}
+
+/// But for how long what was learnt is good for yet.
+fn timeless(snapshot: &Snapshot) -> Snapshot {
+    let without = |text: &String| {
+        let mut parts = text.split("\"expires\":");
+        let first = parts.next().unwrap_or_default().to_owned();
+        parts.fold(first, |text, part| text + part.trim_start_matches(|c: char| c.is_ascii_digit()))
+    };
+    snapshot.iter().map(|(part, text)| (part.clone(), without(text))).collect()
+}
+
+/// One that is ended while it runs a script leaves that script behind, and what it does comes after all that we have done.
+#[test]
+fn what_a_client_has_begun_is_over_before_its_address_moves() {
+    lab(|| {
+        let scene = by_ifupdown(LEASED);
+        let _clients = Clients;
+        let _leases: Running = leases(&scene);
+        ifup();
+        let leased = lease(&scene).1;
+        let is_it = "[ \"$interface\" = eth0 ] && [ \"$reason\" != PREINIT ]";
+        for (when, what) in [("enter", "echo > /run/begun; sleep 2"), ("exit", "echo > /run/over")] {
+            fs::write(format!("/etc/dhcp/dhclient-{when}-hooks.d/slow"), format!("if {is_it}; then {what}; fi\n"))
+                .unwrap();
+        }
+        scene.write(&with_take_over());
+        scene.warren("up --confirm 600").ends(0);
+        scene.warren("down").ends(0);
+        eventually("a script on its way", || fs::exists("/run/begun").unwrap());
+        scene.warren("up --confirm 600").ends(0);
+        eventually("its end", || fs::exists("/run/over").unwrap());
+        let addresses = tool("ip -o -4 address");
+        assert!(
+            !addresses.contains(" eth0 ") && addresses.contains(&format!("br0    inet {}/24", leased[1])),
+            "{addresses}"
+        );
+        scene.warren("plan --exit-code").ends(0);
+        scene.warren("down").ends(0);
+    });
+}
+
+/// Both families leased, and an address of each that is fixed.
+const LEASED6: &str = "auto eth0\niface eth0 inet dhcp\niface eth0 inet6 dhcp\n    up ip -6 address add 2001:db8:a::100/64 \
+                       dev eth0 nodad\n";
+
+#[test]
+fn a_lease_of_dhcpv6_goes_on_by_the_same_client_on_the_bridge() {
+    lab(|| {
+        let scene = by_ifupdown(LEASED6);
+        let (_clients, _leases, _router) = (Clients, leases(&scene), advertised(&scene));
+        ifup();
+        let leased = is_learnt("eth0", &scene);
+        let (files, before) = (whole(OFFICES), take());
+        let running = |on: &str| {
+            let running = clients();
+            assert_eq!(running.len(), 2, "{running:?}");
+            assert!(running.iter().all(|line| line.ends_with(on)), "{running:?}");
+            assert!(running.iter().any(|line| line.contains(" -6 ")), "{running:?}");
+        };
+        running(" eth0");
+        let heard = |what: &str| {
+            let text = fs::read_to_string(scene.folder().join("heard6")).unwrap();
+            assert!(!text.contains("DHCPRELEASE") && !text.contains("DHCPDECLINE"), "{text}");
+            text.matches(what).count()
+        };
+        let _host = serve(&scene, "server", 8000);
+        let tries = [
+            reaches("laptop", "[2001:db8:a::100]:8000", "server", "2001:db8:a::20"),
+            reaches("laptop", &format!("[{}]:8000", leased[1]), "server", "2001:db8:a::20"),
+            silent("laptop", "[2001:db8:a::101]:8000"),
+        ];
+        all("before", &tries);
+        let _echo = crate::support::listen("server", "TCP6-LISTEN:7,reuseaddr,fork", "EXEC:cat");
+        // By what is fixed, and by what is leased.
+        let mut talks = ["2001:db8:a::100", &leased[1]]
+            .map(|address| crate::support::Talk::open("laptop", &format!("TCP6:[{address}]:7")));
+        let mut talk = |word: &str| talks.iter_mut().for_each(|talk| assert_eq!(talk.ask(word), word));
+        talk("before");
+        scene.write(OFFICE);
+        scene.warren("up").says(5, &["eth0 is configured by ifupdown", "take-over = true"]);
+        let confirmed = heard("DHCPCONFIRM");
+        scene.up(&with_take_over(), &["rest"]);
+        scene.warren("confirm").ends(0);
+        talk("on the bridge");
+        running(" br0");
+        eventually("a lease that is asked about, from the bridge", || heard("DHCPCONFIRM") > confirmed);
+        assert_eq!(is_learnt("br0", &scene), leased, "another lease, or another client's");
+        assert!(!tool("ip -6 -o address show dev eth0 scope global").contains("2001:"));
+        let fixed = "inet6 2001:db8:a::100/64 scope global";
+        let text = tool("ip -6 -o address show dev br0");
+        assert!(text.lines().any(|line| line.contains(fixed) && line.contains("valid_lft forever")), "{text}");
+        all("on the bridge", &tries);
+        let text = String::from_utf8(whole(OFFICES).0).unwrap();
+        assert!(text.contains("iface br0 inet6 dhcp\n"), "{text}");
+        scene.warren("plan --exit-code").ends(0);
+
+        // Killed while what is fixed was kept from it: the next one has it be fixed again.
+        drop(Clients);
+        eventually("its end", || clients().is_empty());
+        tool("ip -6 address change 2001:db8:a::100/64 dev br0 valid_lft 2147483647 preferred_lft 2147483647 nodad");
+        scene.warren("plan --exit-code").says(3, &["dhclient -6 on br0 in place of eth0"]);
+        scene.warren("up").ends(0);
+        running(" br0");
+        let text = tool("ip -6 -o address show dev br0");
+        assert!(text.lines().any(|line| line.contains(fixed) && line.contains("valid_lft forever")), "{text}");
+
+        let confirmed = heard("DHCPCONFIRM");
+        scene.warren("down").ends(0);
+        talk("and back");
+        running(" eth0");
+        eventually("a lease that is asked about, from the interface", || heard("DHCPCONFIRM") > confirmed);
+        assert_eq!(is_learnt("eth0", &scene), leased, "another lease, or another client's");
+        all("and back", &tries);
+        assert_eq!(whole(OFFICES), files);
+        let now = || timeless(&take());
+        eventually("what was before", || now() == timeless(&before));
+        assert_eq!(only("/var/lib/dhcp").iter().filter(|name| name.contains("br0")).count(), 0);
+        assert_eq!(heard("DHCPSOLICIT"), 1);
     });
 }

@@ -49,8 +49,6 @@ pub enum Request {
 
 /// Who asks.
 pub struct Asker {
-    /// Its process.
-    pub pid: u32,
     /// Where it hears what is said.
     pub said: mpsc::UnboundedSender<Said>,
 }
@@ -185,14 +183,13 @@ pub(super) fn listen(run_dir: &Path, events: &mpsc::UnboundedSender<Event>) -> R
 }
 
 async fn answer(stream: tokio::net::UnixStream, events: mpsc::UnboundedSender<Event>) -> io::Result<()> {
-    let pid = stream.peer_cred()?.pid().and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default();
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
     let mut reader = tokio::io::BufReader::new(reader);
     tokio::time::timeout(PATIENCE, reader.read_line(&mut line)).await.map_err(io::Error::other)??;
     let request: Request = serde_json::from_str(&line)?;
     let (said, mut says) = mpsc::unbounded_channel();
-    let _ = events.send(Event::Asked(request, Asker { pid, said }));
+    let _ = events.send(Event::Asked(request, Asker { said }));
     while let Some(said) = says.recv().await {
         let mut line = serde_json::to_vec(&said)?;
         line.push(b'\n');

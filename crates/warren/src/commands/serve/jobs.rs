@@ -2,6 +2,7 @@
 //! waits for it.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -58,6 +59,9 @@ pub enum Done {
 /// The name of the thread: what nf_tables tells of who made a change, if it was we.
 pub const NAME: &str = "warren-jobs";
 
+/// After so long without a job it is idle: who adds forwards one by one has added the last.
+const IDLE: Duration = Duration::from_secs(3);
+
 /// Beyond so many times the service manager's patience a command is taken to hang: one that makes guests takes minutes.
 const COMMAND: u32 = 30;
 
@@ -81,7 +85,23 @@ impl Jobs {
         let work = move || {
             let mut names = HostNames::default();
             let remembered = Remembered::default();
-            for job in receiver {
+            // Whether something is to be given back once nobody adds any more.
+            let mut owes = false;
+            loop {
+                let next = match owes {
+                    true => receiver.recv_timeout(IDLE),
+                    false => receiver.recv().map_err(RecvTimeoutError::from),
+                };
+                let job = match next {
+                    Ok(job) => job,
+                    Err(RecvTimeoutError::Timeout) => {
+                        kernel::memory::give_back();
+                        kernel::memory::let_go_of_code();
+                        owes = false;
+                        continue;
+                    }
+                    Err(RecvTimeoutError::Disconnected) => return,
+                };
                 // A repair is told at once; the host's names are looked after behind it.
                 let looked = if let Job::Look(context) = &job { Some(context.clone()) } else { None };
                 let is_short = matches!(&job, Job::Command { command: Command::Forward { .. }, .. });
@@ -103,10 +123,11 @@ impl Jobs {
                     if !is_light {
                         kernel::memory::give_back();
                     }
-                    // Who adds forwards one by one needs the same code again at once.
+                    // Who adds forwards one by one needs the same memory and code again at once.
                     if !is_short {
                         kernel::memory::let_go_of_code();
                     }
+                    owes |= is_short;
                 }
             }
         };
@@ -175,7 +196,7 @@ fn run(job: Job, events: &mpsc::UnboundedSender<Event>, names: &mut HostNames, r
             let said = asker.said.clone();
             // Who went away hears no more.
             let hear = move |stream, text: &str| drop(said.send(Said::text(stream, text)));
-            kernel::session::on_behalf_of(asker.pid, || output::within(hear, work))
+            kernel::session::on_behalf_of(context.session, || output::within(hear, work))
         }
         None => work(),
     };

@@ -105,7 +105,8 @@ pub fn look(context: &Context) -> Result<Vec<String>, String> {
         // Without a look at the host the file means what it meant.
         let facts = engine.facts().ok()?;
         let source = Source { path: record.config.clone(), text: record.text.clone(), warnings: Vec::new() };
-        source.network(&facts).map_err(|failure| untold = Some(failure.message)).ok()
+        let network = source.network(&facts).map_err(|failure| untold = Some(failure.message)).ok()?;
+        Some((network, facts))
     });
     match (report, untold) {
         (Ok(_), None) if taken_back => {
