@@ -267,8 +267,9 @@ fn debian_kernel() -> Done {
 }
 
 /// Packages of Debian 12's, unpacked below target for tests that run them in a lab; installed, one would guard this
-/// machine, two configure it, and one answer its names.
+/// machine, three configure it, and one answer its names.
 const UNPACKED: &[(&str, &[&str])] = &[
+    ("dhcpcd", &["dhcpcd-base"]),
     ("firewalld", &["firewalld", "python3-firewall", "python3-nftables"]),
     ("ifupdown", &["ifupdown"]),
     ("netplan", &["netplan.io", "libnetplan0"]),

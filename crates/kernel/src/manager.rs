@@ -176,7 +176,8 @@ fn dhcp_client(name: &IfName) -> Option<Managed> {
         format!("/run/dhcpcd/{name}-4.pid"),
         format!("/run/udhcpc.{name}.pid"),
     ];
-    let noted = notes.iter().any(|path| holders::dhclient::runs(Path::new(path)));
+    let noted =
+        notes.iter().any(|path| holders::dhclient::runs(Path::new(path))) || holders::dhclient::has_udhcpc(name);
     let (holders, obstacle) = clients(name);
     (noted || !holders.is_empty()).then(|| Managed {
         holders,

@@ -37,6 +37,18 @@ pub struct Client {
 /// Every dhclient of this network's.
 #[must_use]
 pub fn all() -> Vec<Client> {
+    running(&["dhclient"])
+}
+
+/// Whether a udhcpc runs for the interface, which notes itself nowhere unless told (`-p`), and whose script sets its
+/// address without an end.
+#[must_use]
+pub fn has_udhcpc(name: &IfName) -> bool {
+    running(&["udhcpc", "udhcpc6", "busybox"]).iter().any(|client| dhclient::is_udhcpc_of(&client.line, name))
+}
+
+/// Processes of this network's by those names.
+fn running(names: &[&str]) -> Vec<Client> {
     let own = fs::metadata("/proc/thread-self/ns/net").map(|meta| meta.ino()).ok();
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
@@ -44,7 +56,7 @@ pub fn all() -> Vec<Client> {
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
         // Threads of it have other names, and one that has ended has no command line.
         let same = fs::metadata(format!("/proc/{pid}/ns/net")).map(|meta| meta.ino()).ok() == own && own.is_some();
-        let text = (name.trim() == "dhclient" && same).then(|| fs::read(format!("/proc/{pid}/cmdline")).ok())??;
+        let text = (names.contains(&name.trim()) && same).then(|| fs::read(format!("/proc/{pid}/cmdline")).ok())??;
         let line = text.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
         let mut line: Vec<String> = line.collect();
         line.pop();

@@ -55,6 +55,20 @@ pub fn is_of_ipv6(line: &[String]) -> bool {
     line.iter().any(|word| word == "-6")
 }
 
+/// Whether that is the command line of busybox's udhcpc (or udhcpc6) for the interface, which is eth0 where none is told.
+#[must_use]
+pub fn is_udhcpc_of(line: &[String], name: &IfName) -> bool {
+    let base = |word: &String| word.rsplit('/').next().unwrap_or_default().to_owned();
+    let mut words = line.iter().map(base).take(2);
+    let is_it = |word: Option<String>| word.is_some_and(|word| matches!(word.as_str(), "udhcpc" | "udhcpc6"));
+    if !is_it(words.next()) && !is_it(words.next()) {
+        return false;
+    }
+    let joined = line.iter().find_map(|word| word.strip_prefix("--interface=").or(word.strip_prefix("-i")));
+    let told = value(line, "-i").or(value(line, "--interface")).or(joined);
+    told.unwrap_or("eth0") == name.as_str()
+}
+
 /// Why the client with that command line cannot be moved, where it cannot.
 #[must_use]
 pub fn obstacle(line: &[String], port: &IfName) -> Option<String> {
@@ -139,6 +153,22 @@ mod tests {
         let of_bridge = leases(lease, &eth0, &br0);
         assert_eq!(of_bridge, "lease {\n  interface \"br0\";\n  option host-name \"eth0\";\n}\n");
         assert_eq!(leases(&of_bridge, &br0, &eth0), lease);
+    }
+
+    #[test]
+    fn udhcpc_is_known_by_its_words() {
+        let eth0 = IfName::new("eth0").unwrap();
+        for (line, is_it) in [
+            ("udhcpc -i eth0 -b", true),
+            ("/bin/busybox udhcpc -n -p /run/udhcpc.eth0.pid -i eth0", true),
+            ("udhcpc6 --interface=eth0", true),
+            ("udhcpc -ieth0", true),
+            ("udhcpc -b", true),
+            ("udhcpc -i eth1", false),
+            ("busybox httpd -f", false),
+        ] {
+            assert_eq!(is_udhcpc_of(&words(line), &eth0), is_it, "{line}");
+        }
     }
 
     #[test]

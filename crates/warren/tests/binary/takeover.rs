@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::bridged::{OFFICE, advertised, leases, office, session, sshd};
@@ -500,5 +500,48 @@ fn a_lease_of_dhcpv6_goes_on_by_the_same_client_on_the_bridge() {
         eventually("what was before", || now() == timeless(&before));
         assert_eq!(only("/var/lib/dhcp").iter().filter(|name| name.contains("br0")).count(), 0);
         assert_eq!(heard("DHCPSOLICIT"), 1);
+    });
+}
+
+#[test]
+fn other_dhcp_clients_are_found_and_told_of_the_bridge() {
+    lab(|| {
+        let scene = by_ifupdown("# Nothing of the uplink's.\n");
+        let _leases = leases(&scene);
+        tool("ip link set eth0 up");
+        settle(&[]);
+        let unpacked = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/dhcpcd").canonicalize();
+        let dhcpcd = unpacked.expect("`cargo xtask test` unpacks dhcpcd").join("usr/sbin/dhcpcd");
+        tool("mount -t tmpfs tmpfs /var/lib");
+        fs::create_dir("/var/lib/dhcpcd").unwrap();
+        // As Debian's package has it set the address: without an end.
+        let script = "#!/bin/sh\n[ \"$1\" = bound ] && ip address add \"$ip/$mask\" dev \"$interface\"\n";
+        fs::write("/run/bound", script).unwrap();
+        fs::set_permissions("/run/bound", fs::Permissions::from_mode(0o755)).unwrap();
+        let with = |program: &str, arguments: &[&str]| {
+            let mut command = Command::new(program);
+            command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            let running = Running::start(&mut command);
+            eventually(program, || tool("ip -4 -o address show dev eth0").contains("10.0.0.1"));
+            running
+        };
+        let is_refused = || {
+            let before = tool("ip -br address");
+            scene.write(OFFICE);
+            let said = ["eth0 is configured by a DHCP client", "let the DHCP client run on br0", "take-over = true"];
+            scene.warren("up").says(5, &said);
+            scene.write(&with_take_over());
+            scene.warren("up").says(5, &["take-over cannot rewrite that", "of DHCP clients only dhclient is moved"]);
+            assert_eq!(tool("ip -br address"), before);
+        };
+        let udhcpc = with("busybox", &["udhcpc", "-f", "-i", "eth0", "-s", "/run/bound"]);
+        is_refused();
+        // Beside it, the same without one goes.
+        drop(udhcpc);
+        scene.write(&with_take_over());
+        scene.warren("plan").ends(0);
+        tool("ip address flush dev eth0");
+        let _dhcpcd = with(&dhcpcd.display().to_string(), &["-4", "-B", "--script", "/bin/true", "eth0"]);
+        is_refused();
     });
 }
