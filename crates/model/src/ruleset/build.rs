@@ -32,8 +32,6 @@ const DSTNAT: i32 = -100;
 const SRCNAT: i32 = 100;
 /// Priority of ordinary filters (NF_IP_PRI_FILTER).
 const FILTER: i32 = 0;
-/// Priority of header changes (NF_IP_PRI_MANGLE).
-const MANGLE: i32 = -150;
 
 /// Where cloud providers answer with credentials (pains.md 25).
 pub const METADATA4: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
@@ -81,7 +79,7 @@ fn inet(network: &Network) -> Table {
         input(),
     ]);
     table.chains.extend(redirects(network));
-    table.chains.extend([clamp(), forward(network), postrouting(network)]);
+    table.chains.extend([forward(network), postrouting(network)]);
     let caps = caps::chains(&table.sets);
     table.chains.extend(caps);
     table.chains.push(counters::with_host());
@@ -223,19 +221,13 @@ fn redirects(network: &Network) -> Option<Chain> {
 
 // ---- through the host ----
 
-/// MTU black holes (pains.md 17): a SYN never promises more than the way carries.
-fn clamp() -> Chain {
-    let rules = [Field::IifName, Field::OifName].map(|field| {
-        // Most packets are no SYN, and that is told by a byte of theirs.
-        let statements = [Statement::Syn, in_set(&[field], "lans"), Statement::ClampMss];
-        rule("never promise more than the way carries", statements)
-    });
-    Chain { name: "clamp".into(), hook: hook(HookPoint::Forward, ChainKind::Filter, MANGLE), rules: rules.into() }
-}
-
 fn forward(network: &Network) -> Chain {
     let not_in = |field| Statement::InSet { fields: vec![field], not: true, set: "lans".into() };
-    let mut rules = vec![rule("not of our LANs", [not_in(Field::IifName), not_in(Field::OifName), accept()])];
+    let mut rules = vec![
+        rule("not of our LANs", [not_in(Field::IifName), not_in(Field::OifName), accept()]),
+        // MTU black holes (pains.md 17).
+        rule("never promise more than the way carries", [Statement::ClampMss]),
+    ];
     // Past a forward such a packet would look like a neighbour's to its guest.
     for net in network.lans.iter().filter(|lan| lan.mode != Mode::Bridged).flat_map(|lan| nets(network, lan)) {
         rules.push(rule(

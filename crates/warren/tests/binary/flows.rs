@@ -3,6 +3,7 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -203,5 +204,48 @@ fn a_gigabyte_comes_whole_through_a_hundred_changes_without_a_stall() {
         assert!(at[0] < at[99], "nothing came while the changes were made");
         println!("{got} blocks of 64 KiB; the longest wait {longest:?}, of a thread with nothing to do {machine:?}");
         assert!(longest < STALL + machine, "it stood still for {longest:?}");
+    });
+}
+
+/// The largest segment that a stream sends (TCP_MAXSEG of tcp(7)).
+fn segment(stream: &TcpStream) -> i32 {
+    let (mut value, mut length) = (0_i32, 4);
+    // SAFETY: the pointers are to an integer of that length, and to the length.
+    let asked = unsafe {
+        let to = (&raw mut value).cast();
+        libc::getsockopt(stream.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_MAXSEG, to, &raw mut length)
+    };
+    assert_eq!(asked, 0, "{}", std::io::Error::last_os_error());
+    value
+}
+
+/// Either side's SYN says so, in by a forward and out, in both families.
+#[test]
+fn a_segment_is_never_longer_than_the_way_carries() {
+    lab(|| {
+        let scene = Scene::new();
+        scene.up(NETWORK, &GUESTS);
+        let bound = |place: &str, at: &str| {
+            let at = at.to_owned();
+            Netns::open(place).unwrap().run(move || TcpListener::bind(at)).unwrap().unwrap()
+        };
+        let (guest, world) = (bound("cnx6", "[::]:80"), bound("world", "[::]:80"));
+        let ends = |from: &str, to: &str, listener: &TcpListener| {
+            let to = to.to_owned();
+            let begun = Netns::open(from).unwrap().run(move || TcpStream::connect(to)).unwrap().unwrap();
+            [segment(&begun), segment(&listener.accept().unwrap().0)]
+        };
+        let ways = || {
+            [
+                ends("world", "203.0.113.2:8080", &guest),
+                ends("world", "[2001:db8:113::2]:8080", &guest),
+                ends("cnx6", "198.51.100.7:80", &world),
+                ends("cnx6", "[2001:db8:100::7]:80", &world),
+            ]
+        };
+        let before = ways();
+        tool("ip link set eth0 mtu 1400");
+        let after = ways();
+        assert_eq!(after, before.map(|ends| ends.map(|segment| segment - 100)), "{before:?}");
     });
 }
