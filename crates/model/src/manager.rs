@@ -186,6 +186,16 @@ impl Managed {
         Ok(Takeover { by: self.by, files: changed.collect(), holders: self.holders.clone() })
     }
 
+    /// Its files that networkd follows on the interface.
+    fn followed(&self) -> Vec<(String, String)> {
+        let of = |path: &String| {
+            self.holders
+                .iter()
+                .all(|holder| !matches!(holder, Holder::Networkd(follows) if !follows.files.contains(path)))
+        };
+        self.files.iter().filter(|(path, _)| of(path)).cloned().collect()
+    }
+
     /// What of it NetworkManager has at work.
     fn active(&self) -> Option<&networkmanager::Active> {
         self.holders.iter().find_map(|holder| match holder {
@@ -241,7 +251,7 @@ impl Managed {
                 let of = |(path, text): &(String, String)| (path.clone(), for_bridge_utils(text, port, bridge));
                 self.files.iter().map(of).collect()
             }
-            Manager::Networkd => networkd::for_bridge(&self.files, port, bridge, mac),
+            Manager::Networkd => networkd::for_bridge(&self.followed(), port, bridge, mac),
             _ => Vec::new(),
         }
     }

@@ -70,7 +70,9 @@ pub fn managed(name: &IfName, index: u32, followed: &str) -> Managed {
         None => followed.to_owned(),
     };
     let paths = with_drop_ins(&path);
-    let texts = texts(&paths);
+    // And what comes before it, which does not fit the interface, but may fit its bridge.
+    let others = all().into_iter().take_while(|other| *other != path).collect::<Vec<_>>();
+    let texts = texts(&paths).into_iter().chain(texts(&others)).collect();
     let (iaid, iaid6) = identities(index);
     let ours = crate::takeover::are_ours(FOLDERS[0]);
     let obstacle = match bus::is_served(SERVICE) {

@@ -202,7 +202,25 @@ pub(super) fn take_over(
         check(text).map_err(|why| format!("{path}: {why}"))?;
     }
     let names = follows.names(bridge).ok_or_else(|| format!("{path}: no name comes before that"))?;
+    if let Some((other, _)) = managed.files.iter().find(|file| comes_first(file, &names, bridge, mac)) {
+        return Err(format!(
+            "{other} may fit {bridge}, too, and comes before {}: give it a name that comes after that",
+            names.network
+        ));
+    }
     Ok(texts(&files, &names, port, bridge, Some(mac), (follows.iaid, follows.iaid6)))
+}
+
+/// Whether that is another's file which may be followed on the bridge in place of ours.
+fn comes_first(file: &(String, String), names: &Names, bridge: &IfName, mac: Mac) -> bool {
+    let (path, text) = file;
+    let files = std::slice::from_ref(file);
+    let is_anothers = |list: &str| !list.split_whitespace().any(|one| one.parse() == Ok(mac));
+    path.ends_with(".network")
+        && base(path) < base(&names.network)
+        && !is_unmanaged(text)
+        && may_fit(files, &[bridge])
+        && !value(files, "Match", "MACAddress").is_some_and(is_anothers)
 }
 
 /// What to write by hand.
@@ -414,6 +432,23 @@ mod tests {
             assert_eq!(stood_for(&names.interim), Some(followed));
         }
         assert_eq!(names("!!.network", &name("br0")), None);
+    }
+
+    #[test]
+    fn what_would_be_followed_on_the_bridge_instead_is_told() {
+        for (path, text, is_told) in [
+            ("/etc/systemd/network/01-bridges.network", "[Match]\nName=br*\n", true),
+            ("/etc/systemd/network/01-mac.network", "[Match]\nMACAddress=02:00:00:00:00:01\nName=b*\n", true),
+            ("/etc/systemd/network/06-bridges.network", "[Match]\nName=br*\n", false),
+            ("/etc/systemd/network/01-other.network", "[Match]\nName=eth1\n", false),
+            ("/etc/systemd/network/01-other.network", "[Match]\nMACAddress=02:00:00:00:00:02\n", false),
+        ] {
+            let mut managed = managed("/etc/systemd/network/10-lan.network", LEASED);
+            managed.files.push((path.to_owned(), text.to_owned()));
+            let mac = "02:00:00:00:00:01".parse().unwrap();
+            let said = take_over(&managed, &name("eth0"), &name("br0"), mac);
+            assert_eq!(said.is_err_and(|why| why.contains(path)), is_told, "{path}: {text}");
+        }
     }
 
     #[test]

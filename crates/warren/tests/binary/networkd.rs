@@ -274,6 +274,11 @@ fn networkd_is_told_of_the_bridge_and_told_back() {
         assert_eq!(state("br0").1, "/etc/systemd/network/05-br0.network");
         scene.warren("down").ends(0);
         same(&before, "after another down");
+        // Nor where another file would be followed on the bridge.
+        let other = "/etc/systemd/network/01-bridges.network";
+        fs::write(other, "[Match]\nName=br*\n\n[Network]\nLLDP=no\n").unwrap();
+        scene.warren("up").says(5, &["take-over cannot rewrite that", "01-bridges.network may fit br0, too"]);
+        fs::remove_file(other).unwrap();
         networkd.networkd = None;
         scene.warren("up").says(5, &["take-over cannot rewrite that", "systemd-networkd does not run"]);
         same(&before, "after the refusal");
