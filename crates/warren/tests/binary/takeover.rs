@@ -420,6 +420,7 @@ fn what_a_client_has_begun_is_over_before_its_address_moves() {
         );
         scene.warren("plan --exit-code").ends(0);
         scene.warren("down").ends(0);
+        crate::confirm::watchdogs_end(&scene);
     });
 }
 
