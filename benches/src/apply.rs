@@ -4,7 +4,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use kernel::netns::Netns;
 use kernel::rtnl::{LinkChange, NewRoute, Rtnl, VethPeer};
@@ -13,12 +13,10 @@ use model::address::{IfName, Mac};
 use crate::measure::{Bound, Row, absolute, compared, in_turns};
 use crate::replay::Recording;
 use crate::scene::{Outcome, Scene, forwards, inside, run, run_with, told};
+use crate::serve::until;
 
 const ROUNDS: usize = 7;
 const GUESTS: usize = 500;
-/// So long the kernel is busy with what `up` has left it to do: to look for others with the IPv6 addresses of a thousand ends
-/// of cables, one after the other behind the lock that whoever looks at links wants too.
-const AFTERMATH: Duration = Duration::from_secs(5);
 /// Where Debian's package puts it: podman runs it, and nobody else.
 const NETAVARK: &str = "/usr/lib/podman/netavark";
 
@@ -225,6 +223,14 @@ pub fn up_of_guests() -> Outcome<Vec<Row>> {
     ])
 }
 
+/// Whether the kernel still looks for others with the IPv6 addresses of a thousand ends of cables, as it does for some
+/// seconds after `up`: one after the other, behind the lock that whoever looks at links wants too.
+fn is_looking() -> Outcome<bool> {
+    let look = |_: &str| Ok(Rtnl::open()?.addresses()?.iter().any(|address| address.is_unusable()));
+    let all = told(Netns::visit(look), "the namespaces")?;
+    all.into_iter().try_fold(false, |any, (name, looks)| Ok(any | told(looks, &name)?))
+}
+
 /// What 500 guests and 10,000 forwards take.
 pub fn many_of_both() -> Outcome<Vec<Row>> {
     let ours = Scene::new("both")?;
@@ -232,7 +238,7 @@ pub fn many_of_both() -> Outcome<Vec<Row>> {
     ours.warren_done(&["-q", "up"])?;
     let planned = || in_turns(ROUNDS, &mut [&mut || whole(&mut ours.warren(&["plan"]))]);
     let at_once = planned()?;
-    std::thread::sleep(AFTERMATH);
+    until("the kernel has looked for others with its addresses", || Ok(!is_looking()?))?;
     let plan = planned()?;
     let mut first = true;
     let down = in_turns::<String>(

@@ -4,19 +4,19 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::UdpSocket;
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use kernel::netns::Netns;
 
 use crate::apply::whole;
 use crate::measure::{Bound, Row, Series, absolute, compared, in_turns};
 use crate::scene::{Outcome, PUBLIC, Scene, forwards, inside, run, run_with, told};
-use crate::serve::{Serve, memory, settled};
+use crate::serve::{Serve, of_both, settled, until};
 
 const ROUNDS: usize = 7;
 const MANY: usize = 10_000;
-/// After so long without a command `serve` has given back what the last ones needed, and some more.
-const IDLE: Duration = Duration::from_secs(5);
+/// MiB that at least is given back of what the last commands needed.
+const GIVEN_BACK: f64 = 1.0;
 
 /// The rows of this work.
 pub fn rows() -> Outcome<Vec<Row>> {
@@ -115,8 +115,8 @@ fn through_serve() -> Outcome<Vec<Row>> {
         }],
     )?;
     let [while_tracked] = &tracked[..] else { return Err("a figure".to_owned()) };
-    let grown = memory(there.pid())? + memory(there.worker()?)?;
-    std::thread::sleep(IDLE);
+    let grown = of_both(&there)?;
+    until("serve has given back what it needed", || Ok(of_both(&there)? < grown - GIVEN_BACK))?;
     let idle = settled(&there)?;
     let work = "one forward more at 10,000, through a running `serve`, by its socket";
     Ok(vec![

@@ -128,9 +128,14 @@ pub fn memory(pid: u32) -> Outcome<f64> {
     Ok(kib / 1024.0)
 }
 
-/// The memory of both processes once what they have begun with is over.
+/// The memory of both processes.
+pub fn of_both(serve: &Serve) -> Outcome<f64> {
+    Ok(memory(serve.pid())? + memory(serve.worker()?)?)
+}
+
+/// The same once what they have begun with is over.
 pub fn settled(serve: &Serve) -> Outcome<f64> {
-    let both = || -> Outcome<f64> { Ok(memory(serve.pid())? + memory(serve.worker()?)?) };
+    let both = || of_both(serve);
     let (mut last, mut alike) = (both()?, 0);
     until("serve is idle", || {
         thread::sleep(Duration::from_millis(200));
