@@ -332,8 +332,11 @@ impl Engine {
             Err(trouble) => trouble,
         };
         let mut done = plan;
-        if matches!(&trouble, Trouble::Step { cause: StepError::Kernel(e), .. } if e.is_partial()) {
-            done.steps.extend(trouble.step().cloned());
+        // A manager that was told may have begun, and go on with it: it is told back, before the addresses are.
+        if let Trouble::Step { step, cause: StepError::Kernel(e), .. } = &trouble
+            && (e.is_partial() || matches!(**step, Step::SetHold { .. }))
+        {
+            done.steps.push((**step).clone());
         }
         let leftovers = self.put_back(&mut executor, &done, prior);
         Err(match trouble {
@@ -471,15 +474,6 @@ enum Trouble {
     Lost(String),
     /// The kernel could not be looked at, or a file of ours not be written.
     Other(Box<ApplyError>),
-}
-
-impl Trouble {
-    fn step(&self) -> Option<&Step> {
-        match self {
-            Self::Step { step, .. } => Some(step),
-            Self::Unsettled(_) | Self::Lost(_) | Self::Other(_) => None,
-        }
-    }
 }
 
 impl From<ApplyError> for Trouble {

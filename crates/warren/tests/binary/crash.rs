@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use kernel::apply::{ApplyError, Confirm, Engine, Report, Watch, Wish};
 use model::network::Network;
 use model::plan::Step;
+use model::state::Side;
 
 use crate::common::snapshot::{Snapshot, assert_same, take, take_here};
 use crate::common::{lab, without_detection};
@@ -390,6 +391,27 @@ fn an_uplink_of_networkds_that_is_taken_over_killed_after_any_step() {
             assert!(matches!(&lost, ApplyError::Lost { leftovers, .. } if leftovers.is_empty()), "{lost}");
         });
         is_back("undone");
+        // And where networkd, told of the bridge, follows another file there, which has come meanwhile: it is not done in
+        // time, and has taken off the interface what that no longer says.
+        let link_local = || {
+            let mode = std::fs::read_to_string("/proc/sys/net/ipv6/conf/eth0/addr_gen_mode").unwrap();
+            (mode, crate::common::tool("ip -6 -br address show dev eth0 scope link"))
+        };
+        let (before, other) = (link_local(), "/etc/systemd/network/01-bridges.network");
+        assert!(before.1.contains("fe80::"), "{before:?}");
+        apart(|| {
+            let mut comes = |_: usize, step: &Step| {
+                if matches!(step, Step::SetHold { to: Some(hold), .. } if hold.on == Side::Bridge) {
+                    std::fs::write(other, "[Match]\nName=br0\n\n[Network]\nLLDP=no\n").unwrap();
+                }
+                Ok(())
+            };
+            let failed = server.engine().up(&network, Path::new("/warren.toml"), false, &mut comes).unwrap_err();
+            std::fs::remove_file(other).unwrap();
+            assert!(matches!(&failed, ApplyError::Step { leftovers, .. } if leftovers.is_empty()), "{failed}");
+        });
+        is_back("undone after a failure");
+        assert_eq!(link_local(), before, "undone after a failure");
         let heard = std::fs::read_to_string(server.scene.folder().join("heard")).unwrap();
         assert!(heard.contains("DHCPACK") && !heard.contains("DHCPRELEASE"), "{heard}");
     });
