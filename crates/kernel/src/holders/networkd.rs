@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -305,11 +306,23 @@ fn await_follow(name: &IfName, path: Option<&str>) -> Result<()> {
     }
 }
 
-/// Waits a while until it has its lease anew: what moves the address meanwhile would find it on both sides.
+/// Waits a while until it has its lease anew, and has given the link its address: what moves the address meanwhile would
+/// find it on both sides.
 fn await_lease(name: &IfName, texts: &[(String, String)]) -> Result<()> {
     let begun = Instant::now();
-    let path = format!("/run/systemd/netif/leases/{}", Rtnl::open()?.index_of(name)?);
-    while leases(texts) && begun.elapsed() < SETTLED && !Path::new(&path).exists() {
+    let mut rtnl = Rtnl::open()?;
+    let index = rtnl.index_of(name)?;
+    let path = format!("/run/systemd/netif/leases/{index}");
+    let leased = || {
+        let text = fs::read_to_string(&path).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("ADDRESS="))?.parse::<IpAddr>().ok()
+    };
+    while leases(texts) && begun.elapsed() < SETTLED {
+        if let Some(address) = leased()
+            && rtnl.addresses()?.iter().any(|one| one.index == index && one.net.addr() == address)
+        {
+            break;
+        }
         std::thread::sleep(Duration::from_millis(5));
     }
     Ok(())

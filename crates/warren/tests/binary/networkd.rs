@@ -16,7 +16,7 @@ use crate::takeover::{is_learnt, lease, lease6, only, same, whole, with_take_ove
 
 pub const FOLDER: &str = "/etc/systemd/network";
 const FOLLOWED: &str = "/etc/systemd/network/20-office.network";
-const STATIC: &str = "# The office\n[Match]\nName=eth0\n\n[Network]\nAddress=10.0.0.100/24\nAddress=2001:db8:a::100/64\n\
+pub const STATIC: &str = "# The office\n[Match]\nName=eth0\n\n[Network]\nAddress=10.0.0.100/24\nAddress=2001:db8:a::100/64\n\
                       Gateway=10.0.0.1\nGateway=2001:db8:a::1\nIPv6AcceptRA=no\nIPv6DuplicateAddressDetection=0\n\n\
                       [Route]\nDestination=10.9.0.0/16\nGateway=10.0.0.1\n";
 /// By its hardware address, which its bridge has, too.
