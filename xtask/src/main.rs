@@ -99,6 +99,9 @@ const PEERS: &[(&str, &str)] = &[
     ("procps", "sysctl"),
     ("strace", "strace"),
     ("util-linux", "nsenter"),
+    // `ssh -D`, and with its server the library that dante wants and only unpacking it does not bring.
+    ("openssh-client", "ssh"),
+    ("openssh-server", "sshd"),
 ];
 
 type Done = Result<(), String>;
