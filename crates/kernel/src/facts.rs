@@ -9,6 +9,7 @@ use model::facts::{HostFacts, HostRoute, Interface, Listener, Medium};
 use model::state::{ALIAS_PREFIX, IpFamilyWord, Sysctl, in_place_of};
 
 use crate::error::Result;
+use crate::processes::Clients;
 use crate::rtnl::header::{ARPHRD_ETHER, RT_TABLE_MAIN, RTN_UNICAST, RTPROT_RA};
 use crate::rtnl::{AddressInfo, GROUP, LinkInfo, PROTOCOL, RouteInfo, Rtnl};
 use crate::session;
@@ -126,6 +127,7 @@ fn interfaces(
     outer: &BTreeMap<u32, IfName>,
 ) -> Result<Vec<Interface>> {
     let named = links.iter().filter_map(|l| Some((l, names.get(&l.index)?)));
+    let running = Clients::default();
     named
         .map(|(link, name)| {
             let accept_ra = sysctl::read(&Sysctl::new(IpFamilyWord::Ipv6, name.as_str(), "accept_ra"))?;
@@ -141,7 +143,10 @@ fn interfaces(
                 medium: medium(link, name),
                 bridge: link.kind.as_deref() == Some("bridge"),
                 master: link.master.and_then(|master| outer.get(&master).cloned()),
-                manager: manager::of(name, link.index, addresses.iter().any(|a| a.index == link.index && is_leased(a))),
+                manager: {
+                    let leased = addresses.iter().any(|a| a.index == link.index && is_leased(a));
+                    manager::of(name, link.index, leased, &running)
+                },
                 forwards: (forwards(IpFamilyWord::Ipv4, name)?, forwards(IpFamilyWord::Ipv6, name)?),
             })
         })

@@ -24,6 +24,7 @@ pub mod netns;
 pub mod nft;
 pub mod observe;
 pub mod privilege;
+pub mod processes;
 pub mod rtnl;
 pub mod seek;
 pub mod session;

@@ -7,17 +7,18 @@ use model::address::IfName;
 use model::manager::{Holder, Managed, Manager, dhclient};
 
 use crate::holders;
+use crate::processes::Clients;
 
 mod networkmanager;
 
 /// The program that configures the interface of that name and index; `leased` says whether one of its addresses has
-/// an end that a client renews.
+/// an end that a client renews, `running` what clients run.
 #[must_use]
-pub fn of(name: &IfName, index: u32, leased: bool) -> Option<Managed> {
+pub fn of(name: &IfName, index: u32, leased: bool, running: &Clients) -> Option<Managed> {
     networkd(name, index)
-        .or_else(|| networkmanager::of(name, index))
-        .or_else(|| ifupdown(name))
-        .or_else(|| dhcp_client(name))
+        .or_else(|| networkmanager::of(name, index, running))
+        .or_else(|| ifupdown(name, running))
+        .or_else(|| dhcp_client(name, running))
         .or_else(|| leased.then(|| Managed::new(Manager::Somebody, Vec::new())))
 }
 
@@ -42,7 +43,7 @@ fn netplan_files() -> Vec<(String, String)> {
 }
 
 /// /run/network/ifstate names what ifup brought up; interfaces(5) what it is told of it.
-fn ifupdown(name: &IfName) -> Option<Managed> {
+fn ifupdown(name: &IfName, running: &Clients) -> Option<Managed> {
     let state = fs::read_to_string("/run/network/ifstate").unwrap_or_default();
     let own = fs::read_to_string(format!("/run/network/ifstate.{name}")).unwrap_or_default();
     let up = state.lines().chain(own.lines()).any(|line| line.split('=').next() == Some(name.as_str()));
@@ -58,7 +59,7 @@ fn ifupdown(name: &IfName) -> Option<Managed> {
     }
     let logical = state.lines().find_map(|line| line.split_once('=').filter(|(one, _)| *one == name.as_str()));
     let renamed = logical.filter(|(one, other)| one != other).map(|(one, other)| format!("{one} is up as {other}"));
-    let (clients, odd) = clients(name);
+    let (clients, odd) = clients(name, running);
     let obstacle = renamed.or(odd).or_else(|| files.iter().find_map(|(path, text)| unsafe_to_write(path, text)));
     let holders = [Holder::Ifstate].into_iter().chain(clients).collect();
     Some(Managed { holders, obstacle, ..Managed::new(Manager::Ifupdown, files) })
@@ -135,8 +136,8 @@ fn unsafe_to_write(path: &str, text: &str) -> Option<String> {
 }
 
 /// The dhclients that run on an interface, one of each family; and why what runs there cannot be moved.
-fn clients(name: &IfName) -> (Vec<Holder>, Option<String>) {
-    let mut found: Vec<Vec<String>> = holders::dhclient::of(name).into_iter().map(|client| client.line).collect();
+fn clients(name: &IfName, running: &Clients) -> (Vec<Holder>, Option<String>) {
+    let mut found: Vec<Vec<String>> = holders::dhclient::of(name, running).map(|client| client.line.clone()).collect();
     // Its children are called as it is until they run what they are for.
     found.sort();
     found.dedup();
@@ -167,7 +168,7 @@ fn stanzas<'a>(text: &'a str, name: &'a IfName) -> impl Iterator<Item = &'a str>
 }
 
 /// The files that DHCP clients note themselves in, each by its own habit.
-fn dhcp_client(name: &IfName) -> Option<Managed> {
+fn dhcp_client(name: &IfName, running: &Clients) -> Option<Managed> {
     let notes = [
         format!("/run/dhclient.{name}.pid"),
         format!("/run/dhclient-{name}.pid"),
@@ -176,9 +177,9 @@ fn dhcp_client(name: &IfName) -> Option<Managed> {
         format!("/run/dhcpcd/{name}-4.pid"),
         format!("/run/udhcpc.{name}.pid"),
     ];
-    let noted =
-        notes.iter().any(|path| holders::dhclient::runs(Path::new(path))) || holders::dhclient::has_udhcpc(name);
-    let (holders, obstacle) = clients(name);
+    let noted = notes.iter().any(|path| holders::dhclient::runs(Path::new(path)))
+        || holders::dhclient::has_udhcpc(name, running);
+    let (holders, obstacle) = clients(name, running);
     (noted || !holders.is_empty()).then(|| Managed {
         holders,
         obstacle,

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::fs;
+use std::sync::OnceLock;
 
 use model::session::Session;
 
@@ -28,12 +29,18 @@ pub fn current() -> Option<Session> {
     let found = match ASKERS.get() {
         Some(told) => told?,
         None => {
-            let own = std::env::var("SSH_CONNECTION").ok().and_then(|text| Session::parse(&text));
-            own.or_else(|| ancestors(std::process::id()).find_map(session_of))?
+            // It was begun in one, or it was not: what it comes from is looked through once.
+            static BEGUN_IN: OnceLock<Option<Session>> = OnceLock::new();
+            BEGUN_IN.get_or_init(of_this_process).clone()?
         }
     };
     // Where the kernel does not tell, a session that may be one is taken for one.
     sockdiag::is_established(&found).unwrap_or(true).then_some(found)
+}
+
+fn of_this_process() -> Option<Session> {
+    let own = std::env::var("SSH_CONNECTION").ok().and_then(|text| Session::parse(&text));
+    own.or_else(|| ancestors(std::process::id()).find_map(session_of))
 }
 
 fn session_of(pid: u32) -> Option<Session> {

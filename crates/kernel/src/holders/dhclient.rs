@@ -15,9 +15,10 @@ use std::time::{Duration, Instant};
 use model::address::IfName;
 use model::manager::dhclient;
 use model::state::{Hold, Side};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::error::{Context as _, KernelError, Result};
+use crate::processes::{self, Clients, Process};
 use crate::rtnl::{AddressInfo, Rtnl};
 use crate::{files, systemd};
 
@@ -26,58 +27,29 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How long its scripts may take to end. One that takes longer has somebody else's hooks to run.
 const SCRIPTS: Duration = Duration::from_secs(5);
 
-/// A client that runs.
-#[derive(Clone, Debug)]
-pub struct Client {
-    pid: Pid,
-    /// Its command line.
-    pub line: Vec<String>,
-}
-
-/// Every dhclient of this network's.
+/// Every dhclient of this network's, now.
 #[must_use]
-pub fn all() -> Vec<Client> {
-    running(&["dhclient"])
+pub fn all() -> Vec<Process> {
+    processes::named(&["dhclient"])
 }
 
 /// Whether a udhcpc runs for the interface, which notes itself nowhere unless told (`-p`), and whose script sets its
 /// address without an end.
 #[must_use]
-pub fn has_udhcpc(name: &IfName) -> bool {
-    running(&["udhcpc", "udhcpc6", "busybox"]).iter().any(|client| dhclient::is_udhcpc_of(&client.line, name))
+pub fn has_udhcpc(name: &IfName, running: &Clients) -> bool {
+    running.named(&["udhcpc", "udhcpc6", "busybox"]).any(|client| dhclient::is_udhcpc_of(&client.line, name))
 }
 
-/// Processes of this network's by those names.
-fn running(names: &[&str]) -> Vec<Client> {
-    let own = fs::metadata("/proc/thread-self/ns/net").map(|meta| meta.ino()).ok();
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter_map(|pid| {
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-        // Threads of it have other names, and one that has ended has no command line.
-        let same = fs::metadata(format!("/proc/{pid}/ns/net")).map(|meta| meta.ino()).ok() == own && own.is_some();
-        let text = (names.contains(&name.trim()) && same).then(|| fs::read(format!("/proc/{pid}/cmdline")).ok())??;
-        let line = text.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
-        let mut line: Vec<String> = line.collect();
-        line.pop();
-        (!line.is_empty()).then_some(Client { pid: Pid::from_raw(pid)?, line })
-    })
-    .collect()
-}
-
-/// Those that have to do with the interface: it is among theirs, or they are for all.
-#[must_use]
-pub fn of(name: &IfName) -> Vec<Client> {
-    let mut all = all();
-    all.retain(|client| {
+/// The dhclients that have to do with the interface: it is among theirs, or they are for all.
+pub fn of<'a>(name: &'a IfName, running: &'a Clients) -> impl Iterator<Item = &'a Process> {
+    running.named(&["dhclient"]).filter(|client| {
         let interfaces = dhclient::interfaces(&client.line);
         interfaces.is_empty() || interfaces.contains(&name.as_str())
-    });
-    all
+    })
 }
 
 /// The one that is for this interface and its family alone.
-fn own(name: &IfName, six: bool) -> Vec<Client> {
+fn own(name: &IfName, six: bool) -> Vec<Process> {
     let mut all = all();
     let is_own = |line: &[String]| dhclient::interfaces(line) == [name.as_str()] && dhclient::is_of_ipv6(line) == six;
     all.retain(|client| is_own(&client.line));
@@ -204,7 +176,7 @@ fn await_link_local(name: &IfName) -> Result<()> {
     }
 }
 
-fn end(client: &Client, name: &IfName, six: bool) -> Result<()> {
+fn end(client: &Process, name: &IfName, six: bool) -> Result<()> {
     let what = || format!("dhclient on {name}");
     let held = match pidfd_open(client.pid, PidfdFlags::empty()) {
         Ok(held) => held,

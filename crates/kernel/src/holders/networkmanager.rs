@@ -5,7 +5,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -21,7 +20,7 @@ use zbus::zvariant::{OwnedObjectPath, OwnedValue};
 
 use crate::error::{Context as _, KernelError, Result, explained};
 use crate::rtnl::Rtnl;
-use crate::systemd;
+use crate::{processes, systemd};
 
 const SERVICE: &str = "org.freedesktop.NetworkManager";
 const PATH: &str = "/org/freedesktop/NetworkManager";
@@ -38,23 +37,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// NMActiveConnectionState: activated.
 const ACTIVATED: u32 = 2;
 
-/// The process of this network's, by its number and command line.
+/// The process of this network's, by its number and command line, now.
 #[must_use]
 pub fn process() -> Option<(Pid, Vec<String>)> {
-    let own = fs::metadata("/proc/thread-self/ns/net").map(|meta| meta.ino()).ok()?;
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.find_map(|pid| {
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-        let same = name.trim() == "NetworkManager"
-            && fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|meta| meta.ino() == own);
-        let text = same.then(|| fs::read(format!("/proc/{pid}/cmdline")).ok())??;
-        let mut line: Vec<String> =
-            text.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
-        line.pop();
-        // One that has ended has no command line.
-        (!line.is_empty()).then_some((Pid::from_raw(pid)?, line))
-    })
+    let found = processes::named(&["NetworkManager"]).into_iter().next()?;
+    Some((found.pid, found.line))
 }
 
 /// Where its connection is active. Where it has only begun, it is waited for.

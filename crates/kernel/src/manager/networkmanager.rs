@@ -9,10 +9,11 @@ use model::manager::{Holder, Managed, Manager};
 
 use super::{files_of, netplan_files, unsafe_to_write};
 use crate::holders;
-use crate::holders::networkmanager::{DEVICES, IN_MEMORY, file_of, leases, process};
+use crate::holders::networkmanager::{DEVICES, IN_MEMORY, file_of, leases};
+use crate::processes::Clients;
 
 /// /run/NetworkManager/devices/INDEX: what NetworkManager remembers of a device that it has a connection on.
-pub fn of(name: &IfName, index: u32) -> Option<Managed> {
+pub fn of(name: &IfName, index: u32, running: &Clients) -> Option<Managed> {
     let text = fs::read_to_string(format!("{DEVICES}/{index}")).ok()?;
     let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
     let uuid = value("connection-uuid")?;
@@ -25,7 +26,9 @@ pub fn of(name: &IfName, index: u32) -> Option<Managed> {
     let by = if by_netplan { Manager::Netplan } else { Manager::NetworkManager };
     let managed = |files| Managed::new(by, files);
     let without = |why: String| Some(Managed { obstacle: Some(why), ..managed(Vec::new()) });
-    let Some((_, line)) = process() else { return without("NetworkManager does not run".to_owned()) };
+    let Some(process) = running.named(&["NetworkManager"]).next() else {
+        return without("NetworkManager does not run".to_owned());
+    };
     let Some((path, text_of)) = found else {
         let keep = format!("`nmcli connection modify {uuid} connection.autoconnect yes` writes one");
         return without(format!("its connection stands in no file below {CONNECTIONS}: {keep}"));
@@ -39,7 +42,7 @@ pub fn of(name: &IfName, index: u32) -> Option<Managed> {
         () => unsafe_to_write(&path, &text_of),
     };
     // Its own client is the only one whose leases are carried on.
-    let runs_another = !holders::dhclient::of(name).is_empty();
+    let runs_another = holders::dhclient::of(name, running).next().is_some();
     let odd = odd.or_else(|| runs_another.then(|| format!("it runs dhclient for {name} ([main] dhcp=)")));
     // Its notes are of the moment when the connection became active: a lease may have come later.
     let Ok(leases) = leases(name) else { return without("NetworkManager does not tell of its leases".to_owned()) };
@@ -47,7 +50,7 @@ pub fn of(name: &IfName, index: u32) -> Option<Managed> {
     let association = said("iaid").and_then(|hex| u32::from_str_radix(&hex.replace(':', ""), 16).ok());
     let addresses = fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
     let active = Active {
-        line,
+        line: process.line.clone(),
         uuid: uuid.to_owned(),
         written_by_netplan: by_netplan.then(|| path.clone()),
         metric: value("route-metric-default-effective").and_then(|metric| metric.parse().ok()),
