@@ -130,9 +130,14 @@ impl Outline {
         }
         let mut reader = Reader { blocks: Vec::new(), listen: None, to: None, odd: false };
         let mut at = 0;
-        for line in text.split_inclusive('\n') {
-            reader.line(at, line)?;
-            at += line.len();
+        while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
+            if let Some(length) = reader.as_we_write(at, rest) {
+                at += length;
+                continue;
+            }
+            let length = rest.find('\n').map_or(rest.len(), |end| end + 1);
+            reader.line(at, rest.get(..length)?)?;
+            at += length;
         }
         reader.end();
         (!reader.blocks.is_empty()).then_some(Self { blocks: reader.blocks, end: text.len() })
@@ -226,6 +231,25 @@ struct Reader {
 }
 
 impl Reader {
+    /// A forward at `at` of one port, as `warren forward add` writes it: its length. None of what is spelt in any other
+    /// way, for [`Self::line`] to read; this reads nothing that it reads otherwise, but a forward at once.
+    fn as_we_write(&mut self, at: usize, rest: &str) -> Option<usize> {
+        let value = rest.strip_prefix(HEADER)?.strip_prefix("\nlisten = \"")?;
+        let digits = value.bytes().position(|b| !b.is_ascii_digit()).filter(|digits| *digits > 0)?;
+        let (port, behind) = value.split_at_checked(digits)?;
+        let target = behind.strip_prefix("\"\nto = \"")?;
+        let length = target.bytes().position(|b| matches!(b, b'"' | b'\\' | b'\n'))?;
+        let (target, behind) = target.split_at_checked(length)?;
+        let end = rest.len() - behind.strip_prefix("\"\n")?.len();
+        let port = port.parse().ok()?;
+        self.end();
+        self.blocks.push(Block { start: at, plain: None });
+        self.listen = Some(Ports { first: port, last: port });
+        let start = at + rest.len() - behind.len() - length;
+        self.to = Some(start..start + target_of(target).len());
+        Some(end)
+    }
+
     /// A line that begins at `at`. None where it cannot be read without reading all of the text.
     fn line(&mut self, at: usize, line: &str) -> Option<()> {
         let bare = line.trim_ascii();
@@ -288,4 +312,41 @@ fn plain_pair(line: &str) -> Option<(&str, &str)> {
 /// A target without its port.
 fn target_of(to: &str) -> &str {
     to.rsplit_once(':').map_or(to, |(target, _)| target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The outline, each line by itself.
+    fn by_lines(text: &str) -> Option<Vec<Block>> {
+        let mut reader = Reader { blocks: Vec::new(), listen: None, to: None, odd: false };
+        let mut at = 0;
+        for line in text.split_inclusive('\n') {
+            reader.line(at, line)?;
+            at += line.len();
+        }
+        reader.end();
+        Some(reader.blocks)
+    }
+
+    #[test]
+    fn a_forward_read_at_once_is_one_read_line_by_line() {
+        let ports = ["1", "65535", "65536", "080", "", "80-90", "80/udp", " 80", "+80", "８０"];
+        let targets = ["g:22", "g", ":", "[2001:db8::1]:80", r#"a\"b:1"#, "ä:1", "", "g:22 ", "'''"];
+        let behind = ["", "\n", "to = \"h:1\"\n", "log = true\n", "# why\n", " ", "x", "[[forward]]\n", "\"\n"];
+        let mut plain = 0;
+        for port in ports {
+            for target in targets {
+                for more in behind {
+                    let new = format!("[[forward]]\nlisten = \"{port}\"\nto = \"{target}\"\n{more}");
+                    let text = format!("[lan.a]\n\n{new}\n[[forward]]\nlisten = \"7\"\nto = \"g:7\"\n");
+                    let outline = Outline::of(&text).map(|outline| outline.blocks);
+                    assert_eq!(outline, by_lines(&text), "{text}");
+                    plain += usize::from(outline.is_some_and(|blocks| blocks.iter().all(|b| b.plain.is_some())));
+                }
+            }
+        }
+        assert!(plain > 50, "{plain} files of nothing but plain forwards");
+    }
 }
