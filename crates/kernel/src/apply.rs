@@ -368,6 +368,7 @@ impl Engine {
             let mut whole = done.clone();
             whole.steps.extend(next.steps.iter().cloned());
             self.store.write_journal(&NewJournal { prior, plan: &whole }).map_err(ApplyError::from)?;
+            executor.foresee(&next.steps);
             let mut left = next.steps.as_slice();
             while !left.is_empty() {
                 let (now, later) = left.split_at(Executor::together(left));
@@ -390,6 +391,7 @@ impl Engine {
     fn put_back(&self, executor: &mut Executor, done: &Plan, prior: &Prior) -> Vec<String> {
         let mut leftovers = Vec::new();
         let back = undo(done);
+        executor.foresee(&back.steps);
         let mut left = back.steps.as_slice();
         while !left.is_empty() {
             let (now, later) = left.split_at(Executor::together(left));

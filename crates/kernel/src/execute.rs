@@ -1,6 +1,6 @@
 //! One step of a plan, done to the kernel.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use model::address::IfName;
 use model::plan::Step;
@@ -16,6 +16,8 @@ use crate::{carry, files, holders, mends, nft, sysctl};
 pub struct Executor {
     rtnl: Rtnl,
     guests: HashMap<String, Guest>,
+    /// Ends of cables that are going to be taken away, in guests' namespaces.
+    doomed: HashSet<Place>,
 }
 
 /// The group of links that are about to be taken away together: our own group's neighbour.
@@ -30,7 +32,19 @@ struct Guest {
 impl Executor {
     /// For the calling thread's network namespace.
     pub fn new() -> Result<Self> {
-        Ok(Self { rtnl: Rtnl::open()?, guests: HashMap::new() })
+        Ok(Self { rtnl: Rtnl::open()?, guests: HashMap::new(), doomed: HashSet::new() })
+    }
+
+    /// Tells what is going to be done: what stands on a cable that is taken away goes with it, and is not taken off by
+    /// itself before. Where it does not come to that, it is there still, which is what undoing it wants.
+    pub fn foresee(&mut self, steps: &[Step]) {
+        let end = |step: &Step| match step {
+            Step::DeleteLink { link: Link { kind: LinkKind::Veth(peer), .. }, .. } if !peer.namespace.is_empty() => {
+                Some(Place { namespace: Some(peer.namespace.clone()), link: peer.name.clone() })
+            }
+            _ => None,
+        };
+        self.doomed = steps.iter().filter_map(end).collect();
     }
 
     /// How many of `steps`, from the first on, are best done together: links are taken away all at once, since the
@@ -65,8 +79,9 @@ impl Executor {
             // It vanishes with its link.
             Step::SetSysctl { to: None, .. } => Ok(()),
             Step::CreateNamespace { name } => {
-                let netns = Netns::create(name)?;
-                self.remember(name, netns)
+                let (netns, rtnl) = Netns::create_with_links(name)?;
+                self.guests.insert(name.clone(), Guest { netns, rtnl });
+                Ok(())
             }
             Step::DeleteNamespace { name } => {
                 self.guests.remove(name);
@@ -81,6 +96,8 @@ impl Executor {
             Step::AddAddress { address } => {
                 there_is_fine(self.at(&address.at)?.add_address(&address.at.link, address.net))
             }
+            Step::DeleteAddress { address } if self.doomed.contains(&address.at) => Ok(()),
+            Step::DeleteRoute { route } if self.doomed.contains(&route.at) => Ok(()),
             Step::DeleteAddress { address } => match self.at(&address.at) {
                 Ok(rtnl) => gone_is_fine(rtnl.delete_address(&address.at.link, address.net)),
                 Err(e) => gone_is_fine(Err(e)),
@@ -201,8 +218,9 @@ impl Executor {
             let plug = LinkChange {
                 master: link.master.clone().map(Some),
                 up: link.up.then_some(true),
-                hairpin: link.master.as_ref().map(|_| link.hairpin),
-                isolated: link.master.as_ref().map(|_| link.isolated),
+                // A new port has neither.
+                hairpin: (link.master.is_some() && link.hairpin).then_some(true),
+                isolated: (link.master.is_some() && link.isolated).then_some(true),
                 ..LinkChange::default()
             };
             this.rtnl.set_link(name, &plug)?;

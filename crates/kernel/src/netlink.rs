@@ -299,6 +299,28 @@ impl Socket {
         self.seq
     }
 
+    /// The index of the interface of that name in the socket's network namespace (SIOCGIFINDEX, netdevice(7)). Unlike a
+    /// request for the link it waits for nobody who changes any: the kernel has one lock for these, in all namespaces.
+    ///
+    /// # Errors
+    /// ENODEV where there is none of the name, also where the name is too long for any.
+    pub fn index_of(&self, name: &str) -> io::Result<u32> {
+        let ifr_ifru = libc::__c_anonymous_ifr_ifru { ifru_ifindex: 0 };
+        let mut request = libc::ifreq { ifr_name: [0; libc::IFNAMSIZ], ifr_ifru };
+        if name.len() >= libc::IFNAMSIZ {
+            return Err(io::Error::from_raw_os_error(libc::ENODEV));
+        }
+        for (to, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
+            *to = byte as libc::c_char;
+        }
+        // SAFETY: the socket is open, and the request is a live ifreq, whose name ends with a zero.
+        if unsafe { libc::ioctl(self.raw.as_raw_fd(), libc::SIOCGIFINDEX, &raw mut request) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: this is the field that the kernel has written.
+        Ok(unsafe { request.ifr_ifru.ifru_ifindex }.unsigned_abs())
+    }
+
     /// Sends what stands in `bytes`.
     pub fn send(&self, bytes: &[u8]) -> Result<()> {
         let sent = self.raw.send(bytes, 0)?;

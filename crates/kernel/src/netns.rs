@@ -15,9 +15,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 use crate::error::{Context as _, KernelError, Result, explained};
-use crate::netlink::{NetlinkError, Socket};
 use crate::rtnl::Rtnl;
-use crate::rtnl::header::{IFLA_IFALIAS, RTM_NEWLINK};
 
 /// Where names of namespaces are kept: NETNS_RUN_DIR of iproute2.
 pub const NETNS_DIR: &str = "/run/netns";
@@ -65,7 +63,7 @@ impl Netns {
     pub fn unnamed(label: &str) -> Result<Self> {
         let made = elsewhere(|| {
             enter_new_namespace()?;
-            loopback_up(None)?;
+            Rtnl::open()?.switch_loopback_on(None)?;
             Netns::current()
         });
         let netns = made.context("make", format!("the network namespace {label}"))??;
@@ -77,6 +75,11 @@ impl Netns {
     /// always whole. Fails with EEXIST where a namespace has the name; a bare file of that name, left by whoever was
     /// killed between making the file and mounting on it, is taken over.
     pub fn create(name: &str) -> Result<Self> {
+        Ok(Self::create_with_links(name)?.0)
+    }
+
+    /// The same, with the handle on its links that its loopback interface was switched on by.
+    pub fn create_with_links(name: &str) -> Result<(Self, Rtnl)> {
         let path = path_of(name)?;
         let what = || format!("the network namespace {name}");
         if let Ok(file) = File::open(&path)
@@ -87,13 +90,14 @@ impl Netns {
         shared_netns_dir()?;
         let made = elsewhere(|| {
             enter_new_namespace()?;
-            loopback_up(Some(&format!("{GUEST_MARK}{name}")))?;
+            let mut links = Rtnl::open()?;
+            links.switch_loopback_on(Some(&format!("{GUEST_MARK}{name}")))?;
             let netns = Netns::current()?;
             pin(&path).context("keep", what())?;
-            Ok(netns)
+            Ok((netns, links))
         });
-        let netns: Self = made.context("make", what())??;
-        Ok(Self { fd: netns.fd, label: name.to_owned() })
+        let (netns, links): (Self, Rtnl) = made.context("make", what())??;
+        Ok((Self { fd: netns.fd, label: name.to_owned() }, links))
     }
 
     /// Takes the name off and with it, unless something else holds it, the namespace and all that is in it. Fails
@@ -240,23 +244,6 @@ fn elsewhere<T: Send>(f: impl FnOnce() -> T + Send) -> io::Result<T> {
 fn enter_new_namespace() -> Result<()> {
     // SAFETY: of unshare's flags only FILES makes descriptors that are believed open vanish; NEWNET does not.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.context("make", "a network namespace")
-}
-
-/// Switches the loopback interface of the calling thread's namespace on, and marks it.
-fn loopback_up(alias: Option<&str>) -> Result<()> {
-    let request = || -> std::result::Result<(), NetlinkError> {
-        Socket::open(libc::NETLINK_ROUTE as isize)?.request(RTM_NEWLINK, 0, |w| {
-            // ifinfomsg: family, padding and type; index 1, which loopback has in every namespace; flags; which of
-            // them to change.
-            w.raw(&[0; 4]).raw(&1u32.to_ne_bytes());
-            w.raw(&(libc::IFF_UP as u32).to_ne_bytes()).raw(&(libc::IFF_UP as u32).to_ne_bytes());
-            if let Some(alias) = alias {
-                // Without the terminating zero, as iproute2 sends it.
-                w.attr(IFLA_IFALIAS, alias.as_bytes());
-            }
-        })
-    };
-    request().context("switch on", "the loopback interface of a new namespace")
 }
 
 fn path_of(name: &str) -> Result<PathBuf> {

@@ -187,6 +187,7 @@ impl Engine {
                 return Ok(done);
             }
             troubles.clear();
+            executor.foresee(&back.steps);
             let mut left = back.steps.as_slice();
             while !left.is_empty() {
                 let (now, later) = left.split_at(Executor::together(left));

@@ -187,7 +187,7 @@ impl Rtnl {
 
     /// A link's index; an error with ENODEV where there is none of the name.
     pub fn index_of(&mut self, name: &IfName) -> Result<u32> {
-        Ok(self.link(name)?.index)
+        self.socket.index_of(name.as_str()).context("find", format!("the link {name}"))
     }
 
     /// The number by which this namespace knows another one ([`LinkInfo::peer_netns`]); none where it has none yet,
@@ -296,6 +296,20 @@ impl Rtnl {
         })
     }
 
+    /// Switches the loopback interface on, and marks it where an alias is given.
+    pub fn switch_loopback_on(&mut self, alias: Option<&str>) -> Result<()> {
+        /// Its index in every namespace (LOOPBACK_IFINDEX of net/flow.h).
+        const LOOPBACK: u32 = 1;
+        let result = self.socket.request(RTM_NEWLINK, 0, |w| {
+            w.raw(&ifinfomsg(LOOPBACK, IFF_UP, IFF_UP));
+            if let Some(alias) = alias {
+                // Without the terminating zero, as iproute2 sends it.
+                w.attr(IFLA_IFALIAS, alias.as_bytes());
+            }
+        });
+        result.context("switch on", "the loopback interface of a new namespace")
+    }
+
     /// Deletes a link; of a veth the other end goes with it. Fails with ENODEV where there is none of the name.
     pub fn delete_link(&mut self, name: &IfName) -> Result<()> {
         let result = self.socket.request(RTM_DELLINK, 0, |w| {
@@ -317,26 +331,17 @@ impl Rtnl {
         result.context("delete the links of", what())
     }
 
-    /// Changes a link. Where several things are asked for, they are done in this order: hardware address, MTU, alias,
-    /// group, bridge and switch at once; then how IPv6 addresses come about; then the port's settings.
+    /// Changes a link. Where several things are asked for, they are done in this order: how IPv6 addresses come about,
+    /// where it is switched at once; hardware address, MTU, alias, group, bridge and switch at once; else how IPv6
+    /// addresses come about; then the port's settings.
     pub fn set_link(&mut self, name: &IfName, change: &LinkChange) -> Result<()> {
         let LinkChange { up, mtu, mac, master, alias, group, hairpin, isolated, addr_gen } = change;
         let what = || name.as_str().to_owned();
-        if let Some(mode) = addr_gen {
-            // Before the link comes up, else the address is made already.
-            let result = self.socket.request(RTM_SETLINK, 0, |w| {
-                w.raw(&ifinfomsg(0, 0, 0)).attr_str(IFLA_IFNAME, name.as_str());
-                w.nest(IFLA_AF_SPEC, |w| {
-                    w.nest(u16::from(AF_INET6), |w| {
-                        w.attr_u8(IFLA_INET6_ADDR_GEN_MODE, *mode);
-                    });
-                });
-            });
-            match result {
-                // Linux without IPv6, or with it switched off at boot.
-                Err(e) if matches!(e.errno(), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP)) => {}
-                result => result.context("set how IPv6 addresses are made on", what())?,
-            }
+        // The kernel sets it behind all else of a request, and before the link comes up it must be set: else the address
+        // is made already. So it goes with what switches nothing on.
+        let with_mode = addr_gen.filter(|_| up.is_none());
+        if let Some(mode) = addr_gen.filter(|_| up.is_some()) {
+            self.set_link(name, &LinkChange { addr_gen: Some(mode), ..LinkChange::default() })?;
         }
         let master = match master {
             None => None,
@@ -345,8 +350,10 @@ impl Rtnl {
                 Some(self.index_of(bridge).map_err(|e| e.during("plug in", format!("{name} into {bridge}")))?)
             }
         };
-        if up.is_some() || mtu.is_some() || mac.is_some() || master.is_some() || alias.is_some() || group.is_some() {
-            let result = self.socket.request(RTM_SETLINK, 0, |w| {
+        let others = [up.is_some(), mtu.is_some(), mac.is_some(), master.is_some(), alias.is_some(), group.is_some()];
+        let others = others.contains(&true);
+        let mut ask = |mode: Option<u8>| {
+            self.socket.request(RTM_SETLINK, 0, |w| {
                 let mask = if up.is_some() { IFF_UP } else { 0 };
                 let value = if *up == Some(true) { IFF_UP } else { 0 };
                 w.raw(&ifinfomsg(0, value, mask)).attr_str(IFLA_IFNAME, name.as_str());
@@ -365,7 +372,27 @@ impl Rtnl {
                 if let Some(master) = master {
                     w.attr_u32(IFLA_MASTER, master);
                 }
-            });
+                if let Some(mode) = mode {
+                    w.nest(IFLA_AF_SPEC, |w| {
+                        w.nest(u16::from(AF_INET6), |w| {
+                            w.attr_u8(IFLA_INET6_ADDR_GEN_MODE, mode);
+                        });
+                    });
+                }
+            })
+        };
+        if others || with_mode.is_some() {
+            let result = match ask(with_mode) {
+                // Linux without IPv6, or with it switched off at boot. What was done by then is as it is asked for again.
+                Err(e) if with_mode.is_some() && matches!(e.errno(), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP)) => {
+                    if others {
+                        ask(None)
+                    } else {
+                        Ok(())
+                    }
+                }
+                result => result,
+            };
             result.context(operation_of(change), what())?;
         }
         if hairpin.is_some() || isolated.is_some() {
@@ -393,7 +420,7 @@ fn port_settings(w: &mut Writer, name: &IfName, hairpin: Option<bool>, isolated:
 
 /// The one thing that is asked for, or the general word.
 fn operation_of(change: &LinkChange) -> &'static str {
-    let LinkChange { up, mtu, mac, master, alias, group, .. } = change;
+    let LinkChange { up, mtu, mac, master, alias, group, addr_gen, .. } = change;
     let asked = [
         up.map(|up| if up { "switch on" } else { "switch off" }),
         mtu.map(|_| "set the MTU of"),
@@ -401,6 +428,7 @@ fn operation_of(change: &LinkChange) -> &'static str {
         master.as_ref().map(|m| if m.is_some() { "plug in" } else { "unplug" }),
         alias.as_ref().map(|_| "mark"),
         group.map(|_| "set the group of"),
+        addr_gen.filter(|_| up.is_none()).map(|_| "set how IPv6 addresses are made on"),
     ];
     let mut asked = asked.into_iter().flatten();
     match (asked.next(), asked.next()) {
