@@ -24,7 +24,11 @@ fn a_guest_s_program_is_seen_on_the_laptop() {
         scene.warren("up").ends(0);
         settle(&["cnx6"]);
         let _door = sshd(&scene, "server", 22, &environment);
-        let _guest = sshd(&scene, "cnx6", 22, "XAuthLocation /usr/bin/xauth\nX11Forwarding yes\n");
+        // Else it would be the machine's own root whose screens are noted.
+        let cookies = scene.folder().join("xauthority");
+        let forwards =
+            format!("XAuthLocation /usr/bin/xauth\nX11Forwarding yes\nSetEnv XAUTHORITY={}\n", cookies.display());
+        let _guest = sshd(&scene, "cnx6", 22, &forwards);
         let mut screen = at("laptop", "Xvfb");
         screen.args(["-displayfd", "1", "-screen", "0", "640x480x24", "-nolisten", "tcp"]).stdout(Stdio::piped());
         let mut screen = Running::start(screen.stderr(Stdio::null()));
@@ -40,11 +44,10 @@ fn a_guest_s_program_is_seen_on_the_laptop() {
         let mut program = Running::start(&mut show(&["xmessage", "-title", "from-cnx6", "it is here"]));
         let deadline = Instant::now() + PATIENCE;
         while !windows(&display).contains("\"from-cnx6\"") {
-            assert!(
-                program.0.try_wait().unwrap().is_none(),
-                "it ended: {:?}",
-                lines(program.0.stderr.take().unwrap()).recv()
-            );
+            if let Some(how) = program.0.try_wait().unwrap() {
+                let said: Vec<String> = lines(program.0.stderr.take().unwrap()).iter().collect();
+                panic!("it ended, {how}: {}", said.join("\n"));
+            }
             assert!(Instant::now() < deadline, "no window: {}", windows(&display));
             std::thread::sleep(Duration::from_millis(50));
         }
