@@ -3,14 +3,13 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// What one way of doing the work took or reached, a figure a round.
+/// What one way of doing the work took or reached, a figure a round, in their order.
 #[derive(Clone, Debug, Default)]
 pub struct Series(Vec<f64>);
 
 impl Series {
     /// Of figures.
-    pub fn of(mut figures: Vec<f64>) -> Self {
-        figures.sort_by(f64::total_cmp);
+    pub fn of(figures: Vec<f64>) -> Self {
         Self(figures)
     }
 
@@ -19,19 +18,32 @@ impl Series {
         Self::of(self.0.iter().map(|figure| change(*figure)).collect())
     }
 
+    /// What each is to the other's of the same round: what else the machine did then fell on both alike.
+    pub fn to(&self, other: &Self) -> Self {
+        Self::of(self.0.iter().zip(&other.0).map(|(figure, other)| figure / other).collect())
+    }
+
+    fn sorted(&self) -> Vec<f64> {
+        let mut figures = self.0.clone();
+        figures.sort_by(f64::total_cmp);
+        figures
+    }
+
     /// The middle one.
     pub fn median(&self) -> f64 {
-        let n = self.0.len();
+        let figures = self.sorted();
+        let n = figures.len();
         match (n, n % 2) {
             (0, _) => f64::NAN,
-            (_, 1) => self.0[n / 2],
-            _ => f64::midpoint(self.0[n / 2 - 1], self.0[n / 2]),
+            (_, 1) => figures[n / 2],
+            _ => f64::midpoint(figures[n / 2 - 1], figures[n / 2]),
         }
     }
 
     /// Half of what lies between the lowest and the highest, in parts of the median.
     pub fn spread(&self) -> f64 {
-        match (self.0.first(), self.0.last()) {
+        let figures = self.sorted();
+        match (figures.first(), figures.last()) {
             // Of nothing but zeros there is none.
             (Some(_), Some(0.0)) => 0.0,
             (Some(low), Some(high)) => (high - low) / 2.0 / self.median(),
@@ -124,7 +136,7 @@ impl Bound {
     }
 }
 
-/// A row of a ratio of medians.
+/// A row of a ratio: the median of the rounds' own.
 pub fn compared(
     work: &str,
     unit: &str,
@@ -133,7 +145,7 @@ pub fn compared(
     theirs: &Series,
     goal: (&'static str, Bound),
 ) -> Row {
-    let ratio = ours.median() / theirs.median();
+    let ratio = ours.to(theirs).median();
     Row {
         work: work.to_owned(),
         ours: figure(ours, unit),
