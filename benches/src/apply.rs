@@ -223,12 +223,15 @@ pub fn up_of_guests() -> Outcome<Vec<Row>> {
     ])
 }
 
-/// Whether the kernel still looks for others with the IPv6 addresses of a thousand ends of cables, as it does for some
-/// seconds after `up`: one after the other, behind the lock that whoever looks at links wants too.
-fn is_looking() -> Outcome<bool> {
+/// Waits until the kernel no longer looks for others with IPv6 addresses, as it does for some seconds after `up`: one after
+/// the other, behind the lock that whoever looks at links wants too. Each that it is through with is news of the host.
+pub fn looked_for_others() -> Outcome<()> {
     let look = |_: &str| Ok(Rtnl::open()?.addresses()?.iter().any(|address| address.is_unusable()));
-    let all = told(Netns::visit(look), "the namespaces")?;
-    all.into_iter().try_fold(false, |any, (name, looks)| Ok(any | told(looks, &name)?))
+    let is_looking = || {
+        let all = told(Netns::visit(look), "the namespaces")?;
+        all.into_iter().try_fold(false, |any, (name, looks)| Ok::<_, String>(any | told(looks, &name)?))
+    };
+    until("the kernel has looked for others with its addresses", || Ok(!is_looking()?))
 }
 
 /// What 500 guests and 10,000 forwards take.
@@ -238,7 +241,7 @@ pub fn many_of_both() -> Outcome<Vec<Row>> {
     ours.warren_done(&["-q", "up"])?;
     let planned = || in_turns(ROUNDS, &mut [&mut || whole(&mut ours.warren(&["plan"]))]);
     let at_once = planned()?;
-    until("the kernel has looked for others with its addresses", || Ok(!is_looking()?))?;
+    looked_for_others()?;
     let plan = planned()?;
     let mut first = true;
     let down = in_turns::<String>(

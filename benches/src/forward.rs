@@ -8,12 +8,14 @@ use std::time::Instant;
 
 use kernel::netns::Netns;
 
-use crate::apply::whole;
+use crate::apply::{looked_for_others, whole};
 use crate::measure::{Bound, Row, Series, absolute, compared, in_turns};
 use crate::scene::{Outcome, PUBLIC, Scene, forwards, inside, run, run_with, told};
 use crate::serve::{Serve, of_both, settled, until};
 
 const ROUNDS: usize = 7;
+/// The same by a `serve`: these are short.
+const SHORT_ROUNDS: usize = 21;
 const MANY: usize = 10_000;
 /// MiB that at least is given back of what the last commands needed.
 const GIVEN_BACK: f64 = 1.0;
@@ -43,6 +45,7 @@ fn by_itself() -> Outcome<Vec<Row>> {
     few.warren_done(&["-q", "up"])?;
     many.warren_done(&["-q", "up"])?;
     theirs(&many)?;
+    looked_for_others()?;
     let [mut n, mut m, mut k] = [40_000; 3];
     let add = |scene: &Scene, n: &mut u16| {
         *n += 1;
@@ -99,16 +102,17 @@ fn through_serve() -> Outcome<Vec<Row>> {
     few.write(&forwards(10))?;
     many.write(&forwards(MANY))?;
     let (_here, there) = (Serve::start(&few)?, Serve::start(&many)?);
+    looked_for_others()?;
     // Each round adds to both, so both grow alike.
     let [mut n, mut m] = [40_000; 2];
     let add = |scene: &Scene, n: &mut u16| {
         *n += 1;
         asked(scene, &["-q", "forward", "add", &n.to_string(), "g:22"])
     };
-    let measured = in_turns::<String>(ROUNDS, &mut [&mut || add(&few, &mut n), &mut || add(&many, &mut m)])?;
+    let measured = in_turns::<String>(SHORT_ROUNDS, &mut [&mut || add(&few, &mut n), &mut || add(&many, &mut m)])?;
     let [at_few, at_many] = &measured[..] else { return Err("two figures".to_owned()) };
     let tracked = in_turns::<String>(
-        ROUNDS,
+        SHORT_ROUNDS,
         &mut [&mut || {
             tracked(&many)?;
             add(&many, &mut m)
