@@ -31,7 +31,7 @@ pub fn current() -> Option<Session> {
         None => {
             // It was begun in one, or it was not: what it comes from is looked through once.
             static BEGUN_IN: OnceLock<Option<Session>> = OnceLock::new();
-            BEGUN_IN.get_or_init(of_this_process).clone()?
+            (*BEGUN_IN.get_or_init(of_this_process))?
         }
     };
     // Where the kernel does not tell, a session that may be one is taken for one.
