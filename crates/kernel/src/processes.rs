@@ -65,3 +65,18 @@ impl Clients {
     /// All that is looked for.
     const NAMES: &[&str] = &["dhclient", "udhcpc", "udhcpc6", "busybox", "NetworkManager"];
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_process_is_found_by_its_name_and_by_no_other() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let found = named(&[&comm(own).unwrap()]);
+        let ours = found.iter().find(|process| process.pid.as_raw_pid() == own).unwrap();
+        assert_eq!(ours.line, std::env::args().collect::<Vec<_>>());
+        assert_eq!(named(&["nobody is so"]), []);
+    }
+}
