@@ -1,4 +1,4 @@
-//! Sites beside a tuned nginx: the same requests from the world to the same guest through each in turn, each on one
+//! Sites beside a tuned nginx, and haproxy: the same requests from the world to the same guest through each in turn, each on one
 //! processor, neither with an access log. Client and guest have another processor.
 
 use std::fs;
@@ -14,6 +14,8 @@ const ROUNDS: usize = 7;
 const LATENCY_ROUNDS: usize = 15;
 /// Where warren listens, and nginx beside it.
 const PORTS: [u16; 2] = [80, 8080];
+/// Where haproxy does.
+const HAPROXY: u16 = 8081;
 /// Requests a round: small ones, and those for 1 MiB.
 const SMALL: u32 = 30_000;
 const BIG: u32 = 1_000;
@@ -56,11 +58,19 @@ const PEERS: &str = "upstream guest { server 10.1.1.6:80; keepalive 256; keepali
     proxy_set_header Forwarded \"for=$remote_addr;host=\\\"$http_host\\\";proto=$scheme\";\n\
     proxy_buffer_size 16k; proxy_buffers 16 64k; proxy_busy_buffers_size 128k; proxy_max_temp_file_size 0; } } }\n";
 
-/// An nginx, ended with this.
-struct Nginx(Child);
+/// What haproxy is told: as much of the client, connections kept, bodies spliced.
+const BALANCER: &str = "global\n nbthread 1\n maxconn 4096\ndefaults\n mode http\n timeout connect 5s\n\
+    timeout client 60s\n timeout server 60s\n http-reuse always\n option splice-auto\n option forwardfor\n\
+    frontend peer\n bind 203.0.113.2:8081\n http-request set-header X-Forwarded-Host %[req.hdr(host)]\n\
+    http-request set-header X-Forwarded-Proto http\n\
+    http-request set-header Forwarded for=%[src];host=\\\"%[req.hdr(host)]\\\";proto=http\n default_backend guest\n\
+    backend guest\n server guest 10.1.1.6:80\n";
 
-impl Nginx {
-    fn start(place: &str, processor: &str, folder: &Path, name: &str, servers: &str) -> Outcome<Self> {
+/// A server, ended with this.
+struct Server(Child);
+
+impl Server {
+    fn nginx(place: &str, processor: &str, folder: &Path, name: &str, servers: &str) -> Outcome<Self> {
         let text = format!("{HEAD}{servers}").replace("FOLDER", &folder.display().to_string()).replace("NAME", name);
         let [conf, log] = ["conf", "log"].map(|end| folder.join(format!("{name}.{end}")).display().to_string());
         told(fs::write(&conf, text), &conf)?;
@@ -69,7 +79,15 @@ impl Nginx {
         told(command.spawn(), "nginx (apt-get install nginx-light)").map(Self)
     }
 
-    /// Its one worker.
+    fn haproxy(place: &str, folder: &Path) -> Outcome<Self> {
+        let conf = folder.join("haproxy.cfg").display().to_string();
+        told(fs::write(&conf, BALANCER), &conf)?;
+        let mut command = inside(place, &["taskset", "-c", PROXY, "haproxy", "-db", "-q", "-f", &conf]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        told(command.spawn(), "haproxy (apt-get install haproxy)").map(Self)
+    }
+
+    /// nginx' one worker.
     fn worker(&self) -> Outcome<u32> {
         let (mut found, path) = (None, format!("/proc/{0}/task/{0}/children", self.0.id()));
         until("nginx has a worker", || {
@@ -81,7 +99,7 @@ impl Nginx {
     }
 }
 
-impl Drop for Nginx {
+impl Drop for Server {
     fn drop(&mut self) {
         // It may have ended by itself; its worker ends with it.
         let _ = rustix::process::kill_process(rustix::process::Pid::from_child(&self.0), rustix::process::Signal::TERM);
@@ -154,10 +172,11 @@ pub fn rows() -> Outcome<Vec<Row>> {
     run("", &["taskset", "--pid", "--cpu-list", PROXY, &worker.to_string()])?;
     let folder = scene.folder().to_owned();
     told(fs::write(folder.join("big"), vec![b'x'; 1 << 20]), "a file")?;
-    let _guests = Nginx::start(WEB, OTHERS, &folder, "guest", GUESTS)?;
-    let nginx = Nginx::start(&scene.server, PROXY, &folder, "peer", PEERS)?;
+    let _guests = Server::nginx(WEB, OTHERS, &folder, "guest", GUESTS)?;
+    let nginx = Server::nginx(&scene.server, PROXY, &folder, "peer", PEERS)?;
+    let haproxy = Server::haproxy(&scene.server, &folder)?;
     let pids = [worker, nginx.worker()?];
-    for port in PORTS {
+    for port in [PORTS[0], PORTS[1], HAPROXY] {
         until("the guest answers", || Ok(ask(&scene, port, "/small", 1, "1").is_ok()))?;
     }
     let mut rows = Vec::new();
@@ -168,8 +187,10 @@ pub fn rows() -> Outcome<Vec<Row>> {
         eprintln!("sites: {path}");
         let mut ours = || cost(&scene, pids[0], PORTS[0], path, count, clients);
         let mut theirs = || cost(&scene, pids[1], PORTS[1], path, count, clients);
-        let series = in_turns(ROUNDS, &mut [&mut ours, &mut theirs])?;
+        let mut others = || cost(&scene, haproxy.0.id(), HAPROXY, path, count, clients);
+        let series = in_turns(ROUNDS, &mut [&mut ours, &mut theirs, &mut others])?;
         rows.push(compared(work, "µs", &series[0], "nginx", &series[1], (goal.0, Bound::Most(goal.1))));
+        rows.push(compared("the same", "µs", &series[0], "haproxy", &series[2], ("", Bound::Most(f64::MAX))));
     }
     for (work, count, rate) in [
         ("small requests through a site, 32 connections, 1,600 a second: 99 of 100 within", PACED, Some(RATE)),
@@ -183,7 +204,7 @@ pub fn rows() -> Outcome<Vec<Row>> {
         let series = in_turns(LATENCY_ROUNDS, &mut [&mut ours, &mut theirs])?;
         rows.push(compared(work, "µs", &series[0], "nginx", &series[1], ("≤ 1.25", Bound::Most(1.25))));
     }
-    drop((nginx, serve));
+    drop((nginx, haproxy, serve));
     rows.push(at_rest(&scene)?);
     scene.warren_done(&["-q", "down"])?;
     Ok(rows)

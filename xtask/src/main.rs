@@ -94,6 +94,7 @@ const PEERS: &[(&str, &str)] = &[
     ("dnsmasq-base", "dnsmasq"),
     ("dnsperf", "dnsperf"),
     ("netavark", "/usr/lib/podman/netavark"),
+    ("haproxy", "haproxy"),
     ("nginx-light", "nginx"),
     ("nghttp2-client", "h2load"),
     ("procps", "sysctl"),

@@ -45,7 +45,7 @@ fn network(process: &str) -> Option<u64> {
 }
 
 /// The name of a process, which fits into sixteen bytes (TASK_COMM_LEN, linux/sched.h) and is read by one call.
-fn comm(pid: i32) -> Option<String> {
+pub(crate) fn comm(pid: i32) -> Option<String> {
     let mut text = [0; 32];
     let length = File::open(format!("/proc/{pid}/comm")).ok()?.read(&mut text).ok()?;
     Some(String::from_utf8_lossy(text.get(..length)?).trim_end().to_owned())

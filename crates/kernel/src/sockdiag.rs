@@ -10,6 +10,7 @@ use model::session::Session;
 
 use crate::error::{Context as _, Result};
 use crate::netlink::{Socket, find_attr, ne_u32};
+use crate::processes;
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const INET_DIAG_SKV6ONLY: u16 = 11;
@@ -194,7 +195,7 @@ pub fn owners(inodes: &BTreeSet<u32>) -> BTreeMap<u32, String> {
 
 /// The name of a process; empty where it is gone.
 fn comm(pid: u32) -> String {
-    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
+    i32::try_from(pid).ok().and_then(processes::comm).unwrap_or_default()
 }
 
 fn look_through(inodes: &BTreeSet<u32>) -> BTreeMap<u32, u32> {
