@@ -1,5 +1,5 @@
-//! Sites beside a tuned nginx, and haproxy: the same requests from the world to the same guest through each in turn, each on one
-//! processor, neither with an access log. Client and guest have another processor.
+//! Sites beside a tuned nginx, and beside haproxy: the same requests from the world to the same guest through each in
+//! turn, each on one processor, none with an access log. Client and guest have another processor.
 
 use std::fs;
 use std::path::Path;
